@@ -1,0 +1,1 @@
+"""Dropout Lab: a Lightning + Hydra research template about dropout."""

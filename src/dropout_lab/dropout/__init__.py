@@ -1,0 +1,1 @@
+"""Dropout as pure PyTorch: layers, masks, placement, folding, ensembles."""
