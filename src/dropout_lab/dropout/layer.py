@@ -1,0 +1,150 @@
+"""Dropout in one page: what is dropped, what noise does it, and where the rescaling happens.
+
+With p the probability to DROP, q = 1 - p, and raw noise m of mean q:
+
+    scaling     train          eval
+    inverted    x * m / q      x            every layer's expected output is its eval output
+    classic     x * m          x * q        the same, paid for at test time (Srivastava et al. 2014, section 4)
+    unscaled    x * m          x            the control: the next layer sees a jump from train to eval
+
+    mask        one draw for each ...
+    element     entry of x (standard dropout)
+    channel     (sample, channel): whole feature maps (Tompson et al. 2015, "SpatialDropout")
+    sample      sample (the mask of stochastic depth, Huang et al. 2016)
+
+    noise       m
+    bernoulli   1 with probability q, else 0
+    gaussian    q * N(1, p/q): same mean and variance (Srivastava et al. 2014, section 10; they write p for our q)
+"""
+
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
+
+from dropout_lab.dropout import noise as noises
+
+MASKS = ("element", "channel", "sample")
+NOISES = ("bernoulli", "gaussian")
+SCALINGS = ("inverted", "classic", "unscaled")
+
+
+class Dropout(_DropoutNd):
+    """Multiplies its input by random noise while training, and keeps the expectation as ``scaling`` says.
+
+    Args:
+        p: probability to DROP a unit, 0 <= p < 1; may be assigned later.
+        mask: "element", "channel" (inputs (N, C, *spatial), 3-D to 5-D) or "sample".
+        noise: "bernoulli" or "gaussian".
+        scaling: "inverted", "classic" or "unscaled".
+        elsewhere: the mask to use where "channel" meets an input without maps; None refuses such inputs.
+
+    Shapes: any floating-point tensor in, the same shape, dtype and device out. The leading dimension is the batch.
+
+    A new strategy subclasses this and overrides :meth:`draw`; it may add ``penalty()``, a term of the loss.
+    ``monte_carlo = True`` makes the layer use the training formula in eval, too (Gal and Ghahramani 2016).
+
+    Raises:
+        ValueError: p outside [0, 1), an unknown axis value, an input whose shape the mask does not fit.
+        TypeError: p is not a real number, or the input is not floating-point (in train and in eval).
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        *,
+        mask: str = "element",
+        noise: str = "bernoulli",
+        scaling: str = "inverted",
+        elsewhere: str | None = None,
+    ) -> None:
+        torch.nn.Module.__init__(self)  # _DropoutNd's own would accept p = 1 and NaN
+        self.inplace = False
+        self.name: str | None = None
+        self.mask = _one_of("mask", mask, MASKS)
+        self.noise = _one_of("noise", noise, NOISES)
+        self.scaling = _one_of("scaling", scaling, SCALINGS)
+        self.elsewhere = None if elsewhere is None else _one_of("elsewhere", elsewhere, ("element", "sample"))
+        self.monte_carlo = False
+        self._rate = noises.Rate()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply dropout to x; see the table at the top of this file."""
+        if not x.is_floating_point():
+            raise TypeError(f"{self._who()} needs a floating-point input, got {x.dtype}; convert it with x.float()")
+        if self._off:
+            return x
+        if self.training or self.monte_carlo:
+            return noises.multiply(x, self.draw(x), 1 / self._q if self.scaling == "inverted" else 1.0)
+        return x * self._q if self.scaling == "classic" else x
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy overrides."""
+        shape = self._mask_shape(x)
+        if self.noise == "bernoulli":
+            return noises.bernoulli(self, x, shape, self._rate, self._q)
+        return self._q + ((1 - self._q) * self._q) ** 0.5 * noises.normal(self, x, shape)
+
+    @property
+    def p(self) -> float:
+        """Probability to drop a unit."""
+        return self._p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        if isinstance(p, bool) or not isinstance(p, Real):
+            raise TypeError(f"{self._who()}: p is the probability to drop, a number with 0 <= p < 1, got {p!r}")
+        if not 0 <= p < 1:  # written so that NaN fails
+            raise ValueError(
+                f"{self._who()}: p is the probability to drop and must be a number with 0 <= p < 1, got {p!r}"
+                + ("; at p = 1 nothing is left to rescale" if p == 1 else "")
+            )
+        self._p = float(p)
+        self._off = p == 0
+        self._rate.set(self._p)
+
+    def extra_repr(self) -> str:
+        """The arguments that make this layer what it is."""
+        axes = f"p={self.p}, mask={self.mask}, noise={self.noise}, scaling={self.scaling}"
+        return axes + (f", elsewhere={self.elsewhere}" if self.elsewhere else "")
+
+    @property
+    def _q(self) -> float | Tensor:
+        # A Python float would be baked into a compiled graph, and each new p would rebuild it.
+        return self._rate.q if torch.compiler.is_compiling() else 1 - self._p
+
+    def _mask_shape(self, x: Tensor) -> torch.Size:
+        mask = self.mask
+        if mask == "channel" and not 3 <= x.ndim <= 5:
+            if self.elsewhere is None:
+                raise ValueError(
+                    f"{self._who()}: mask='channel' drops whole maps and needs an input (N, C, L), (N, C, H, W) or "
+                    f"(N, C, D, H, W), got shape {tuple(x.shape)}; use mask='element', or elsewhere='element'"
+                )
+            mask = self.elsewhere
+        kept = {"element": x.ndim, "channel": 2, "sample": 1}[mask]
+        return torch.Size([*x.shape[:kept], *(1 for _ in x.shape[kept:])])
+
+    def _who(self) -> str:
+        return f"dropout layer {self.name!r}" if self.name else type(self).__name__
+
+
+def none(p: float = 0.5, **axes: Any) -> Dropout:
+    """A layer that drops nothing, at the site and under the name of one that would: the baseline of a comparison.
+
+    Args:
+        p: accepted and checked like any strategy's, so that sweeps over p match, and then not used.
+        axes: as for :class:`Dropout`; without effect at p = 0.
+    """
+    layer = Dropout(p, **axes)
+    layer.p = 0.0
+    return layer
+
+
+def _one_of(axis: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{axis}={value!r} is not a kind of dropout; allowed: {', '.join(allowed)}")
+    return value

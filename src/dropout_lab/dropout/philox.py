@@ -1,0 +1,51 @@
+"""Random bits as a pure function of a key: the counter-based generator Philox4x32-10.
+
+A key is a pair (seed, offset) of 64-bit words. Counter c of seed s gives 128 random bits, whatever was drawn before;
+a key reads the counters offset, offset + 1, ... Two consecutive int64 values come from one counter.
+
+torch has this generator natively (private and experimental, ``torch.func._random``), with the same bits on every
+device. The plain-torch version beside it is the oracle in the tests and the fallback where torch lacks it.
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+import torch
+from torch import Tensor
+
+try:
+    from torch.func._random import randint_ as _native
+except ImportError:  # torch < 2.15
+    _native = None
+
+_LOW = 0xFFFFFFFF  # the low 32 bits of an int64
+
+
+def random_int64(key: Tensor, count: int) -> Tensor:
+    """Uniform int64 values, a pure function of the key.
+
+    Args:
+        key: int64 tensor (2,) or (n, 2), each (seed, offset).
+        count: how many values per key.
+
+    Returns:
+        int64 tensor (count,) or (n, count) on the key's device, uniform over all 2^64 values.
+    """
+    if _native is None:
+        return random_int64_plain(key, count)
+    out = torch.empty((*key.shape[:-1], count), dtype=torch.int64, device=key.device)
+    words = key.view(torch.uint64)
+    return _native(words if key.ndim == 1 else words.unsqueeze(-2), out, low=None, high=None)
+
+
+def random_int64_plain(key: Tensor, count: int) -> Tensor:
+    """The same bits as :func:`random_int64` from ordinary integer arithmetic (Salmon et al. 2011, section 3.3)."""
+    seed, offset = key[..., :1], key[..., 1:]
+    counter = offset + torch.arange((count + 1) // 2, device=key.device)
+    x0, x1 = counter & _LOW, (counter >> 32) & _LOW
+    x2 = x3 = torch.zeros_like(counter)
+    k0, k1 = seed & _LOW, (seed >> 32) & _LOW
+    for _ in range(10):
+        a, b = x0 * 0xD2511F53, x2 * 0xCD9E8D57  # 32 x 32 -> 64 bits; the sign bit is just the top bit
+        x0, x1, x2, x3 = ((b >> 32) & _LOW) ^ x1 ^ k0, b & _LOW, ((a >> 32) & _LOW) ^ x3 ^ k1, a & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return torch.stack(((x0 << 32) | x1, (x2 << 32) | x3), dim=-1).flatten(-2)[..., :count]
