@@ -60,7 +60,7 @@ alone() (
 # A symbolic link is made in one step together with its owner's name, so a dead owner is always recognised.
 lock_with_link() {
   local link=$1 me owner waited=0
-  me=$(uname -n):$$
+  me=$(uname -n):$(exec sh -c 'echo $PPID') # of this subshell, which works on when the script itself is killed
   until ln -s "$me" "$link" 2>/dev/null; do
     owner=$(readlink "$link") || continue
     if [[ ${owner%:*} == "${me%:*}" ]] && ! kill -0 "${owner##*:}" 2>/dev/null; then
@@ -91,15 +91,11 @@ install() {
   version=$(python_version "$python")
   supported "$version" ||
     die "needs Python 3.11 or newer, found $version in $environment: deactivate or remove that environment"
-  if compgen -G "$stamp.*" >/dev/null; then
-    say "updating $environment (pyproject.toml, the Python version or this repository's place has changed)"
-  else
-    say "first use: installing torch, lightning, hydra, wandb and what they need into $environment"
-    say "(about 5.6 GB with the CUDA libraries of Linux, a few minutes)"
-  fi
+  announce "$extra"
   rm -f "$stamp".*
   [[ $extra == base ]] || target=".[$extra]"
   cd "$repo" || die "cannot enter $repo"
+  # Environments made by uv or without Debian's python3-venv have no pip.
   "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >"$log" 2>&1 ||
     fail "$log" "no pip for $python: on Debian and Ubuntu apt install python3-venv, then try again"
   "$python" -m pip install --no-input --disable-pip-version-check -e "$target" 2>&1 | tee "$log" | show_last_line ||
@@ -123,11 +119,22 @@ make_environment() {
   die "needs Python 3.11 or newer on the PATH or in an active environment, found $found"
 }
 
+announce() {
+  if up_to_date base; then
+    say "installing what the tests need (pyproject.toml, extra \"$1\") into $environment"
+  elif [[ -f $stamp.base ]]; then
+    say "updating $environment: pyproject.toml, the Python version or the place of this repository has changed"
+  else
+    say "first use: installing what is missing of torch, lightning, hydra, wandb, ... into $environment"
+    say "(up to 5.6 GB with the CUDA libraries that torch brings on Linux, a few minutes)"
+  fi
+}
+
 # Progress for a person at a terminal: the newest line of stdin, in place.
 show_last_line() {
   local line
   while IFS= read -r line; do
-    [[ ! -t 2 ]] || printf '\r\033[K%.100s' "$line" >&2
+    [[ ! -t 2 ]] || printf '\r\033[K%.78s' "$line" >&2
   done
   [[ ! -t 2 ]] || printf '\r\033[K' >&2
 }
