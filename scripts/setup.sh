@@ -6,7 +6,7 @@
 # it says nothing, needs no network and takes a few milliseconds. What it says goes to stderr.
 
 package=dropout_lab
-repo=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 set_up() {
   local extra=$1

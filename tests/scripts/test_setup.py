@@ -3,11 +3,11 @@
 The stand-in appends a line to `installs.log` for each `pip install` and prints the arguments of anything else.
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -95,8 +95,6 @@ def stand_in(path: Path) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    if sys.platform == "win32":
-        pytest.skip("the entry points are for bash")
     return Machine(tmp_path)
 
 
@@ -158,6 +156,13 @@ def test_two_that_start_together_install_once(either_lock: Machine) -> None:
     assert [process.returncode for process in both] == [0, 0]
     assert len(either_lock.installs) == 1
     assert sorted("waiting" in text for text in told) == [False, True]
+
+
+def test_up_to_date_waits_for_nobody(machine: Machine) -> None:
+    machine.run("train")
+    with (machine.clone / ".venv" / ".dropout_lab.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert machine.run("train").stderr == ""
 
 
 def test_lock_of_a_dead_process_does_not_block(machine: Machine) -> None:
@@ -293,7 +298,7 @@ def test_lab_lists_its_commands_without_any_set_up(machine: Machine) -> None:
     assert machine.installs == []
 
 
-@pytest.mark.parametrize("command", ["explian", "models", "../train", "-x", "explain report"])
+@pytest.mark.parametrize("command", ["explian", "expl", "models", "../train", "-x", "explain report"])
 def test_lab_refuses_an_unknown_command(machine: Machine, command: str) -> None:
     done = machine.run("lab", command)
     assert done.returncode == 2
