@@ -1,0 +1,299 @@
+// One function per picture: from the page's data and the state of its controls to plotly traces, a layout, and the same
+// numbers as rows of a table (for readers who do not see the picture).
+"use strict";
+
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+const MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x"];
+const NARROW = 640; // px: below, panels stand one above the other
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const faded = (hex, alpha) => `rgba(${[1, 3, 5].map((n) => parseInt(hex.slice(n, n + 2), 16)).join(",")},${alpha})`;
+const short = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toPrecision(digits));
+const last = (values) => (values && values.length ? values[values.length - 1] : null);
+
+function look(s) {
+  return {
+    line: { color: color(s.color), dash: DASHES[s.dash % DASHES.length], width: 2 },
+    marker: { color: color(s.color), symbol: MARKERS[s.dash % MARKERS.length], size: 8 },
+    name: s.name,
+    legendgroup: s.name,
+  };
+}
+
+function line(s, x, y, more = {}) {
+  return { type: "scatter", mode: "lines", x, y, ...look(s), hovertemplate: `%{y:.4~g}<extra>${escaped(s.name)}</extra>`, ...more };
+}
+
+// The interval around a line. Where a seed is alone there is none.
+function band(s, x, mean, half, more = {}) {
+  const at = x.map((_, n) => n).filter((n) => mean[n] !== null && half[n] !== null);
+  const back = [...at].reverse();
+  return {
+    type: "scatter", mode: "lines", fill: "toself", fillcolor: faded(color(s.color), 0.14), line: { width: 0 },
+    x: [...at, ...back].map((n) => x[n]),
+    y: [...at.map((n) => mean[n] + half[n]), ...back.map((n) => mean[n] - half[n])],
+    hoverinfo: "skip", showlegend: false, legendgroup: s.name, ...more,
+  };
+}
+
+const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+// Two panels with the same scales: side by side, or one above the other on a phone.
+function panels(width, titles, x, y) {
+  const stacked = width < NARROW;
+  const room = stacked ? [[0.57, 1], [0, 0.43]] : [[0, 0.485], [0.515, 1]];
+  const layout = { height: stacked ? 620 : 380, annotations: [] };
+  titles.forEach((text, n) => {
+    const id = n ? "2" : "";
+    layout[`xaxis${id}`] = { ...x, anchor: `y${id}`, domain: stacked ? [0, 1] : room[n], ...(n ? { matches: "x" } : {}) };
+    layout[`yaxis${id}`] = { ...y, anchor: `x${id}`, domain: stacked ? room[n] : [0, 1], ...(n ? { matches: "y" } : {}) };
+    if (n && !stacked) Object.assign(layout.yaxis2, { title: undefined, showticklabels: false });
+    layout.annotations.push({
+      text: `<b>${text}</b>`, showarrow: false, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom",
+      x: stacked ? 0 : room[n][0], y: stacked ? room[n][1] : 1, yshift: 6, font: { size: 13 },
+    });
+  });
+  return layout;
+}
+
+const panel = (n) => (n ? { xaxis: "x2", yaxis: "y2" } : {});
+
+// Ticks for dropout layers in order of depth, with their names where there is room for them.
+function depthAxis(all, width) {
+  const longest = all.reduce((a, s) => (s.depth.layers.length > a.length ? s.depth.layers : a), []);
+  const same = all.every((s) => s.depth.layers.every((name, n) => name === longest[n]));
+  const axis = { title: "dropout layer, in order of depth", range: [0.7, longest.length + 0.3] };
+  const perTick = (width < NARROW ? width : width / 2) / Math.max(longest.length, 1);
+  if (longest.length <= 12) axis.tickvals = longest.map((_, n) => n + 1);
+  if (longest.length <= 12 && same) {
+    const fits = longest.every((name) => name.length * 7.2 < perTick);
+    if (fits) axis.ticktext = longest.map((name, n) => `${n + 1}<br>${escaped(name)}`);
+  }
+  return axis;
+}
+
+const FIGURES = {
+  accuracy({ strategies, width }) {
+    const traces = [];
+    const narrow = width < NARROW;
+    strategies.forEach((s, n) => {
+      const { mean, half, values, seeds } = s.accuracy;
+      const spread = values.map((_, k) => n + 0.22 + (values.length > 1 ? 0.16 * (k / (values.length - 1) - 0.5) : 0));
+      traces.push({
+        ...look(s), type: "scatter", mode: "markers", x: values, y: spread, showlegend: false,
+        marker: { ...look(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
+        hovertemplate: `seed %{customdata}: %{x:.2f} %<extra>${escaped(s.name)}</extra>`,
+      });
+      traces.push({
+        ...look(s), type: "scatter", mode: "markers", x: [mean], y: [n], marker: { ...look(s).marker, size: 11 },
+        error_x: { array: [half ?? 0], thickness: 2, width: 6, color: color(s.color) },
+        hovertemplate: `mean %{x:.2f} %${half === null ? "" : ` ± ${half.toFixed(2)}`}<extra>${escaped(s.name)}</extra>`,
+      });
+    });
+    const label = (text) => escaped(narrow && text.length > 18 ? `${text.slice(0, 17)}…` : text);
+    return {
+      traces,
+      layout: {
+        height: 110 + 46 * strategies.length, hovermode: "closest",
+        xaxis: { title: "test accuracy, % (mean and 95 % interval; dots: single seeds)" },
+        yaxis: {
+          tickvals: strategies.map((_, n) => n), ticktext: strategies.map((s) => label(s.name)), automargin: true,
+          range: [strategies.length - 0.4, -0.6], showgrid: false, ticks: "",
+        },
+      },
+      table: {
+        head: ["strategy", "mean, %", "± 95 %", "single seeds, %"],
+        rows: strategies.map(({ name, accuracy: a }) => [
+          name, a.mean?.toFixed(2) ?? "–", a.half?.toFixed(2) ?? "–", a.values.map((v) => v?.toFixed(2) ?? "–").join(", "),
+        ]),
+      },
+    };
+  },
+
+  curves({ strategies, controls: { metric } }) {
+    const having = strategies.filter((s) => s.curves[metric]);
+    const traces = having.flatMap((s) => {
+      const { step, mean, half } = s.curves[metric];
+      return [band(s, step, mean, half), line(s, step, mean, { connectgaps: true })];
+    });
+    const title = DATA.curveTitles[metric];
+    return {
+      traces,
+      layout: { height: 400, hovermode: "x", xaxis: { title: "optimizer step" }, yaxis: { title } },
+      table: {
+        head: ["strategy", `${title}, at the end`, "± 95 %"],
+        rows: having.map(({ name, curves: { [metric]: c } }) => [name, short(last(c.mean)), short(last(c.half), 2)]),
+      },
+    };
+  },
+
+  activations({ strategies, width, controls: { layer, stat } }) {
+    const modes = ["train", "eval"];
+    const of = (s, mode) => s.activations[mode]?.values[stat]?.[layer];
+    const traces = modes.flatMap((mode, n) =>
+      strategies.filter((s) => of(s, mode)).map((s) =>
+        line(s, s.activations[mode].step, of(s, mode), { ...panel(n), showlegend: !n, connectgaps: true })),
+    );
+    const name = { mean: "mean activation", std: "standard deviation", zeros: "fraction of zeros" }[stat];
+    return {
+      traces,
+      layout: {
+        ...panels(width, ["in training", "in eval"], { title: "optimizer step" }, { title: name, rangemode: "tozero" }),
+        hovermode: "x",
+      },
+      table: {
+        head: ["strategy", `${name} in training, at the end`, "in eval, at the end"],
+        rows: strategies.map((s) => [s.name, ...modes.map((mode) => short(last(of(s, mode))))]),
+      },
+    };
+  },
+
+  gain({ strategies, width }) {
+    const modes = ["train", "eval"];
+    const traces = modes.flatMap((mode, n) =>
+      strategies.filter((s) => s.depth.gain[mode].last).map((s) => {
+        const { mean, half } = s.depth.gain[mode].last;
+        return line(s, mean.map((_, l) => l + 1), mean, {
+          ...panel(n), mode: "lines+markers", showlegend: !n, customdata: s.depth.layers,
+          error_y: { array: half.map((h) => h ?? 0), thickness: 1.2, width: 4, color: color(s.color) },
+          hovertemplate: `%{customdata}: %{y:.3f}<extra>${escaped(s.name)}</extra>`,
+        });
+      }),
+    );
+    const layout = panels(width, ["in training", "in eval"], depthAxis(strategies, width),
+      { title: "gain: mean out / mean in", rangemode: "tozero" });
+    const qs = strategies.filter((s) => s.depth.sameRate && s.depth.law !== "none").map((s) => s.depth.q);
+    const reference = [[1, "1: mean kept"], ...[...new Set(qs)].slice(0, 3).map((q) => [q, `q = ${short(q)}`])];
+    layout.shapes = modes.flatMap((_, n) => reference.map(([y]) => ({
+      type: "line", xref: `x${n ? "2" : ""} domain`, x0: 0, x1: 1, yref: n ? "y2" : "y", y0: y, y1: y, layer: "below",
+      line: { color: color("muted"), width: 1, dash: "dot" },
+    })));
+    modes.forEach((_, n) => reference.forEach(([y, text]) => layout.annotations.push({
+      text, showarrow: false, xref: `x${n ? "2" : ""} domain`, yref: n ? "y2" : "y", x: 1, y, xanchor: "right", yanchor: "bottom",
+      font: { size: 11, color: color("muted") },
+    })));
+    return {
+      traces,
+      layout: { ...layout, hovermode: "closest" },
+      table: {
+        head: ["strategy", "layer", "gain in training", "gain in eval", "theory, training", "theory, eval"],
+        rows: strategies.flatMap((s) => s.depth.layers.map((name, l) => [
+          s.name, name, ...modes.map((mode) => short(s.depth.gain[mode].last?.mean[l])),
+          ...modes.map((mode) => short(s.depth.expected.gain?.[mode][l])),
+        ])),
+      },
+    };
+  },
+
+  ratio({ strategies, width, controls: { when } }) {
+    const having = strategies.filter((s) => s.depth.ratio[when]);
+    const traces = having.map((s) => {
+      const { mean, half } = s.depth.ratio[when];
+      return line(s, mean.map((_, l) => l + 1), mean, {
+        mode: "lines+markers", customdata: s.depth.layers, connectgaps: true,
+        error_y: { array: half.map((h) => h ?? 0), thickness: 1.2, width: 4, color: color(s.color) },
+        hovertemplate: `%{customdata}: %{y:.3f}<extra>${escaped(s.name)}</extra>`,
+      });
+    });
+    // One curve per law, not per strategy: inverted, classic and spatial share theirs.
+    const laws = new Map();
+    for (const s of having) {
+      if (s.depth.expected.ratio && s.depth.law !== "none") laws.set(JSON.stringify(s.depth.expected.ratio), s);
+    }
+    const annotations = [];
+    for (const [key, s] of laws) {
+      const y = JSON.parse(key);
+      const power = s.depth.law === "unscaled" ? "q<sup>(l+1)/2</sup>" : "q<sup>−(l−1)/2</sup>";
+      traces.unshift({
+        type: "scatter", mode: "lines", x: y.map((_, l) => l + 1), y, name: `theory, He init: ${power}`,
+        line: { color: color("muted"), width: 5, dash: "solid" }, opacity: 0.35,
+        hovertemplate: `theory, He init: %{y:.3f}<extra></extra>`,
+      });
+      annotations.push({
+        text: `theory, He init${s.depth.sameRate ? `: ${power}` : ""}`, x: y.length, y: Math.log10(last(y)), showarrow: false,
+        xanchor: "right", yanchor: s.depth.law === "unscaled" ? "top" : "bottom", yshift: s.depth.law === "unscaled" ? -6 : 6,
+        font: { size: 11, color: color("muted") },
+      });
+    }
+    return {
+      traces,
+      layout: {
+        height: 420, hovermode: "closest", annotations,
+        xaxis: depthAxis(strategies, width < NARROW ? width : width * 2),
+        yaxis: { title: "mean in train / mean in eval (log scale)", type: "log", ...ratioTicks(traces) },
+        shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, layer: "below", line: { color: color("muted"), width: 1, dash: "dot" } }],
+      },
+      table: {
+        head: ["strategy", "layer", "train/eval ratio", "± 95 %", "theory, He init"],
+        rows: having.flatMap((s) => s.depth.layers.map((name, l) => [
+          s.name, name, short(s.depth.ratio[when].mean[l]), short(s.depth.ratio[when].half[l], 2), short(s.depth.expected.ratio?.[l]),
+        ])),
+      },
+    };
+  },
+
+  heatmap({ all, width, controls: { strategy, quantity } }) {
+    const s = all[strategy];
+    const [mode, stat] = quantity.split(" ");
+    const { step, values } = s.activations[mode] ?? { step: [], values: {} };
+    const rows = DATA.layers.map((name, n) => [name, values[stat]?.[n]]).filter(([, row]) => row);
+    const symmetric = { gain: 1, ratio: 1, shift: 0 }[stat]; // where nothing changes
+    const flat = rows.flatMap(([, row]) => row).filter((v) => v !== null);
+    const reach = Math.max(...flat.map((v) => Math.abs(v - (symmetric ?? 0))), 1e-3);
+    const narrow = width < NARROW;
+    return {
+      traces: [{
+        type: "heatmap", x: step, y: rows.map((_, n) => n), z: rows.map(([, row]) => row),
+        customdata: rows.map(([name, row]) => row.map(() => name)), hoverongaps: false,
+        colorscale: symmetric === undefined ? "Cividis" : [[0, "#2166ac"], [0.5, color("plot")], [1, "#b35806"]],
+        ...(symmetric === undefined ? {} : { zmin: symmetric - reach, zmax: symmetric + reach }),
+        colorbar: { thickness: 12, outlinewidth: 0, len: 0.9, tickfont: { size: 11 } },
+        hovertemplate: "%{customdata}<br>step %{x}: %{z:.4~g}<extra></extra>",
+      }],
+      layout: {
+        height: Math.min(140 + 26 * Math.max(rows.length, 1), 900), hovermode: "closest",
+        xaxis: { title: "optimizer step", showgrid: false },
+        yaxis: {
+          autorange: "reversed", automargin: true, showgrid: false, ticks: "", title: "",
+          ...(rows.length <= 45 ? { tickvals: rows.map((_, n) => n) } : {}),
+          ticktext: rows.map(([name]) => escaped(narrow && name.length > 16 ? `${name.slice(0, 15)}…` : name)),
+          tickfont: { size: 11 },
+        },
+      },
+      table: {
+        head: ["layer", `first (step ${step[0] ?? "–"})`, `last (step ${last(step) ?? "–"})`],
+        rows: rows.map(([name, row]) => [name, short(row[0]), short(last(row))]),
+      },
+    };
+  },
+
+  rates({ strategies }) {
+    const lines = new Map();
+    for (const s of strategies) if (s.p !== null) lines.set(s.base, [...(lines.get(s.base) ?? []), s]);
+    const swept = [...lines].filter(([, points]) => points.length > 1);
+    return {
+      traces: swept.map(([base, points]) => {
+        points.sort((a, b) => a.p - b.p);
+        return {
+          ...line(points[0], points.map((s) => s.p), points.map((s) => s.accuracy.mean), { mode: "lines+markers" }), name: base,
+          error_y: { array: points.map((s) => s.accuracy.half ?? 0), thickness: 1.2, width: 4 },
+          hovertemplate: `p = %{x}: %{y:.2f} %<extra>${escaped(base)}</extra>`,
+        };
+      }),
+      layout: { height: 380, hovermode: "closest", xaxis: { title: "p, the probability to drop" }, yaxis: { title: "test accuracy, %" } },
+      table: {
+        head: ["strategy", "p", "test accuracy, %", "± 95 %"],
+        rows: swept.flatMap(([base, points]) => points.map((s) => [base, s.p, short(s.accuracy.mean, 4), short(s.accuracy.half, 2)])),
+      },
+    };
+  },
+};
+
+// Plain numbers on a log axis: 0.5, 1, 2 and not 10^0.
+function ratioTicks(traces) {
+  const values = traces.flatMap((t) => t.y).filter((v) => v > 0);
+  const [low, high] = [Math.min(...values, 0.8) / 1.25, Math.max(...values, 1.25) * 1.25];
+  const all = [-4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((e) => [1, 2, 5].map((m) => m * 10 ** e));
+  const ticks = all.filter((v) => v > low && v < high);
+  return { tickvals: ticks, ticktext: ticks.map((v) => String(Number(v.toPrecision(1)))), range: [Math.log10(low), Math.log10(high)] };
+}

@@ -1,0 +1,92 @@
+"""The report as one HTML page that fetches nothing: tables as HTML, pictures drawn by the plotly inside the page."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from dropout_lab.report.fragments import figures, left_out_list, results_table, setup
+from dropout_lab.report.pictures import pictures
+from dropout_lab.report.runs import Run
+from dropout_lab.report.table import Row
+
+HERE = Path(__file__).parent
+# Variables of page.css; the baseline "none" has a neutral one, "ink".
+COLORS = ("blue", "orange", "green", "vermillion", "purple", "sky", "yellow")
+SHOWN_AT_FIRST = 8  # strategies switched on when the page opens: more lines than that hide each other
+
+
+def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequence[Run], notes: Sequence[str]) -> Path:
+    """Write the page and return its path.
+
+    Args:
+        folder: the folder that was read; the page names it.
+        table: the rows of the results.
+        left_out: the runs that are not counted, with their reasons.
+        notes: sentences that belong under the table.
+    """
+    shown = [row.strategy for row in table if row.seeds]
+    looks = _looks(table)
+    data = pictures(shown) | {"shownAtFirst": SHOWN_AT_FIRST}
+    for strategy, drawn in zip(shown, data["strategies"], strict=True):
+        drawn |= looks[strategy.name]
+    p = next((strategy.p for strategy in shown if strategy.p), 0.5)
+    counted = [run for strategy in shown for run in strategy.runs]
+    page = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        title=escape(_title(folder)),
+        lead=escape(_lead(table, counted, left_out)),
+        p=f"{p:.2f}",
+        q=f"{1 - p:.2f}",
+        p_sentence=f"A mean of 1.00 falls to {1 - p:.2f}; times 1/(1 − p) it is 1.00 again.",
+        results=results_table(table, looks, notes),
+        pictures=figures(table, looks, SHOWN_AT_FIRST),
+        setup=setup(shown, counted),
+        left_out=left_out_list(left_out, counted),
+        footer=escape(f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} from {len(counted)} runs."),
+        data=_json(data),
+        plotly=get_plotlyjs(),
+        script="".join((HERE / name).read_text(encoding="utf-8") for name in ("figures.js", "page.js")),
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _looks(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Colour and dash of each strategy: the pair is unique for the first 42, and the baseline is the neutral one."""
+    looks: dict[str, dict[str, Any]] = {}
+    colored = 0
+    for row in table:
+        if not row.seeds:
+            continue
+        plain = row.strategy.kind == "none"
+        color = "ink" if plain else COLORS[colored % len(COLORS)]
+        colored += not plain
+        looks[row.strategy.name] = {"color": color, "dash": len(looks), "base": row.strategy.base}
+    return looks
+
+
+def _title(folder: Path) -> str:
+    name = folder.resolve().name
+    return f"Dropout strategies compared: {name}"
+
+
+def _lead(table: Sequence[Row], counted: Sequence[Run], left_out: Sequence[Run]) -> str:
+    ran = [row.strategy.name for row in table if row.seeds]
+    seeds = sorted({row.seeds for row in table if row.seeds})
+    if not ran:
+        return f"No run could be counted; {len(left_out)} folders are listed below with the reason."
+    each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    names = ", ".join(ran[:8]) + (f" and {len(ran) - 8} more" if len(ran) > 8 else "")
+    rest = f" {len(left_out)} folders are not counted; the reasons are at the end." if left_out else ""
+    return f"{len(counted)} runs: {names}; {each} seed{'s' * (seeds != [1])} each.{rest}"
+
+
+def _json(data: dict[str, Any]) -> str:
+    # "<" would let a name in the data end the script element.
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,0 +1,133 @@
+"""Run folders in the exact format training leaves behind, with numbers chosen by the test."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+KINDS: dict[str, dict[str, Any]] = {
+    "inverted": {"scaling": "inverted"},
+    "classic": {"scaling": "classic"},
+    "unscaled": {"scaling": "unscaled"},
+    "spatial": {"mask": "channel", "elsewhere": "element"},
+    "none": {},
+}
+LAYERS = ("01_conv1_dropout", "04_conv2_dropout", "08_hidden_dropout")
+
+
+def write_run(
+    folder: Path,
+    *,
+    kind: str = "inverted",
+    arm: str | None = None,
+    seed: int = 0,
+    p: float = 0.5,
+    final: dict[str, float] | None = None,
+    layers: tuple[str, ...] = LAYERS,
+    epochs: int = 10,
+    status: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Path:
+    """Write one run folder; ``final`` overrides the last value of scalar metrics."""
+    folder.mkdir(parents=True)
+    steps = [9 * (epoch + 1) for epoch in range(epochs)]
+    dropout = {
+        "_target_": "dropout_lab.dropout." + ("none" if kind == "none" else "Dropout"),
+        "_partial_": True,
+        "p": p,
+    }
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "seed": seed,
+                "arm": arm,
+                "dropout": dropout | KINDS[kind],
+                "placement": {
+                    "_target_": "dropout_lab.dropout.Placement",
+                    "where": "existing",
+                    "p": p,
+                    "rate": "constant",
+                },
+                "model": {"_target_": "dropout_lab.models.cnn", "width": 32},
+                "data": {"_target_": "dropout_lab.data.Digits", "batch_size": 128, "seed": 0},
+                "optimizer": {
+                    "_target_": "torch.optim.SGD",
+                    "lr": 0.1,
+                    "match": "inverted" if arm == "classic matched" else None,
+                },
+                "trainer": {"max_epochs": epochs},
+                "paths": {"run_dir": str(folder)},
+                "layers": {name: name[3:] for name in layers},
+            }
+            | (config or {})
+        )
+    )
+    _write_metrics(folder / "metrics.csv", steps, seed, final or {})
+    _write_activations(folder / "activations.csv", steps, kind, p, layers, seed)
+    about = {
+        "status": "ok",
+        "error": None,
+        "traceback": None,
+        "git_sha": "28458a5f00dfeed0c0ffee28458a5f00dfeed0c0",
+        "git_diff": "",
+        "versions": {"python": "3.11.9", "torch": "2.15.0", "lightning": "2.6.6", "dropout_lab": "0.1.0"},
+        "command": "scripts/compare",
+        "seconds": 6.0 + seed,
+        "config_hash": f"{kind}{seed}",
+    }
+    (folder / "status.json").write_text(json.dumps(about | (status or {})))
+    return folder
+
+
+def _write_metrics(path: Path, steps: list[int], seed: int, final: dict[str, float]) -> None:
+    rng = np.random.default_rng(seed)
+    keys = ["train/loss", "train_eval/loss", "train_eval/acc", "val/loss", "val/acc", "gap/loss", "gap/acc"]
+    tests = ["test/loss", "test/acc"]
+    lists = ["activation_mean_train/" + layer for layer in LAYERS]
+    with path.open("w", newline="") as file:
+        rows = csv.DictWriter(file, ["epoch", "step", *keys, *tests, *lists])
+        rows.writeheader()
+        for epoch, step in enumerate(steps):
+            loss = 2.2 * np.exp(-0.35 * epoch) + 0.05 + 0.01 * rng.normal()
+            values = {"train/loss": loss + 0.1, "train_eval/loss": loss, "val/loss": loss + 0.02, "gap/loss": 0.02}
+            accuracies = {"train_eval/acc": 1 - loss / 3, "val/acc": 0.99 - loss / 3, "gap/acc": -0.01}
+            last = {k: v for k, v in final.items() if k in keys} if epoch == len(steps) - 1 else {}
+            rows.writerow({"epoch": epoch, "step": step - 4, "train/loss": loss + 0.1})
+            rows.writerow({"epoch": epoch, "step": step} | values | accuracies | last)
+            rows.writerow({"epoch": epoch, "step": step, lists[0]: 0.5})
+        end = {"test/loss": 0.1 + 0.01 * seed, "test/acc": 0.97 - 0.001 * seed}
+        rows.writerow({"epoch": len(steps), "step": steps[-1]} | end | {k: v for k, v in final.items() if k in tests})
+
+
+def _write_activations(path: Path, steps: list[int], kind: str, p: float, layers: tuple[str, ...], seed: int) -> None:
+    q = 1 - (0.0 if kind == "none" else p)
+    gain = {"classic": (q, q), "unscaled": (q, 1.0)}.get(kind, (1.0, 1.0))
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["step", "epoch", "mode", "layer", "stat", "value"])
+        for epoch, step in enumerate(steps):
+            for depth, layer in enumerate(layers, 1):
+                ratio = q ** ((depth + 1) / 2) if kind == "unscaled" else q ** (-(depth - 1) / 2)
+                ratio = 1 + (ratio - 1) / (1 + 0.1 * epoch)
+                for mode, g, scale in (("train", gain[0], ratio), ("eval", gain[1], 1.0)):
+                    mean = 0.4 * depth**0.5 * (1 + 0.05 * epoch + 0.01 * seed) * scale
+                    for name, value in ((f"{layer}_in", mean / g), (layer, mean)):
+                        for stat, of_mean in (("mean", 1), ("std", 0.8)):
+                            rows.writerow([step, epoch, mode, name, stat, of_mean * value])
+                        zeros = 1 - 0.5 * (q if mode == "train" and name == layer else 1)
+                        rows.writerow([step, epoch, mode, name, "zeros", zeros])
+                        rows.writerow([step, epoch, mode, name, "count", 4096])
+                    rows.writerow([step, epoch, mode, layer, "gain", g])
+                    rows.writerow([step, epoch, mode, layer, "gain_se", 0.01])
+                for name in (layer, f"{layer}_in"):
+                    rows.writerow([step, epoch, "probe", name, "ratio", ratio])
+                    rows.writerow([step, epoch, "probe", name, "shift", ratio - 1])
+
+
+@pytest.fixture(name="write_run")
+def _write_run() -> Any:
+    return write_run
