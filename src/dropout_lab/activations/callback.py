@@ -1,0 +1,214 @@
+"""The Lightning callback that logs activation statistics of every dropout layer, in train and in eval."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from dropout_lab.activations import table
+from dropout_lab.activations.meter import Meter
+from dropout_lab.activations.probe import compare, no_probe, probe
+from dropout_lab.activations.readings import Readings
+from dropout_lab.activations.taps import dropout_taps, model_of
+
+STATS = ("mean", "std", "zeros")
+
+
+class ActivationStats(L.Callback):
+    """Logs, at the end of every validation (or training) epoch, for every dropout layer's input and output:
+
+    =====================================  ===============================================================
+    ``activation_mean_train/<layer>``      mean over all elements of the sampled training batches
+    ``activation_mean_eval/<layer>``       the same over the whole validation set (its first loader)
+    ``activation_std_<mode>/<layer>``      standard deviation
+    ``activation_zeros_<mode>/<layer>``    fraction of exact zeros
+    ``dropout_gain_<mode>/<layer>``        mean out / mean in; NaN where the mean in is < 3 standard errors
+    ``activation_shift/<layer>``           (mean_train - mean_eval) / std_eval, on the same inputs (the probe)
+    ``activation_ratio/<layer>``           mean_train / mean_eval on the same inputs, where never negative
+    =====================================  ===============================================================
+
+    ``<layer>`` is ``03_block1_dropout``, and ``03_block1_dropout_in`` for its input. All processes are counted
+    together. The same numbers with their standard errors go to ``activations.csv`` in the trainer's
+    ``default_root_dir``. Batches of the sanity check, of ``trainer.test`` and of further validation loaders are not
+    counted.
+
+    Args:
+        every_n_steps: count one in so many training batches, beginning with the first of each epoch.
+        probe_masks: dropout masks of the probe, which runs the first validation batch with and without dropout after
+            each validation; 0 turns it off. It needs batches that are a tensor or begin with one, ``(x, y)``.
+        probe_size: how many samples of that batch, over all processes.
+
+    Raises:
+        ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``probe_masks`` below 0.
+    """
+
+    def __init__(self, every_n_steps: int = 50, probe_masks: int = 4, probe_size: int = 64) -> None:
+        for key, value, least in (
+            ("every_n_steps", every_n_steps, 1),
+            ("probe_masks", probe_masks, 0),
+            ("probe_size", probe_size, 1),
+        ):
+            if value < least:
+                raise ValueError(f"ActivationStats: {key} must be at least {least}, got {value}")
+        self.every_n_steps, self.probe_masks, self.probe_size = every_n_steps, probe_masks, probe_size
+        self.meter = Meter([])
+        self._batch: Tensor | None = None
+        self._keyed = True
+        self._warned: set[str] = set()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Hooks must be there before the first call of a compiled model, so before the sanity check."""
+        if stage in ("fit", "validate"):
+            self._attach(trainer, pl_module)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Second chance, for models built in their own ``setup`` or ``configure_model``."""
+        if not self.meter.taps:
+            self._attach(trainer, pl_module)
+
+    on_validation_start = on_fit_start
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning leaves modules in the mode they were given in, and says nothing."""
+        if not self.meter.taps:
+            self._warn("the model has no dropout layer (torch.nn's or this package's), so there is nothing to log")
+        if off := [tap.name for tap in self.meter.taps if tap.where == "output" and _off(tap.module)]:
+            rank_zero_warn(
+                f"training starts with dropout off: {', '.join(off)} in eval mode; "
+                "call model.train() before trainer.fit, or set p=0 if that is what you want"
+            )
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count one batch in N."""
+        if batch_idx % self.every_n_steps == 0:
+            self.meter.start("train")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Add up what the batch gave."""
+        self.meter.stop()
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Count every batch of the first loader, and keep the first one for the probe."""
+        if trainer.sanity_checking or dataloader_idx != 0:
+            return
+        if batch_idx == 0 and self.probe_masks:
+            self._batch = self._probe_inputs(trainer, batch)
+        self.meter.start("eval")
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Add up what the batch gave."""
+        self.meter.stop()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log both modes and the probe."""
+        if not trainer.sanity_checking:
+            self._flush(trainer, self._probe(trainer, pl_module) if self.probe_masks else None)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log training alone, where no validation has done it."""
+        if self.meter.batches["train"]:
+            self._flush(trainer, None)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Lightning calls no teardown then."""
+        self.meter.detach()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leave the model without hooks."""
+        self.meter.detach()
+
+    def _attach(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        taps = dropout_taps(model_of(pl_module))
+        # The same meter as before where nothing has changed: a compiled model knows that one's hooks.
+        if taps != self.meter.taps:
+            self.meter.detach()
+            self.meter = Meter(taps, device=trainer.strategy.root_device)
+        self.meter.attach()
+
+    def _probe_inputs(self, trainer: L.Trainer, batch: Any) -> Tensor | None:
+        x = batch[0] if isinstance(batch, list | tuple) and batch else batch
+        if isinstance(x, Tensor) and x.ndim:
+            return x[: max(1, self.probe_size // trainer.world_size)].detach().clone()
+        self._warn("the probe needs batches that are a tensor or begin with one, (x, y); probe_masks=0 turns it off")
+        return None
+
+    def _flush(self, trainer: L.Trainer, probed: Tensor | None) -> None:
+        readings = self.meter.flush(probed)
+        if not trainer.is_global_zero:
+            return
+        rows = _rows(readings, trainer.global_step, trainer.current_epoch)
+        if not rows:
+            return
+        table.append(Path(trainer.default_root_dir) / "activations.csv", rows)
+        metrics = {key: row.value for row in rows if (key := _key(row))}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        self._say(readings)
+
+    def _probe(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
+        x, self._batch = self._batch, None
+        if x is None:
+            return no_probe(self.meter)
+        rows = torch.arange(len(x)) + trainer.global_rank * len(x)
+        with trainer.precision_plugin.forward_context():
+            if self._keyed:
+                try:
+                    return probe(self.meter, pl_module, x, self.probe_masks, trainer.global_step, rows)
+                except ValueError as error:
+                    self._keyed = False
+                    self._warn(f"the probe draws its masks from torch's generator: {error}")
+            return probe(self.meter, pl_module, x, self.probe_masks, trainer.global_step, rows, keyed=False)
+
+    def _say(self, readings: Readings) -> None:
+        """Warn, once for each cause, where a number is missing or can't be trusted."""
+        for mode, batches in readings.batches.items():
+            stats = readings.stats(mode)
+            if batches and not any(one.count for one in stats.values()):
+                self._warn(
+                    f"{batches} {mode} batches passed and no hook ran: the model was compiled and called before this "
+                    "callback saw it; compile it after, or call torch.compiler.reset() before trainer.fit"
+                )
+            if vague := [name for name, one in stats.items() if not one.reliable]:
+                self._warn(f"the std of {', '.join(vague)} is not reliable: the mean is over 100 times larger")
+        if self.meter.skipped:
+            self._warn(f"{', '.join(sorted(self.meter.skipped))}: not a floating-point tensor, not counted")
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            rank_zero_warn(f"ActivationStats: {text}")
+
+
+def _rows(readings: Readings, step: int, epoch: int) -> list[table.Row]:
+    rows = []
+    for mode in (mode for mode, batches in readings.batches.items() if batches):
+        for layer, one in readings.stats(mode).items():
+            rows += [table.Row(step, epoch, mode, layer, stat, getattr(one, stat)) for stat in (*STATS, "count")]
+        for layer, gain in readings.gains(mode).items():
+            rows.append(table.Row(step, epoch, mode, layer, "gain", gain.value))
+            rows.append(table.Row(step, epoch, mode, layer, "gain_se", gain.se))
+    if readings.extra is not None:
+        for layer, found in zip(readings.names, compare(readings.extra), strict=True):
+            values = asdict(found).items() if found else ()
+            rows += [table.Row(step, epoch, "probe", layer, stat, value) for stat, value in values if value is not None]
+    return rows
+
+
+def _key(row: table.Row) -> str | None:
+    if row.mode == "probe":
+        return f"activation_{row.stat}/{row.layer}" if row.stat in ("shift", "ratio") else None
+    if row.stat == "gain":
+        return f"dropout_gain_{row.mode}/{row.layer}"
+    return f"activation_{row.stat}_{row.mode}/{row.layer}" if row.stat in STATS else None
+
+
+def _off(layer: nn.Module) -> bool:
+    return not layer.training and not getattr(layer, "monte_carlo", False) and getattr(layer, "p", 0) > 0

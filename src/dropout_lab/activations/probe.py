@@ -1,0 +1,186 @@
+"""The same inputs with dropout and without: what dropout itself does to each activation, and nothing else.
+
+Statistics that pass by in training and in validation differ also because inputs and weights do. The probe runs one
+batch through the model in eval mode, and again with several dropout masks and everything else in eval mode.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from math import nan, sqrt
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from dropout_lab.activations.meter import Meter, Partial
+from dropout_lab.dropout import mask_keys
+
+SEED = 0x70726F6265  # "probe": masks of its own, whatever the seed of training
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What dropout does to one activation on the same inputs; standard errors over samples and masks.
+
+    ``shift`` = (mean_train - mean_eval) / std_eval; ``variance_ratio`` = var_train / var_eval (the "variance shift" of
+    Li et al. 2019); ``ratio`` = mean_train / mean_eval, None where the activation is negative somewhere in eval mode,
+    since a signed mean may be anywhere near 0. NaN where the denominator is 0, or for the error from one sample.
+    """
+
+    shift: float
+    shift_se: float
+    variance_ratio: float
+    ratio: float | None
+    ratio_se: float | None
+
+
+@torch.no_grad()
+def probe(
+    meter: Meter,
+    model: nn.Module,
+    x: Tensor,
+    masks: int = 4,
+    step: int = 0,
+    rows: Tensor | None = None,
+    *,
+    keyed: bool = True,
+) -> Tensor:
+    """Sums that :func:`compare` turns into numbers; they add up over processes.
+
+    Everything runs in eval mode, with the dropout layers (any ``_DropoutNd``) switched on for the passes in train
+    mode: BatchNorm statistics, gradients, modes and generators stay as they are. Dropout that is not a module of that
+    kind (inside ``nn.MultiheadAttention``, calls of ``F.dropout``) stays off.
+
+    Args:
+        meter: watches the model, attached; what it has counted is not touched.
+        model: what the meter's taps belong to, or a module around it.
+        x: a batch (N, ...).
+        masks: number of passes with dropout.
+        step: another step, other masks.
+        rows: global positions of the batch's rows, default 0..N-1; processes that share a batch hold different ones.
+        keyed: masks of this package's layers are a pure function of step and row; else all come from torch's
+            generator, seeded for the occasion.
+
+    Raises:
+        ValueError: ``keyed``, and a layer's leading dimension is not the batch.
+    """
+    rows = torch.arange(len(x)) if rows is None else rows
+    passes = []
+    with _eval_mode(model), _generators_kept(x.device), torch.compiler.set_stance("force_eager"):
+        with meter.record() as plain:
+            model(x)
+        for draw in range(masks * step, masks * (step + 1)):
+            torch.manual_seed(SEED + draw + (int(rows[0]) << 40))
+            keys = mask_keys(SEED, draw, rows) if keyed else nullcontext()
+            with _dropout_on(model), keys, meter.record() as dropped:
+                model(x)
+            passes.append({partial.row: partial for partial in dropped})
+    sums = no_probe(meter)
+    for partial in plain:
+        if all(partial.row in seen for seen in passes):
+            sums[partial.row] = torch.stack(_sums(partial, [seen[partial.row] for seen in passes])).cpu()
+    return sums
+
+
+def no_probe(meter: Meter) -> Tensor:
+    """The sums of a process that has no batch to probe with."""
+    return torch.zeros(len(meter.taps), len(_Sums._fields), dtype=torch.float64)
+
+
+def compare(sums: Tensor) -> list[Comparison | None]:
+    """For each tap of the meter that :func:`probe` was given, in its order: the comparison, None if it saw nothing."""
+    return [_comparison(_Sums(*row)) if row[0] else None for row in sums.tolist()]
+
+
+class _Sums(NamedTuple):
+    """Over elements, or over units (e in eval; d = mean over masks - e); additive over samples and processes."""
+
+    elements: Any
+    total_eval: Any
+    square_eval: Any
+    total_train: Any
+    square_train: Any
+    negative: Any
+    units: Any
+    dd: Any
+    de: Any
+    ee: Any
+
+
+def _sums(plain: Partial, dropped: Sequence[Partial]) -> _Sums:
+    e = plain.sum.double()
+    d = torch.stack([one.sum.double() for one in dropped]).mean(0) - e
+    square_train = torch.stack([one.norm.double().square().sum() for one in dropped]).mean()
+    assert plain.least is not None
+    return _Sums(
+        elements=e.new_tensor(plain.elements),
+        total_eval=e.sum(),
+        square_eval=plain.norm.double().square().sum(),
+        total_train=(e + d).sum(),
+        square_train=square_train,
+        negative=(plain.least < 0).sum().double(),
+        units=e.new_tensor(e.numel()),
+        dd=(d * d).sum(),
+        de=(d * e).sum(),
+        ee=(e * e).sum(),
+    )
+
+
+def _comparison(s: _Sums) -> Comparison:
+    mean_eval, mean_train = s.total_eval / s.elements, s.total_train / s.elements
+    var_eval, var_train = s.square_eval / s.elements - mean_eval**2, s.square_train / s.elements - mean_train**2
+    spread = s.units / (s.units - 1) if s.units > 1 else nan  # makes a sum of squared deviations unbiased
+    deviations = s.dd - (s.total_train - s.total_eval) ** 2 / s.units
+    shift_se = sqrt(max(deviations, 0.0) * spread) / s.elements
+    std_eval = sqrt(var_eval) if var_eval > 1e-7 * mean_eval**2 else nan  # less is rounding of fp32 sums
+    ratio, ratio_se = (None, None) if s.negative else (nan, nan)
+    if s.total_eval > 0 and not s.negative:
+        ratio = s.total_train / s.total_eval
+        residual = s.dd + 2 * (1 - ratio) * s.de + (1 - ratio) ** 2 * s.ee
+        ratio_se = sqrt(max(residual, 0.0) * spread) / s.total_eval
+    return Comparison(
+        shift=(mean_train - mean_eval) / std_eval,
+        shift_se=shift_se / std_eval,
+        variance_ratio=var_train / std_eval**2,
+        ratio=ratio,
+        ratio_se=ratio_se,
+    )
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _dropout_on(model: nn.Module) -> Iterator[None]:
+    """Only the dropout layers in train mode: through their own switch where they have one."""
+    layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
+    switches = [(layer, "monte_carlo" if hasattr(layer, "monte_carlo") else "training") for layer in layers]
+    before = [getattr(layer, switch) for layer, switch in switches]
+    try:
+        for layer, switch in switches:
+            setattr(layer, switch, True)
+        yield
+    finally:
+        for (layer, switch), value in zip(switches, before, strict=True):
+            setattr(layer, switch, value)
+
+
+@contextmanager
+def _generators_kept(device: torch.device) -> Iterator[None]:
+    """Random states of the CPU and of the device as before."""
+    own = [] if device.type in ("cpu", "mps") else [device]
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices=own, device_type=device.type if own else "cpu"):
+        yield
+    if mps is not None:
+        torch.mps.set_rng_state(mps)

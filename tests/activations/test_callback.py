@@ -1,0 +1,296 @@
+"""Laws of the Lightning callback: what counts, what is logged when, and what is left behind."""
+
+import copy
+import warnings
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dropout_lab.activations import ActivationStats
+from dropout_lab.dropout import Dropout
+from dropout_lab.dropout.placement import Placement, install
+
+# Lightning advises on the number of loader workers and of log intervals; neither is about us.
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
+
+NAME, NAME_IN = "02_2", "02_2_in"
+
+
+class Memory(Logger):
+    """Keeps each call of log_metrics."""
+
+    name, version = "memory", 0
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics, step=None):
+        self.calls.append((step, dict(metrics)))
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def with_key(self, part):
+        return [(step, metrics) for step, metrics in self.calls if any(part in key for key in metrics)]
+
+
+class Toy(L.LightningModule):
+    def __init__(self, layer=None):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), layer or Dropout(0.5), nn.Linear(16, 2))
+        self.relu_outputs: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
+
+    def forward(self, x):
+        return self.net(x)
+
+    def keep(self, mode, x):
+        with torch.no_grad():
+            self.relu_outputs[mode].append(self.net[0](x).relu())
+
+    def training_step(self, batch, batch_idx):
+        self.keep("train", batch[0])
+        return self.net(batch[0]).square().mean()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        if not self.trainer.sanity_checking and dataloader_idx == 0:
+            self.keep("eval", batch[0])
+        self.net(batch[0])
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+def data(samples=50, batch=16, shift=0.0):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, 4, generator=generator) + shift
+    return DataLoader(TensorDataset(x, torch.zeros(samples)), batch_size=batch)
+
+
+def trainer(path, *callbacks, **options):
+    options = {
+        "max_epochs": 1,
+        "log_every_n_steps": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": Memory(),
+        **options,
+    }
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    return L.Trainer(default_root_dir=path, callbacks=list(callbacks), **quiet, **options)
+
+
+def csv(path):
+    return pd.read_csv(path / "activations.csv")
+
+
+def test_the_whole_validation_set_counts_and_nothing_of_the_sanity_check(tmp_path):
+    toy = Toy()
+    fitter = trainer(tmp_path, ActivationStats(), num_sanity_val_steps=2)
+    fitter.fit(toy, data(), data(37))
+    _, metrics = fitter.logger.with_key("_eval/")[0]
+    seen = torch.cat(toy.relu_outputs["eval"]).double().numpy()
+    table = csv(tmp_path).set_index(["mode", "layer", "stat"])["value"]
+    assert table["eval", NAME_IN, "count"] == seen.size == 37 * 16
+    assert metrics[f"activation_mean_eval/{NAME_IN}"] == pytest.approx(seen.mean(), rel=1e-6)
+    assert metrics[f"activation_std_eval/{NAME_IN}"] == pytest.approx(seen.std(), rel=1e-6)
+    assert metrics[f"activation_zeros_eval/{NAME_IN}"] == (seen == 0).mean()
+
+
+def test_one_training_batch_in_n_counts(tmp_path):
+    toy = Toy()
+    fitter = trainer(tmp_path, ActivationStats(every_n_steps=3))
+    fitter.fit(toy, data(80), data())  # batches 0 and 3 of 5
+    seen = torch.cat([toy.relu_outputs["train"][0], toy.relu_outputs["train"][3]]).double().numpy()
+    _, metrics = fitter.logger.with_key("_train/")[0]
+    assert metrics[f"activation_mean_train/{NAME_IN}"] == pytest.approx(seen.mean(), rel=1e-6)
+
+
+def test_one_call_a_flush_against_the_global_step_with_the_keys_of_the_contract(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats(), max_epochs=2)
+    fitter.fit(Toy(), data(), data())
+    assert [step for step, _ in fitter.logger.calls] == [4, 8]
+    streams = {f"{stat}_{mode}" for stat in ("mean", "std", "zeros") for mode in ("train", "eval")}
+    activations = {f"activation_{stat}/{name}" for stat in streams | {"shift", "ratio"} for name in (NAME, NAME_IN)}
+    gains = {f"dropout_gain_{mode}/{NAME}" for mode in ("train", "eval")}
+    for _, metrics in fitter.logger.calls:
+        assert set(metrics) == activations | gains
+
+
+def test_the_csv_is_long_and_has_one_header(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats(), max_epochs=2)
+    fitter.fit(Toy(), data(), data())
+    table = csv(tmp_path)
+    assert list(table.columns) == ["step", "epoch", "mode", "layer", "stat", "value"]
+    assert sorted(table.step.unique()) == [4, 8]
+    assert sorted(table.epoch.unique()) == [0, 1]
+    assert set(table["mode"]) == {"train", "eval", "probe"}
+    assert {"mean", "std", "zeros", "gain", "gain_se", "count", "shift", "ratio"} <= set(table.stat)
+    assert table.value.dtype == float
+
+
+@pytest.mark.parametrize(
+    ("scaling", "train", "eval_"), [("inverted", 1, 1), ("classic", 0.5, 0.5), ("unscaled", 0.5, 1)]
+)
+def test_gains_reach_the_logger(tmp_path, scaling, train, eval_):
+    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1))
+    L.seed_everything(0, verbose=False)
+    fitter.fit(Toy(Dropout(0.5, scaling=scaling)), data(400), data(400))
+    metrics = fitter.logger.calls[-1][1]
+    se = csv(tmp_path).query("stat == 'gain_se' and mode == 'train'").value.item()
+    assert abs(metrics[f"dropout_gain_train/{NAME}"] - train) < 4 * se < 0.1
+    assert metrics[f"dropout_gain_eval/{NAME}"] == pytest.approx(eval_, rel=1e-6)
+
+
+def test_the_phase_is_the_trainers_not_the_modules(tmp_path):
+    """Monte Carlo dropout in validation: the module is in train mode, the statistics are those of eval."""
+
+    class MonteCarlo(Toy):
+        def validation_step(self, batch, batch_idx):
+            self.net.train()
+            super().validation_step(batch, batch_idx)
+            self.net.eval()
+
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.fit(MonteCarlo(Dropout(0.5, scaling="unscaled")), data(), data(200))
+    assert fitter.logger.calls[-1][1][f"dropout_gain_eval/{NAME}"] == pytest.approx(0.5, abs=0.1)
+    assert csv(tmp_path).query("mode == 'eval' and stat == 'count'").value.tolist() == [3200, 3200]
+
+
+def test_only_the_first_validation_loader_counts(tmp_path):
+    toy = Toy()
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.fit(toy, data(), [data(37), data(50, shift=5)])
+    seen = torch.cat(toy.relu_outputs["eval"]).double().numpy()
+    assert fitter.logger.calls[-1][1][f"activation_mean_eval/{NAME_IN}"] == pytest.approx(seen.mean(), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # as this test wants it
+def test_training_without_validation_is_logged_alone(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.fit(Toy(), data())
+    assert [step for step, _ in fitter.logger.calls] == [4]
+    assert f"dropout_gain_train/{NAME}" in fitter.logger.calls[0][1]
+    assert not any("_eval/" in key for key in fitter.logger.calls[0][1])
+
+
+def test_validate_alone_counts_eval(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.validate(Toy(), data(37), verbose=False)
+    assert csv(tmp_path).query("mode == 'eval' and stat == 'count'").value.tolist() == [592, 592]
+
+
+def test_the_test_set_does_not_count(tmp_path):
+    toy, fitter = Toy(), trainer(tmp_path, ActivationStats())
+    fitter.fit(toy, data(), data())
+    before = csv(tmp_path)
+    fitter.test(toy, data(), verbose=False)
+    pd.testing.assert_frame_equal(before, csv(tmp_path))
+
+
+def test_the_model_is_left_without_hooks_also_after_an_exception(tmp_path):
+    class Fails(Toy):
+        def training_step(self, batch, batch_idx):
+            if self.current_epoch == 1 and batch_idx == 2:
+                raise RuntimeError("stop here")
+            return super().training_step(batch, batch_idx)
+
+    for toy in (Toy(), Fails()):
+        fitter = trainer(tmp_path / type(toy).__name__, ActivationStats(every_n_steps=1), max_epochs=2)
+        if isinstance(toy, Fails):
+            with pytest.raises(RuntimeError, match="stop here"):
+                fitter.fit(toy, data(), data())
+        else:
+            fitter.fit(toy, data(), data())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in toy.modules())
+    assert csv(tmp_path / "Fails").epoch.unique().tolist() == [0]  # the finished epoch is there, and can be read
+
+
+@pytest.mark.filterwarnings("ignore:Found 6 module")  # Lightning's own, which doesn't say that dropout is off
+def test_a_model_left_in_eval_mode_is_named(tmp_path):
+    toy = Toy()
+    toy.eval()
+    fitter = trainer(tmp_path, ActivationStats())
+    with pytest.warns(UserWarning, match=f"dropout off: {NAME} in eval mode"):
+        fitter.fit(toy, data(), data())
+
+
+@pytest.mark.parametrize("layer", [Dropout(0), nn.Dropout(0)])
+def test_a_layer_that_drops_nothing_may_be_in_eval_mode(tmp_path, layer):
+    toy = Toy(layer)
+    layer.eval()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, ActivationStats()).fit(toy, data(), data())
+    assert not any("dropout off" in str(warning.message) for warning in caught)
+
+
+def test_training_is_the_same_with_and_without_the_callback(tmp_path):
+    """No gradient, no BatchNorm statistic, no generator state, no mode: nothing that training sees is touched."""
+    ends = []
+    for callbacks in ([], [ActivationStats(every_n_steps=1)]):
+        L.seed_everything(3, verbose=False)
+        toy = Toy()
+        toy.net.insert(1, nn.BatchNorm1d(16))
+        toy.net.insert(5, nn.Dropout(0.3))
+        trainer(tmp_path, *callbacks, max_epochs=2).fit(toy, data(), data())
+        ends.append((copy.deepcopy(toy.state_dict()), torch.get_rng_state(), [m.training for m in toy.modules()]))
+    for key, value in ends[0][0].items():
+        assert torch.equal(value, ends[1][0][key]), key
+    assert torch.equal(ends[0][1], ends[1][1])
+    assert ends[0][2] == ends[1][2]
+
+
+def test_installed_layers_go_by_the_name_that_install_gave(tmp_path):
+    toy = Toy(nn.Identity())
+    install(toy.net, Dropout, Placement("activations", p=0.5))
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.fit(toy, data(), data())
+    metrics = fitter.logger.calls[-1][1]
+    assert "dropout_gain_train/01_1" in metrics
+    assert metrics["activation_zeros_train/01_1_in"] < metrics["activation_zeros_train/01_1"]
+
+
+def test_batches_without_a_leading_tensor_turn_the_probe_off_and_say_so(tmp_path):
+    class Dicts(Toy):
+        def training_step(self, batch, batch_idx):
+            return super().training_step([batch["x"]], batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            super().validation_step([batch["x"]], batch_idx)
+
+    loader = DataLoader([{"x": torch.randn(4)} for _ in range(20)], batch_size=10)
+    fitter = trainer(tmp_path, ActivationStats())
+    with pytest.warns(UserWarning, match="probe needs batches"):
+        fitter.fit(Dicts(), loader, loader)
+    assert f"dropout_gain_eval/{NAME}" in fitter.logger.calls[-1][1]
+    assert not any("shift" in key for key in fitter.logger.calls[-1][1])
+
+
+def test_a_model_without_dropout_says_that_there_is_nothing_to_log(tmp_path):
+    with pytest.warns(UserWarning, match="no dropout layer"):
+        trainer(tmp_path, ActivationStats()).fit(Toy(nn.Identity()), data(), data())
+
+
+@pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"probe_masks": -1}, {"probe_size": 0}])
+def test_settings_out_of_range_are_refused_by_name(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        ActivationStats(**bad)
+
+
+def test_numbers_survive_a_half_written_last_line(tmp_path):
+    trainer(tmp_path, ActivationStats()).fit(Toy(), data(), data())
+    whole = (tmp_path / "activations.csv").read_bytes()
+    (tmp_path / "activations.csv").write_bytes(whole[:-7])  # killed while writing
+    trainer(tmp_path, ActivationStats()).fit(Toy(), data(), data())
+    table = csv(tmp_path)
+    assert len(table) == 2 * (whole.count(b"\n") - 1) - 1
+    assert np.isfinite(table.value).all()
