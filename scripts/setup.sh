@@ -111,7 +111,7 @@ make_environment() {
     if supported "$version"; then
       # What an interrupted or outdated set-up left is in the way; the lock must stay.
       find "$environment" -mindepth 1 -maxdepth 1 ! -name ".$package.lock*" -exec rm -rf {} +
-      "$candidate" -m venv --without-pip "$environment" || die "$candidate could not make $environment"
+      "$candidate" -m venv --without-pip "$environment" >&2 || die "$candidate could not make $environment"
       return
     fi
     found="$version ($candidate)"
