@@ -17,22 +17,26 @@ BEFORE = "dropout_before"
 
 
 def attach(host: nn.Module, layer: nn.Module, child: str) -> None:
-    """Make `layer` the child `dropout` (applied to what `host` returns) or `dropout_before` (to its first argument).
-
-    Raises:
-        ValueError: `host` already has an attribute of that name, as `nn.MultiheadAttention` has.
-    """
-    if hasattr(host, child):
-        raise ValueError(
-            f"{type(host).__name__} has an attribute {child!r} of its own, so no dropout layer can be attached to it; "
-            "choose another site"
-        )
+    """Make `layer` the child `dropout` (applied to what `host` returns) or `dropout_before` (to its first argument)."""
     host.add_module(child, layer)
     # prepend: whatever else watches the host sees dropout as part of it, registered earlier or later.
     if child == AFTER:
         host.register_forward_hook(_drop_after, prepend=True)
     else:
         host.register_forward_pre_hook(_drop_before, prepend=True)
+
+
+def check_free(host: nn.Module, child: str) -> None:
+    """Make sure that a layer can be attached under this name, or is only in place of one attached before.
+
+    Raises:
+        ValueError: `host` has an attribute of that name itself, as `nn.MultiheadAttention` has.
+    """
+    if hasattr(host, child) and child not in attached(host):
+        raise ValueError(
+            f"{type(host).__name__} has an attribute {child!r} of its own, so no dropout layer can be attached to it; "
+            "choose another site"
+        )
 
 
 def attached(host: nn.Module) -> dict[str, nn.Module]:
@@ -71,7 +75,7 @@ def _drop_after(host: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
             f"dropout after {type(host).__name__} needs one tensor, and the module returned {type(output).__name__}; "
             "choose another site"
         )
-    dropped: Tensor = host.get_submodule(AFTER)(output)
+    dropped: Tensor = getattr(host, AFTER)(output)
     return dropped
 
 
@@ -81,4 +85,4 @@ def _drop_before(host: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             f"dropout before {type(host).__name__} needs its input as a positional argument: "
             "call module(x), not module(input=x)"
         )
-    return (host.get_submodule(BEFORE)(args[0]), *args[1:])
+    return (getattr(host, BEFORE)(args[0]), *args[1:])

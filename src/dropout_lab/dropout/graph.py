@@ -100,6 +100,22 @@ def calls(model: nn.Module) -> list[Call]:
     return result
 
 
+def depends_on_input(node: torch.fx.Node) -> bool:
+    """Whether the value of `node` is computed from the model's input; what is not has no batch dimension.
+
+    An example is the MLP of swin_v2 that makes attention biases out of a table of coordinates.
+    """
+    todo, seen = [node], {node}
+    while todo:
+        node = todo.pop()
+        if node.op == "placeholder":
+            return True
+        new = [source for source in node.all_input_nodes if source not in seen]
+        seen.update(new)
+        todo += new
+    return False
+
+
 def index_digits(count: int) -> int:
     """How many digits the index in a layer's name has in a model with `count` leaf calls: 2, or 3 from 100 on."""
     return max(2, len(str(count)))

@@ -14,23 +14,16 @@ Rates by depth, for site l = 1..L in call order and p the rate of the last site:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from itertools import pairwise
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
-from torch.fx import Node
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.attach import AFTER, BEFORE, attach, attached, detach
-from dropout_lab.dropout.graph import Call, calls, index_digits, is_attached
-from dropout_lab.dropout.maps import ACTIVATIONS, why_not_maps, why_not_maps_after
+from dropout_lab.dropout.sites import PLACES, Site, find_sites, fit_mask, input_host
 
-PLACES = ("default", "existing", "activations", "convolutions", "classifier", "input", "pattern")
 RATES = ("constant", "linear", "geometric")
 
 
@@ -41,8 +34,8 @@ class Placement:
     Args:
         where: one place or several of
             "existing": instead of the dropout layers that the model has (whatever their p);
-            "activations": after every activation module (ReLU, GELU, SiLU, ...);
-            "convolutions": after every convolution;
+            "activations": after every activation module (ReLU, GELU, SiLU, ...) that sees data, not parameters only;
+            "convolutions": after every convolution, likewise;
             "classifier": before the last Linear, instead of a dropout layer that stands there;
             "input": on the model's input;
             "pattern": after the leaf modules whose path matches `pattern`, or instead of matching dropout layers;
@@ -103,7 +96,7 @@ class Installed(NamedTuple):
     p: float
 
 
-def install(model: nn.Module, make: Callable[[float], nn.Module], placement: Placement) -> list[Installed]:
+def install(model: nn.Module, make: Callable[..., nn.Module], placement: Placement) -> list[Installed]:
     """Put dropout layers into `model`, in place, and say where; `state_dict` keys stay as they are.
 
     An existing dropout layer is replaced in its parent. Everywhere else the layer becomes a child of the site's module,
@@ -113,6 +106,7 @@ def install(model: nn.Module, make: Callable[[float], nn.Module], placement: Pla
     Args:
         model: any model that `torch.fx` can trace; in others, definition order stands for call order.
         make: called once for each site with its rate, returns the layer: `Dropout`, `partial(Dropout, mask="channel")`.
+            A partial that already names a p (what Hydra makes of conf/dropout) gets the site's rate instead of it.
         placement: which sites, and their rates.
 
     Returns:
@@ -121,16 +115,20 @@ def install(model: nn.Module, make: Callable[[float], nn.Module], placement: Pla
     Raises:
         ValueError: no site; a list of rates of another length than the sites; a rate outside [0, 1); `mask="channel"`
             at a site that does not carry (N, C, *spatial) maps from a convolution, unless the layer says `elsewhere`.
+        TypeError: `make` returns something without a drop probability `p`.
     """
-    sites = _sites(model, placement)
-    layers = [make(p) for p in rates(placement.p, placement.rate, len(sites))]
+    sites = find_sites(model, placement.places, placement.patterns)
+    named = "p" in getattr(make, "keywords", {})
+    layers: list[Any] = [make(p=p) if named else make(p) for p in rates(placement.p, placement.rate, len(sites))]
     for site, layer in zip(sites, layers, strict=True):
-        _check_stateless(layer)
-        _fit_mask(site, layer)
+        _check_layer(layer)
+        fit_mask(site, layer)
+        if site.kind != "replaced":
+            check_free(site.module, _child(site))
     uninstall(model)
     for site, layer in sorted(zip(sites, layers, strict=True), key=lambda pair: pair[0].kind != "replaced"):
         _put(model, site, layer)
-    return [Installed(s.name, s.path, getattr(made, "p", 0.0)) for s, made in zip(sites, layers, strict=True)]
+    return [Installed(site.name, site.path, layer.p) for site, layer in zip(sites, layers, strict=True)]
 
 
 def uninstall(model: nn.Module) -> None:
@@ -176,108 +174,11 @@ def table(model: nn.Module) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-@dataclass(frozen=True)
-class _Site:
-    """A place for one layer; `kind` is one of `_ORDER`, `values` are the tensors that the layer will drop."""
-
-    index: int
-    name: str
-    path: str
-    kind: str
-    module: nn.Module
-    values: tuple[Node | None, ...]
-
-
-def _sites(model: nn.Module, placement: Placement) -> list[_Site]:
-    found = calls(model)
-    sites: dict[tuple[nn.Module, str], _Site] = {}
-    for place in placement.places:
-        here = list(_sites_at(place, model, found, placement.patterns))
-        if not here:
-            raise ValueError(_no_site(place, model, found))
-        for site in here:
-            sites.setdefault((site.module, site.kind), site)
-    result = sorted(sites.values(), key=lambda site: (site.index, _ORDER.index(site.kind)))
-    for first, second in pairwise(result):
-        if first.name == second.name:
-            raise ValueError(f"placement.where={placement.where!r} puts two dropout layers at {first.name}; choose one")
-    return result
-
-
-_ORDER = ("input", "before", "replaced", "after")
-
-
-def _sites_at(place: str, model: nn.Module, found: list[Call], patterns: tuple[str, ...]) -> Iterator[_Site]:
-    if place == "default":
-        place = "existing" if any(isinstance(call.module, _DropoutNd) for call in found) else "classifier"
-    if place == "input":
-        yield _input_site(model, found)
-    elif place == "classifier":
-        yield from _classifier_site(model, found)
-    else:
-        for pattern in patterns or ("",):
-            chosen = [call for call in found if _belongs(call, place, pattern)]
-            if place == "pattern" and not chosen:
-                raise ValueError(_no_site(f"pattern {pattern!r}", model, found))
-            for call in chosen:
-                yield _module_site(call, found)
-
-
-def _belongs(call: Call, place: str, pattern: str) -> bool:
-    if place == "pattern":
-        return fnmatchcase(call.path, pattern)
-    return isinstance(call.module, _KINDS[place])
-
-
-_KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    "existing": (_DropoutNd,),
-    "activations": ACTIVATIONS,
-    "convolutions": (_ConvNd,),
-}
-
-
-def _module_site(call: Call, found: list[Call]) -> _Site:
-    same = [other for other in found if other.module is call.module]
-    first = same[0]
-    if isinstance(call.module, _DropoutNd):
-        values = tuple(other.node and other.node.all_input_nodes[0] for other in same)
-        return _Site(first.index, first.name, first.path, "replaced", call.module, values)
-    return _Site(first.index, first.name, first.path, "after", call.module, tuple(other.node for other in same))
-
-
-def _classifier_site(model: nn.Module, found: list[Call]) -> Iterator[_Site]:
-    head = next((call for call in reversed(found) if isinstance(call.module, nn.Linear)), None)
-    if head is None:
-        return
-    value = head.node and head.node.all_input_nodes[0]
-    while value is not None and value.op == "call_module" and is_attached(model, str(value.target)):
-        value = value.all_input_nodes[0]
-    feeding = next((call for call in found if call.node is value is not None), None)
-    if feeding is not None and isinstance(feeding.module, _DropoutNd):
-        yield _module_site(feeding, found)
-    else:
-        yield _Site(head.index, head.name, head.path, "before", head.module, (value,))
-
-
-def _input_site(model: nn.Module, found: list[Call]) -> _Site:
-    # A child added to a Sequential would be run as its last step: its first module takes the input in its stead.
-    host = model
-    while isinstance(host, nn.Sequential) and len(host):
-        host = host[0]
-    graph = next((call.node.graph for call in found if call.node), None)
-    value = next((node for node in graph.nodes if node.op == "placeholder"), None) if graph else None
-    return _Site(-1, f"{0:0{index_digits(len(found))}d}_input", "input", "input", host, (value,))
-
-
-def _no_site(place: str, model: nn.Module, found: list[Call]) -> str:
-    shown = ", ".join(f"{call.path} ({type(call.module).__name__})" for call in found[:8])
-    more = f", ... ({len(found)} in all)" if len(found) > 8 else ""
-    return (
-        f"{type(model).__name__} has no site for dropout at placement.where={place}; its leaf modules are {shown}{more}"
-    )
-
-
-def _check_stateless(layer: nn.Module) -> None:
+def _check_layer(layer: object) -> None:
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"make(p) must return a dropout layer, a torch.nn.Module, got {type(layer).__name__}")
+    if not isinstance(getattr(layer, "p", None), Real):
+        raise TypeError(f"{type(layer).__name__} has no drop probability p, so it is no dropout layer")
     keys = list(layer.state_dict())
     if keys:
         raise ValueError(
@@ -285,32 +186,23 @@ def _check_stateless(layer: nn.Module) -> None:
         )
 
 
-def _fit_mask(site: _Site, layer: nn.Module) -> None:
-    if getattr(layer, "mask", None) != "channel":
-        return
-    reasons = [why_not_maps(value) if value else why_not_maps_after(site.module) for value in site.values]
-    reason = next(filter(None, reasons), None)
-    if reason is None:
-        return
-    elsewhere = getattr(layer, "elsewhere", None)
-    if elsewhere is None:
-        raise ValueError(
-            f"channel dropout can't go {site.kind.replace('replaced', 'in place of')} {site.path} ({site.name}): "
-            f"it needs (N, C, *spatial) maps made by a convolution, and {reason}; "
-            "use dropout.elsewhere=element, another placement (convolutions, a pattern) or another dropout"
-        )
-    layer.mask = elsewhere
+def _child(site: Site) -> str:
+    return AFTER if site.kind == "after" else BEFORE
 
 
-def _put(model: nn.Module, site: _Site, layer: nn.Module) -> None:
-    layer.name = site.name  # type: ignore[assignment]
+def _put(model: nn.Module, site: Site, layer: Any) -> None:
+    layer.name = site.name
     layer.train(site.module.training)
     if site.kind == "replaced":
         bare = model.get_submodule(site.path)  # not site.module, which may be a layer of an earlier install
         vars(layer)["replaced"] = bare  # not registered as a child: kept only for uninstall
         _replace(model, bare, layer)
+        if any(
+            isinstance(parent, nn.TransformerEncoderLayer) and layer in parent.children() for parent in model.modules()
+        ):
+            layer.register_forward_pre_hook(_no_fast_path)
     else:
-        attach(site.module, layer, AFTER if site.kind == "after" else BEFORE)
+        attach(input_host(model) if site.kind == "input" else site.module, layer, _child(site))
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -318,3 +210,7 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in parent._modules.items():
             if child is old:
                 parent._modules[name] = new
+
+
+def _no_fast_path(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    """Does nothing; being there keeps `nn.TransformerEncoderLayer` from its eval kernel, which skips dropout layers."""
