@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dropout_lab.dropout.attach import AFTER, BEFORE, attach, attached, detach
+from dropout_lab.dropout.attach import AFTER, BEFORE, attach, attached, check_free, detach
 from dropout_lab.dropout.sites import PLACES, Site, find_sites, fit_mask, input_host
 
 RATES = ("constant", "linear", "geometric")
