@@ -6,6 +6,7 @@ from pathlib import Path
 from dropout_lab.report import table as tables
 from dropout_lab.report.page import write_page
 from dropout_lab.report.runs import Run, read_runs, read_skipped
+from dropout_lab.report.sentences import sentences
 from dropout_lab.report.strategies import baseline, group
 
 __all__ = ["Report", "Run", "build", "read_runs"]
@@ -31,7 +32,7 @@ def build(folder: str | Path) -> Report:
     runs = read_runs(folder)
     strategies, left_out = group(runs, read_skipped(folder))
     table = tables.rows(strategies)
-    notes = tables.sentences(table)
+    notes = sentences(table)
     listed = _listed(left_out, runs)
 
     frame = tables.as_frame(table, baseline(strategies))

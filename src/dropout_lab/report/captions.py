@@ -22,8 +22,8 @@ CAPTIONS = (
     Caption(
         "accuracy",
         "Test accuracy",
-        "Large marks are means with their 95 % interval over seeds, small marks the single seeds. The test set is measured "
-        "once, with the checkpoint that was best in validation.",
+        "Large marks are means with their 95 % interval over seeds, small marks the single seeds. The test set is "
+        "measured once, with the checkpoint that was best in validation.",
     ),
     Caption(
         "rates",
@@ -33,39 +33,41 @@ CAPTIONS = (
     Caption(
         "curves",
         "Accuracy and loss over training",
-        "Lines are means over seeds, bands their 95 % intervals. Training values in eval mode are measured on a fixed part "
-        "of the training set, so that the gap compares like with like.",
+        "Lines are means over seeds, bands their 95 % intervals. Training values in eval mode are measured on a "
+        "fixed part of the training set, so that the gap compares like with like.",
         {"metric": "quantity"},
     ),
     Caption(
         "activations",
         "Activations over training, in train and in eval",
-        "Mean over seeds at one layer. Choose a dropout layer's input and then its output to see what the layer itself "
-        "does. In training the values are those of the training batches, in eval those of the validation set.",
+        "Mean over seeds at one layer. Choose a dropout layer's input and then its output to see what the layer "
+        "itself does. In training the values are those of the training batches, in eval those of the validation "
+        "set.",
         {"layer": "layer", "stat": "statistic"},
     ),
     Caption(
         "gain",
         "Gain of each dropout layer, by depth",
-        "Mean out / mean in of the same pass, at the end of training. A correct strategy has the same gain in training and "
-        "in eval: inverted 1 and 1, classic q and q. Unscaled has q and 1: the jump. Only dropout layers have a gain; it "
-        "is left out where the mean of the input cannot be told from zero.",
+        "Mean out / mean in of the same pass, at the end of training. A correct strategy has the same gain in "
+        "training and in eval: inverted 1 and 1, classic q and q. Unscaled has q and 1: the jump. Only dropout "
+        "layers have a gain; it is left out where the mean of the input cannot be told from zero.",
     ),
     Caption(
         "ratio",
         "End-to-end ratio train / eval, by depth",
-        "The mean at each dropout layer's output in train over that in eval, for the same inputs and weights. It is not 1 "
-        "in a ReLU net even for correct inverted dropout: the mask adds variance, and the next ReLU turns variance into "
-        "mean. The broad grey curves are theory for a bias-free ReLU net at He initialisation with dropout after every "
-        "layer, so they fit best at the first probe; training moves the ratio. Shown are the outputs of the dropout "
-        "layers; the ratio is defined only at sites that are never negative, and others have no point.",
+        "The mean at each dropout layer's output in train over that in eval, for the same inputs and weights. It is"
+        " not 1 in a ReLU net even for correct inverted dropout: the mask adds variance, and the next ReLU turns "
+        "variance into mean. The broad grey curves are theory for a bias-free ReLU net at He initialisation with "
+        "dropout after every layer, so they fit best at the first probe; training moves the ratio. Shown are the "
+        "outputs of the dropout layers; the ratio is defined only at sites that are never negative, and others have"
+        " no point.",
         {"when": "measured"},
     ),
     Caption(
         "heatmap",
         "Every layer over training",
-        "One row per monitored tensor, first layer on top; “_in” is the input of a dropout layer. Mean over seeds. Where "
-        "a value of 1 (gain, ratio) or 0 (shift) means no difference, it has the colour of the background.",
+        "One row per monitored tensor, first layer on top; “_in” is the input of a dropout layer. Mean over seeds. "
+        "Where a value of 1 (gain, ratio) or 0 (shift) means no difference, it has the colour of the background.",
         {"strategy": "strategy", "quantity": "quantity"},
     ),
 )

@@ -36,6 +36,8 @@ function band(s, x, mean, half, more = {}) {
   };
 }
 
+// A name for a tick; on a phone long ones lose their middle, since their ends tell them apart.
+const fitted = (name, narrow) => escaped(narrow && name.length > 18 ? `${name.slice(0, 9)}…${name.slice(-8)}` : name);
 const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 // Two panels with the same scales: side by side, or one above the other on a phone.
@@ -58,6 +60,9 @@ function panels(width, titles, x, y) {
 
 const panel = (n) => (n ? { xaxis: "x2", yaxis: "y2" } : {});
 
+// Strategies side by side at each depth, so that equal values do not hide each other.
+const dodged = (points, n, count) => points.map((_, l) => l + 1 + (n - (count - 1) / 2) * Math.min(0.05, 0.5 / count));
+
 // Ticks for dropout layers in order of depth, with their names where there is room for them.
 function depthAxis(all, width) {
   const longest = all.reduce((a, s) => (s.depth.layers.length > a.length ? s.depth.layers : a), []);
@@ -78,9 +83,8 @@ const FIGURES = {
     const narrow = width < NARROW;
     strategies.forEach((s, n) => {
       const { mean, half, values, seeds } = s.accuracy;
-      const spread = values.map((_, k) => n + 0.22 + (values.length > 1 ? 0.16 * (k / (values.length - 1) - 0.5) : 0));
       traces.push({
-        ...look(s), type: "scatter", mode: "markers", x: values, y: spread, showlegend: false,
+        ...look(s), type: "scatter", mode: "markers", x: values, y: values.map(() => n + 0.26), showlegend: false,
         marker: { ...look(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
         hovertemplate: `seed %{customdata}: %{x:.2f} %<extra>${escaped(s.name)}</extra>`,
       });
@@ -90,14 +94,13 @@ const FIGURES = {
         hovertemplate: `mean %{x:.2f} %${half === null ? "" : ` ± ${half.toFixed(2)}`}<extra>${escaped(s.name)}</extra>`,
       });
     });
-    const label = (text) => escaped(narrow && text.length > 18 ? `${text.slice(0, 17)}…` : text);
     return {
       traces,
       layout: {
         height: 110 + 46 * strategies.length, hovermode: "closest",
-        xaxis: { title: "test accuracy, % (mean and 95 % interval; dots: single seeds)" },
+        xaxis: { title: "test accuracy, %", range: reachOf(strategies.map((s) => s.accuracy), true) },
         yaxis: {
-          tickvals: strategies.map((_, n) => n), ticktext: strategies.map((s) => label(s.name)), automargin: true,
+          tickvals: strategies.map((_, n) => n), ticktext: strategies.map((s) => fitted(s.name, narrow)), automargin: true,
           range: [strategies.length - 0.4, -0.6], showgrid: false, ticks: "",
         },
       },
@@ -119,7 +122,10 @@ const FIGURES = {
     const title = DATA.curveTitles[metric];
     return {
       traces,
-      layout: { height: 400, hovermode: "x", xaxis: { title: "optimizer step" }, yaxis: { title } },
+      layout: {
+        height: 400, hovermode: "x", xaxis: { title: "optimizer step" },
+        yaxis: { title, range: reachOf(having.map((s) => s.curves[metric]), metric.endsWith("/acc") && !metric.startsWith("gap")) },
+      },
       table: {
         head: ["strategy", `${title}, at the end`, "± 95 %"],
         rows: having.map(({ name, curves: { [metric]: c } }) => [name, short(last(c.mean)), short(last(c.half), 2)]),
@@ -151,9 +157,9 @@ const FIGURES = {
   gain({ strategies, width }) {
     const modes = ["train", "eval"];
     const traces = modes.flatMap((mode, n) =>
-      strategies.filter((s) => s.depth.gain[mode].last).map((s) => {
+      strategies.filter((s) => s.depth.gain[mode].last).map((s, k, those) => {
         const { mean, half } = s.depth.gain[mode].last;
-        return line(s, mean.map((_, l) => l + 1), mean, {
+        return line(s, dodged(mean, k, those.length), mean, {
           ...panel(n), mode: "lines+markers", showlegend: !n, customdata: s.depth.layers,
           error_y: { array: half.map((h) => h ?? 0), thickness: 1.2, width: 4, color: color(s.color) },
           hovertemplate: `%{customdata}: %{y:.3f}<extra>${escaped(s.name)}</extra>`,
@@ -161,15 +167,15 @@ const FIGURES = {
       }),
     );
     const layout = panels(width, ["in training", "in eval"], depthAxis(strategies, width),
-      { title: "gain: mean out / mean in", rangemode: "tozero" });
+      { title: "gain: mean out / mean in", range: [0, 1.2 * Math.max(1, ...traces.flatMap((t) => t.y))] });
     const qs = strategies.filter((s) => s.depth.sameRate && s.depth.law !== "none").map((s) => s.depth.q);
-    const reference = [[1, "1: mean kept"], ...[...new Set(qs)].slice(0, 3).map((q) => [q, `q = ${short(q)}`])];
+    const reference = [[1, "1: mean kept"], ...[...new Set(qs)].slice(0, 3).map((q) => [q, `q = ${Number(short(q))}`])];
     layout.shapes = modes.flatMap((_, n) => reference.map(([y]) => ({
       type: "line", xref: `x${n ? "2" : ""} domain`, x0: 0, x1: 1, yref: n ? "y2" : "y", y0: y, y1: y, layer: "below",
       line: { color: color("muted"), width: 1, dash: "dot" },
     })));
     modes.forEach((_, n) => reference.forEach(([y, text]) => layout.annotations.push({
-      text, showarrow: false, xref: `x${n ? "2" : ""} domain`, yref: n ? "y2" : "y", x: 1, y, xanchor: "right", yanchor: "bottom",
+      text, showarrow: false, xref: `x${n ? "2" : ""} domain`, yref: n ? "y2" : "y", x: 0.01, y, xanchor: "left", yanchor: "bottom",
       font: { size: 11, color: color("muted") },
     })));
     return {
@@ -187,9 +193,9 @@ const FIGURES = {
 
   ratio({ strategies, width, controls: { when } }) {
     const having = strategies.filter((s) => s.depth.ratio[when]);
-    const traces = having.map((s) => {
+    const traces = having.map((s, k) => {
       const { mean, half } = s.depth.ratio[when];
-      return line(s, mean.map((_, l) => l + 1), mean, {
+      return line(s, dodged(mean, k, having.length), mean, {
         mode: "lines+markers", customdata: s.depth.layers, connectgaps: true,
         error_y: { array: half.map((h) => h ?? 0), thickness: 1.2, width: 4, color: color(s.color) },
         hovertemplate: `%{customdata}: %{y:.3f}<extra>${escaped(s.name)}</extra>`,
@@ -256,7 +262,7 @@ const FIGURES = {
         yaxis: {
           autorange: "reversed", automargin: true, showgrid: false, ticks: "", title: "",
           ...(rows.length <= 45 ? { tickvals: rows.map((_, n) => n) } : {}),
-          ticktext: rows.map(([name]) => escaped(narrow && name.length > 16 ? `${name.slice(0, 15)}…` : name)),
+          ticktext: rows.map(([name]) => fitted(name, narrow)),
           tickfont: { size: 11 },
         },
       },
@@ -288,6 +294,22 @@ const FIGURES = {
     };
   },
 };
+
+// An axis for means with intervals. Few seeds can give an interval many times as wide as all differences between means;
+// it then runs off the axis rather than flattening everything else. A percentage stays within 0 and 100.
+function reachOf(series, percentage) {
+  const means = series.flatMap((s) => [s.mean, s.values ?? []].flat(2)).filter((v) => v !== null);
+  const span = Math.max(...means) - Math.min(...means);
+  const ends = series.flatMap((s) => {
+    const halves = [s.half].flat();
+    return [s.mean].flat().flatMap((v, n) => (v === null ? [] : [-1, 1].map((sign) => v + sign * Math.min(halves[n] ?? 0, span))));
+  });
+  const all = [...means, ...ends];
+  const low = percentage ? Math.max(Math.min(...all), 0) : Math.min(...all);
+  const high = percentage ? Math.min(Math.max(...all), 100) : Math.max(...all);
+  const room = 0.04 * (high - low) || 0.05;
+  return [low - room, high + room];
+}
 
 // Plain numbers on a log axis: 0.5, 1, 2 and not 10^0.
 function ratioTicks(traces) {

@@ -9,9 +9,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from dropout_lab.report.captions import CAPTIONS, Caption
+from dropout_lab.report.columns import COLUMNS, Column
 from dropout_lab.report.runs import Run
 from dropout_lab.report.strategies import NOT_COMPARED, Strategy, baseline, differing_keys, flat
-from dropout_lab.report.table import COLUMNS, Column, Row
+from dropout_lab.report.table import Row
 
 DASHES = {0: "", 1: "7 4", 2: "2 3", 3: "7 3 2 3", 4: "11 4", 5: "11 3 2 3"}  # as in figures.js
 
@@ -20,11 +21,11 @@ def results_table(table: Sequence[Row], looks: Mapping[str, Any], notes: Sequenc
     """The results, with paired differences to the baseline under the values they belong to."""
     base = baseline([row.strategy for row in table])
     heads = "".join(
-        f'<th scope="col" title="{escape(column.explained)}">{escape(column.title)}</th>' for column in COLUMNS
+        f'<th scope="col" title="{escape(column.explained)}">{escape(column.label)}</th>' for column in COLUMNS
     )
     lines = []
     for row in table:
-        name = f'<th scope="row">{swatch(looks.get(row.strategy.name))}{escape(row.strategy.name)}</th>'
+        name = f'<th scope="row">{swatch(looks.get(row.strategy.name))}{_breakable(row.strategy.name)}</th>'
         if row.seeds:
             cells = f"<td>{row.seeds}</td>" + "".join(_cell(row, column) for column in COLUMNS)
         else:
@@ -75,7 +76,7 @@ def setup(shown: Sequence[Strategy], runs: Sequence[Run]) -> str:
         "commit": _codes(_commits(runs)),
         "versions": "<br>".join(escape(text) for text in _versions(runs)),
         "dates": escape(_dates(runs)),
-        "computing": escape(f"{seconds / 60:.1f} minutes in {len(runs)} runs"),
+        "computing": escape(f"{seconds / 60:.1f} minutes for {len(runs)} runs"),
         "dropout layers": escape(", ".join(shown[0].dropout_layers()) or "none monitored"),
     }
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
@@ -114,14 +115,23 @@ def swatch(look: Mapping[str, Any] | None) -> str:
 
 
 def _cell(row: Row, column: Column) -> str:
-    text = escape(column.text(row.values[column.key], row.seeds))
+    text = _minus(column.text(row.values[column.key], row.seeds))
     difference = row.differences.get(column.key)
     if difference is None or not difference.n:
         return f"<td>{text}</td>"
     clear = ' class="clear"' if difference.excludes_zero else ""
     n = "" if difference.n == row.seeds else f" (n={difference.n})"
     half = f" ± {difference.half * column.factor:.{column.decimals}f}" if difference.n > 1 else ""
-    return f"<td>{text}<small{clear}>{difference.mean * column.factor:+.{column.decimals}f}{half}{n}</small></td>"
+    paired = _minus(f"{difference.mean * column.factor:+.{column.decimals}f}{half}{n}")
+    return f"<td>{text}<small{clear}>{paired}</small></td>"
+
+
+def _breakable(name: str) -> str:
+    return escape(name).replace("_", "_<wbr>")
+
+
+def _minus(number: str) -> str:
+    return escape(number.replace("-", "−"))
 
 
 def _figure(caption: Caption) -> str:

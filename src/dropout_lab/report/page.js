@@ -5,7 +5,7 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set(DATA.strategies.map((_, n) => n).filter((n) => n >= DATA.shownAtFirst));
 const byId = (id) => document.getElementById(id);
 
-const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false };
+const CONFIG = { displayModeBar: false };
 
 function controlsOf(figure) {
   return Object.fromEntries([...figure.querySelectorAll("select")].map((select) => [select.name, select.value]));
@@ -16,9 +16,8 @@ function draw(figure) {
   const strategies = DATA.strategies.filter((_, n) => !hidden.has(n));
   const width = plot.clientWidth;
   const { traces, layout, table } = FIGURES[figure.id]({ strategies, all: DATA.strategies, width, controls: controlsOf(figure) });
-  const drawn = styled(layout);
+  const drawn = { width, ...styled(layout) };
   figure.querySelector(".empty").hidden = traces.length > 0;
-  plot.hidden = !traces.length;
   Plotly.react(plot, traces, drawn, CONFIG);
   figure.querySelector("details").hidden = !traces.length;
   figure.querySelector(".numbers").replaceChildren(tableOf(table));
@@ -71,6 +70,7 @@ function explain() {
   byId("dropped").textContent = q.toFixed(2);
   byId("bar-dropped").style.setProperty("--share", q);
   document.querySelectorAll("[data-q]").forEach((cell) => (cell.textContent = q.toFixed(2)));
+  byId("times").textContent = times;
   byId("p-sentence").textContent =
     `${Math.round(100 * p)} % of the units become 0, so a mean of 1.00 falls to ${q.toFixed(2)}. ` +
     `The survivors are multiplied by 1/(1 − p) = ${times}, and the mean is 1.00 again.`;
@@ -127,10 +127,10 @@ function listen() {
     figure.querySelector(".save").addEventListener("click", () => save(figure));
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  let width = innerWidth;
+  let later;
   addEventListener("resize", () => { // a turned phone: panels change places
-    if ((width < NARROW) !== (innerWidth < NARROW)) drawAll();
-    width = innerWidth;
+    clearTimeout(later);
+    later = setTimeout(drawAll, 100);
   });
 }
 

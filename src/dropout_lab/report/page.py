@@ -39,10 +39,11 @@ def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequenc
     counted = [run for strategy in shown for run in strategy.runs]
     page = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         style=(HERE / "page.css").read_text(encoding="utf-8"),
-        title=escape(_title(folder)),
-        lead=escape(_lead(table, counted, left_out)),
+        folder=escape(folder.resolve().name),
+        lead=_lead(table, counted, left_out),
         p=f"{p:.2f}",
         q=f"{1 - p:.2f}",
+        times=f"{1 / (1 - p):.3g}",
         p_sentence=f"A mean of 1.00 falls to {1 - p:.2f}; times 1/(1 − p) it is 1.00 again.",
         results=results_table(table, looks, notes),
         pictures=figures(table, looks, SHOWN_AT_FIRST),
@@ -71,20 +72,15 @@ def _looks(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _title(folder: Path) -> str:
-    name = folder.resolve().name
-    return f"Dropout strategies compared: {name}"
-
-
 def _lead(table: Sequence[Row], counted: Sequence[Run], left_out: Sequence[Run]) -> str:
-    ran = [row.strategy.name for row in table if row.seeds]
-    seeds = sorted({row.seeds for row in table if row.seeds})
+    ran = [row for row in table if row.seeds]
+    rest = f' <a href="#left-out">{len(left_out)} folders are not counted.</a>' if left_out else ""
     if not ran:
-        return f"No run could be counted; {len(left_out)} folders are listed below with the reason."
-    each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    names = ", ".join(ran[:8]) + (f" and {len(ran) - 8} more" if len(ran) > 8 else "")
-    rest = f" {len(left_out)} folders are not counted; the reasons are at the end." if left_out else ""
-    return f"{len(counted)} runs: {names}; {each} seed{'s' * (seeds != [1])} each.{rest}"
+        return f"No run could be counted.{rest}"
+    seeds = [row.seeds for row in ran]
+    each = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+    names = ", ".join(row.strategy.name for row in ran[:8]) + (f" and {len(ran) - 8} more" if len(ran) > 8 else "")
+    return escape(f"{len(counted)} runs: {names}; {each} seed{'s' * (max(seeds) > 1)} each.") + rest
 
 
 def _json(data: dict[str, Any]) -> str:

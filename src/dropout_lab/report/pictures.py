@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dropout_lab.report.columns import COLUMNS
 from dropout_lab.report.depth import expected_gain, expected_ratio, in_depth_order
 from dropout_lab.report.statistics import interval, over_seeds
 from dropout_lab.report.strategies import Strategy
-from dropout_lab.report.table import COLUMNS
 
 CURVES = {  # metric -> what its axis says
     "val/acc": "validation accuracy, %",

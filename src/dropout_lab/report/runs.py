@@ -1,6 +1,7 @@
 """Read every run folder below a folder; what cannot be read or counted is kept, with the reason."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,9 @@ def _read(folder: Path, name: str) -> Run:
     if no_metrics:
         return replace(run, status="unreadable", reason=no_metrics)
     activations, no_activations = _load(folder / "activations.csv", read_activations)
-    return replace(run, metrics=metrics, activations=activations or {}, note=no_activations)
+    run = replace(run, metrics=metrics, activations=activations or {}, note=no_activations)
+    absent = [key for key in ("test/acc", "test/loss", "gap/loss") if not math.isfinite(run.final(key))]
+    return replace(run, note=f"metrics.csv has no finite {', '.join(absent)}") if absent else run
 
 
 def _load(path: Path, parse: Callable[[Path], Any]) -> tuple[Any, str | None]:

@@ -104,7 +104,7 @@ def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[st
     with the seed (``data.seed: ${seed}``).
     """
     configs = list(configs)
-    flats = [flat({key: value for key, value in config.items() if key not in NOT_COMPARED}) for config in configs]
+    flats = [_comparable(config) for config in configs]
     seen = {tuple(repr(config.get("seed")) for config in configs)}
     differing = []
     for key in dict.fromkeys(key for leaves in flats for key in leaves):
@@ -128,7 +128,14 @@ def kind_of(dropout: Mapping[str, Any]) -> tuple[str, str | None]:
     words = [word for word in words if word]
     if not words or scaling != "inverted":
         words.append(scaling)
-    return " ".join(words), scaling
+    return " ".join(words), None if mask == "sample" else scaling  # the depth laws are for masks within a sample
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a config that can tell strategies apart; the run's own folder, as in a checkpoint path, can not."""
+    own = (config.get("run") or {}).get("dir")
+    leaves = flat({key: value for key, value in config.items() if key not in NOT_COMPARED})
+    return {key: value for key, value in leaves.items() if not (own and isinstance(value, str) and own in value)}
 
 
 def _base_name(config: Mapping[str, Any]) -> str:
