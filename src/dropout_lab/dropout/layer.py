@@ -21,9 +21,11 @@ from numbers import Real
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
+from dropout_lab.dropout import keys
 from dropout_lab.dropout import noise as noises
 
 MASKS = ("element", "channel", "sample")
@@ -62,13 +64,12 @@ class Dropout(_DropoutNd):
     ) -> None:
         torch.nn.Module.__init__(self)  # _DropoutNd's own would accept p = 1 and NaN
         self.inplace = False
-        self.name: str | None = None
+        self.name = None
         self.mask = _one_of("mask", mask, MASKS)
         self.noise = _one_of("noise", noise, NOISES)
         self.scaling = _one_of("scaling", scaling, SCALINGS)
         self.elsewhere = None if elsewhere is None else _one_of("elsewhere", elsewhere, ("element", "sample"))
         self.monte_carlo = False
-        self._rate = noises.Rate()
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,15 +79,18 @@ class Dropout(_DropoutNd):
         if self._off:
             return x
         if self.training or self.monte_carlo:
-            return noises.multiply(x, self.draw(x), 1 / self._q if self.scaling == "inverted" else 1.0)
-        return x * self._q if self.scaling == "classic" else x
+            if self._is_torchs(x):
+                return F.dropout(x, self._p)
+            return noises.multiply(x, self.draw(x), self._rate.scale if self.scaling == "inverted" else None)
+        return x * self._rate.q if self.scaling == "classic" else x
 
     def draw(self, x: Tensor) -> Tensor:
         """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy overrides."""
         shape = self._mask_shape(x)
         if self.noise == "bernoulli":
-            return noises.bernoulli(self, x, shape, self._rate, self._q)
-        return self._q + ((1 - self._q) * self._q) ** 0.5 * noises.normal(self, x, shape)
+            return noises.bernoulli(self, x, shape, self._rate)
+        q = self._rate.q
+        return q + ((1 - q) * q).sqrt() * noises.normal(self, x, shape)
 
     @property
     def p(self) -> float:
@@ -103,18 +107,33 @@ class Dropout(_DropoutNd):
                 + ("; at p = 1 nothing is left to rescale" if p == 1 else "")
             )
         self._p = float(p)
-        self._off = p == 0
-        self._rate.set(self._p)
+        self._off = self._p == 0
+        self._rate = noises.Rate.of(self._p)
+
+    @property
+    def name(self) -> str | None:
+        """The layer's name, part of the key of its masks; None: numbered by the order of the first calls."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        self._name = name
+        self.word = keys.name_word(name)
 
     def extra_repr(self) -> str:
         """The arguments that make this layer what it is."""
         axes = f"p={self.p}, mask={self.mask}, noise={self.noise}, scaling={self.scaling}"
         return axes + (f", elsewhere={self.elsewhere}" if self.elsewhere else "")
 
-    @property
-    def _q(self) -> float | Tensor:
-        # A Python float would be baked into a compiled graph, and each new p would rebuild it.
-        return self._rate.q if torch.compiler.is_compiling() else 1 - self._p
+    def _is_torchs(self, x: Tensor) -> bool:
+        """Whether torch's own kernel for CUDA does exactly this, in one pass and from the same generator."""
+        return (
+            x.is_cuda
+            and (self.mask, self.noise, self.scaling) == ("element", "bernoulli", "inverted")
+            and type(self).draw is Dropout.draw
+            and not keys.active()
+            and not torch.compiler.is_compiling()  # there p would be a constant, and the formula is fused anyway
+        )
 
     def _mask_shape(self, x: Tensor) -> torch.Size:
         mask = self.mask

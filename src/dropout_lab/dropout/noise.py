@@ -1,102 +1,128 @@
-"""Fast multiplicative noise: 16 random bits decide a unit, one more draw a row makes the rate exact.
+"""Fast multiplicative noise: random bits against a threshold, and the product that keeps one byte for backward.
 
 The formulas of the strategies are in ``layer.py``; this file is only about speed and exactness. Torch's own Bernoulli
-sampler spends 12 ns an element on the CPU; comparing a 16-bit lane with a threshold spends 2.
+sampler spends 12 ns an element on the CPU; comparing 16 random bits with a threshold spends 2. Arithmetic on bool
+tensors is five times slower than on the same bytes read as uint8, so masks are multiplied as uint8.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dropout_lab.dropout import keys
 
+_SHORT_ROW = 256  # elements; below, 32 bits for each cost less than the bookkeeping that 16 need
+_LARGE = 2**15  # elements; above, memory traffic costs more than the Python of an autograd function
 
-class Rate:
-    """A probability as numbers for the layer's formulas and as thresholds on random bits.
 
-    Plain tensors, changed in place: a compiled graph reads the new rate without being rebuilt. Whichever of "keep" and
-    "drop" is rarer is compared, so that the threshold always fits in 16 bits.
+class Rate(NamedTuple):
+    """A probability as tensors: for the formulas, and as thresholds on random bits.
+
+    Tensors, so that a compiled graph reads a new rate without being rebuilt.
     """
 
-    def __init__(self) -> None:
-        self.q = torch.empty((), dtype=torch.float64)
-        self.whole = torch.empty((), dtype=torch.int16)  # threshold of a lane, shifted to int16's range
-        self.fraction = torch.empty((), dtype=torch.int32)  # its part below 1/65536, as a threshold of 32 more bits
-        self.rare_is_drop = torch.empty((), dtype=torch.bool)
+    q: Tensor  # float64: 1 - p
+    scale: Tensor  # float64: 1 / q
+    keep: Tensor  # int32: of 2^32 values, q * 2^32 lie below it
+    rare: Tensor  # int16: of 2^16 values, min(p, q) * 2^16, rounded down, lie below it
+    rest: Tensor  # int32: what was rounded off, as a threshold of 32 more bits
+    flip: Tensor  # uint8: 1 if the rarer event is "drop"
 
-    def set(self, p: float) -> None:
-        """Take the drop probability p, 0 <= p < 1."""
+    @classmethod
+    def of(cls, p: float) -> "Rate":
+        """The rate that drops with probability p, 0 <= p < 1."""
         rare = min(p, 1 - p) * 2**16
-        self.q.fill_(1 - p)
-        self.whole.fill_(math.floor(rare) - 2**15)
-        self.fraction.fill_(math.floor(rare % 1 * 2**32) - 2**31)
-        self.rare_is_drop.fill_(p < 0.5)
+        with torch.inference_mode(False):  # an inference tensor could not take part in training later
+            return cls(
+                _scalar(1 - p, torch.float64),
+                _scalar(1 / (1 - p), torch.float64),
+                _scalar(min(round((1 - p) * 2**32), 2**32 - 1) - 2**31, torch.int32),
+                _scalar(math.floor(rare) - 2**15, torch.int16),
+                _scalar(math.floor(rare % 1 * 2**32) - 2**31, torch.int32),
+                _scalar(p < 0.5, torch.uint8),
+            )
 
 
-def bernoulli(layer: keys.Keyed, x: Tensor, shape: torch.Size, rate: Rate, q: float | Tensor) -> Tensor:
+def bernoulli(layer: keys.Keyed, x: Tensor, shape: torch.Size, rate: Rate) -> Tensor:
     """Keep-mask, True with probability q to 2^-32.
 
     Args:
         layer: the layer that asks; part of the key.
         x: its input; gives the device and the rows.
-        shape: shape of the mask, ``shape[0] == x.shape[0]``.
+        shape: shape of the mask; ``shape[0] == x.shape[0]``, as each row has its own bits.
         rate: q as thresholds.
-        q: retention probability.
 
     Returns:
         bool tensor of the given shape: keyed where ``keys.active()``, else from torch's generator.
     """
-    if keys.active():
-        lanes = math.prod(shape[1:])
-        bits = keys.row_bits(layer, x, lanes + 2)  # the last two lanes of a row belong to no element
-        one_more = bits[:, -2:].contiguous().view(torch.int32) < rate.fraction
-        rare = bits[:, :lanes] < rate.whole + one_more
-        return rare.logical_xor_(rate.rare_is_drop).view(shape)
-    if isinstance(q, Tensor):
-        return torch.rand(shape, device=x.device) < q
-    return torch.bernoulli(torch.empty(shape, dtype=torch.bool, device=x.device), q)
+    count = math.prod(shape[1:])
+    if count <= _SHORT_ROW:
+        words = keys.row_words(layer, x, (count + 3) // 4)
+        return (words.view(torch.int32)[:, :count] < rate.keep).view(shape)
+    # Sixteen bits an element give a multiple of 2^-16; one more draw a row, of 32 bits, settles the rest. The rarer of
+    # "keep" and "drop" is compared, as its threshold always fits in 16 bits.
+    words = keys.row_words(layer, x, (count + 2 + 7) // 8)
+    one_more = words.view(torch.int32)[:, -1:] < rate.rest
+    rare = words.view(torch.int16)[:, :count] < rate.rare + one_more
+    return rare.view(torch.uint8).bitwise_xor_(rate.flip).view(torch.bool).view(shape)
 
 
 def normal(layer: keys.Keyed, x: Tensor, shape: torch.Size) -> Tensor:
-    """Standard normal noise in float32 (float64 for float64 inputs), keyed like :func:`bernoulli`.
+    """Standard normal noise in float32 (float64 for float64 inputs); arguments as for :func:`bernoulli`.
 
-    Source: Box and Muller 1958; 32 bits for the radius, so values reach 6.6 standard deviations.
+    Source: Box and Muller 1958; 31 bits for the radius, so values reach 6.6 standard deviations.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if not keys.active():
-        return torch.randn(shape, dtype=dtype, device=x.device)
     count = math.prod(shape[1:])
     pairs = (count + 1) // 2
-    words = keys.row_bits(layer, x, pairs * 4).view(torch.int32)[:, : pairs * 2].to(dtype)
-    radius, angle = (words * 2**-32 + (0.5 + 2**-33)).tensor_split(2, dim=1)  # both in (0, 1]
-    radius, angle = radius.log().mul(-2).sqrt(), angle * (2 * math.pi)
+    words = keys.row_words(layer, x, (pairs + 1) // 2).view(torch.int32)[:, : 2 * pairs]
+    radius, angle = words[:, :pairs], words[:, pairs:]
+    # + 0.5 keeps the uniform above 0; small ones stay exact in float32, so that the tail is not cut at 2^-24.
+    uniform = ((radius & 0x7FFFFFFF).to(dtype) + 0.5) * 2**-31
+    radius, angle = uniform.log().mul(-2).sqrt(), angle.to(dtype) * (math.pi * 2**-31)
     return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :count].reshape(shape)
 
 
-def multiply(x: Tensor, mask: Tensor, scale: float | Tensor) -> Tensor:
-    """``x * mask * scale``; a boolean mask of x's size is kept for backward as it is, one byte an element."""
-    if mask.dtype != torch.bool or mask.shape != x.shape or isinstance(scale, Tensor):
-        return x * (mask * scale).to(x.dtype)
-    return _Multiply.apply(x, mask, scale)  # type: ignore[no-any-return, no-untyped-call]
+def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
+    """``x * noise * scale`` in x's dtype; of a boolean noise one byte an element is kept for backward.
+
+    Args:
+        x: floating-point tensor.
+        noise: bool or floating-point, broadcasts to x.
+        scale: 0-d, or None for 1.
+    """
+    if noise.dtype != torch.bool:
+        return x * (noise if scale is None else noise * scale).to(x.dtype)
+    noise = noise.view(torch.uint8)
+    if noise.numel() < x.numel():  # one value for a whole map or sample: scale the small tensor, not the big one
+        noise = noise.to(x.dtype)
+        return x * (noise if scale is None else noise * scale)
+    if noise.numel() < _LARGE or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return x * noise if scale is None else (x * noise).mul_(scale)
+    return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _Multiply(torch.autograd.Function):
-    """The product with a large boolean mask: two passes over one buffer each way."""
-
-    generate_vmap_rule = True
+class _Product(torch.autograd.Function):
+    """The product with a large mask in one buffer each way, where plain torch would fill three."""
 
     @staticmethod
-    def forward(x: Tensor, mask: Tensor, scale: float) -> Tensor:
-        return x.mul(mask).mul_(scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-        ctx.scale = inputs[2]
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: Tensor | None) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.save_for_forward(mask)
+        ctx.scale = scale
+        out = torch.empty_like(x).copy_(mask).mul_(x)
+        return out if scale is None else out.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (mask,) = ctx.saved_tensors
-        return grad.mul(mask).mul_(ctx.scale), None, None
+        return multiply(grad, ctx.saved_tensors[0].view(torch.bool), ctx.scale), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+        return multiply(tangent, ctx.saved_tensors[0].view(torch.bool), ctx.scale)
+
+
+def _scalar(value: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device="cpu")
