@@ -43,17 +43,21 @@ class Call:
     node: torch.fx.Node | None
 
 
-def trace(model: nn.Module) -> torch.fx.GraphModule:
+def trace(model: nn.Module, *, deep: bool = False) -> torch.fx.GraphModule:
     """The model as a `torch.fx` graph, with leaf modules as single nodes, in the mode (train or eval) it is in.
 
     The graph module computes what the model computes and shares its parameters and leaf modules. Dropout layers that
     `install` attached are nodes of their own (`relu`, then `relu.dropout`). Forward arguments that have a default keep
     it, except the first. Hooks on containers are traced through; hooks on leaves stay inside them.
 
+    Args:
+        model: any module.
+        deep: look into modules without children, too, unless they are torch's.
+
     Raises:
         ValueError: `torch.fx` can't follow the forward pass (control flow that depends on values, `**kwargs`, ...).
     """
-    tracer = _Tracer()
+    tracer = _Tracer(deep)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a forward pass warns about when it is run on proxies is no news
@@ -149,8 +153,13 @@ def training_mode(model: nn.Module) -> Iterator[None]:
 
 
 class _Tracer(torch.fx.Tracer):
+    def __init__(self, deep: bool = False) -> None:
+        super().__init__()
+        self.deep = deep
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
+        leaf = isinstance(m, _DropoutNd) if self.deep else is_leaf(m)
+        return leaf or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -160,7 +160,7 @@ def rates(p: float, rate: str | Sequence[float], count: int) -> list[float]:
     return list(rate)  # type: ignore[arg-type]
 
 
-def table(model: nn.Module) -> str:
+def site_table(model: nn.Module) -> str:
     """The installed layers of `model` as text: name, module, what the layer does there, mask, p."""
     rows = [("name", "module", "dropout", "mask", "p")]
     for path, module in model.named_modules():

@@ -27,7 +27,7 @@ def unreached(model: nn.Module) -> list[str]:
     lines = [line for path, module in model.named_modules() for line in _in_module(path, module)]
     with training_mode(model):
         try:
-            graph = trace(model).graph
+            graph = trace(model, deep=True).graph
         except ValueError as error:
             return [*lines, f"calls of F.dropout, if there are any, can't be listed: {error}"]
     return lines + [line for node in graph.nodes for line in _in_function(node)]
@@ -54,11 +54,13 @@ def _in_function(node: torch.fx.Node) -> Iterator[str]:
     if arguments.get("training") is False or arguments.get("train") is False:
         return
     name = op_name(node)
+    path, kind = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
+    if getattr(kind, "__name__", "") in _NOISE_MODULES:
+        return  # named as a module
     for argument, p in arguments.items():
         if (argument in _PROBABILITIES or (argument == "p" and name in _NOISE_FUNCTIONS)) and p:
-            stack = list(node.meta.get("nn_module_stack", {}).values())
-            where = stack[-1][0] if stack else "forward of the model"
-            yield f"{where}: {name}() drops by itself, with {argument}={p}"
+            rate = p if isinstance(p, torch.fx.Node) else f"{p:.4g}"
+            yield f"{path or 'forward of the model'}: {name}() drops by itself, with {argument}={rate}"
 
 
 def _arguments(node: torch.fx.Node) -> dict[str, Any]:
