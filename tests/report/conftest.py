@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 KINDS: dict[str, dict[str, Any]] = {
     "inverted": {"scaling": "inverted"},
@@ -16,6 +16,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "spatial": {"mask": "channel", "elsewhere": "element"},
     "none": {},
 }
+ROW = ("epoch", "step")
 LAYERS = ("01_conv1_dropout", "04_conv2_dropout", "08_hidden_dropout")
 
 
@@ -53,21 +54,24 @@ def write_run(
                     "rate": "constant",
                 },
                 "model": {"_target_": "dropout_lab.models.cnn", "width": 32},
-                "data": {"_target_": "dropout_lab.data.Digits", "batch_size": 128, "seed": 0},
+                "data": {"_target_": "dropout_lab.data.Digits", "batch_size": 128, "seed": seed, "split_seed": 0},
                 "optimizer": {
                     "_target_": "torch.optim.SGD",
                     "lr": 0.1,
-                    "match": "inverted" if arm == "classic matched" else None,
+                    "match": "inverted" if arm == "classic_matched" else None,
                 },
                 "trainer": {"max_epochs": epochs},
-                "paths": {"run_dir": str(folder)},
+                "run": {"dir": str(folder), "name": f"{kind} seed={seed}"},
+                "callbacks": {"checkpoint": {"dirpath": f"{folder}/checkpoints"}},
                 "layers": {name: name[3:] for name in layers},
             }
             | (config or {})
         )
     )
-    _write_metrics(folder / "metrics.csv", steps, seed, final or {})
-    _write_activations(folder / "activations.csv", steps, kind, p, layers, seed)
+    activations = _activation_rows(steps, kind, p, layers, seed)
+    _write_metrics(folder / "metrics.csv", activations, steps, seed, final or {})
+    with (folder / "activations.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("step", "epoch", "mode", "layer", "stat", "value"), *activations])
     about = {
         "status": "ok",
         "error": None,
@@ -83,51 +87,56 @@ def write_run(
     return folder
 
 
-def _write_metrics(path: Path, steps: list[int], seed: int, final: dict[str, float]) -> None:
-    rng = np.random.default_rng(seed)
-    keys = ["train/loss", "train_eval/loss", "train_eval/acc", "val/loss", "val/acc", "gap/loss", "gap/acc"]
-    tests = ["test/loss", "test/acc"]
-    lists = ["activation_mean_train/" + layer for layer in LAYERS]
-    with path.open("w", newline="") as file:
-        rows = csv.DictWriter(file, ["epoch", "step", *keys, *tests, *lists])
-        rows.writeheader()
-        for epoch, step in enumerate(steps):
-            loss = 2.2 * np.exp(-0.35 * epoch) + 0.05 + 0.01 * rng.normal()
-            values = {"train/loss": loss + 0.1, "train_eval/loss": loss, "val/loss": loss + 0.02, "gap/loss": 0.02}
-            accuracies = {"train_eval/acc": 1 - loss / 3, "val/acc": 0.99 - loss / 3, "gap/acc": -0.01}
-            last = {k: v for k, v in final.items() if k in keys} if epoch == len(steps) - 1 else {}
-            rows.writerow({"epoch": epoch, "step": step - 4, "train/loss": loss + 0.1})
-            rows.writerow({"epoch": epoch, "step": step} | values | accuracies | last)
-            rows.writerow({"epoch": epoch, "step": step, lists[0]: 0.5})
-        end = {"test/loss": 0.1 + 0.01 * seed, "test/acc": 0.97 - 0.001 * seed}
-        rows.writerow({"epoch": len(steps), "step": steps[-1]} | end | {k: v for k, v in final.items() if k in tests})
-
-
-def _write_activations(path: Path, steps: list[int], kind: str, p: float, layers: tuple[str, ...], seed: int) -> None:
+def _activation_rows(
+    steps: list[int], kind: str, p: float, layers: tuple[str, ...], seed: int
+) -> list[tuple[int, int, str, str, str, float]]:
+    """(step, epoch, mode, layer, stat, value); the last probe ratio is 1 + (theory - 1) / (1 + 0.1 (epochs - 1))."""
     q = 1 - (0.0 if kind == "none" else p)
     gain = {"classic": (q, q), "unscaled": (q, 1.0)}.get(kind, (1.0, 1.0))
+    rows: list[tuple[int, int, str, str, str, float]] = []
+    for epoch, step in enumerate(steps):
+        for depth, layer in enumerate(layers, 1):
+            ratio = q ** ((depth + 1) / 2) if kind == "unscaled" else q ** (-(depth - 1) / 2)
+            ratio = 1 + (ratio - 1) / (1 + 0.1 * epoch)
+            for mode, g, scale in (("train", gain[0], ratio), ("eval", gain[1], 1.0)):
+                mean = 0.4 * depth**0.5 * (1 + 0.05 * epoch + 0.01 * seed) * scale
+                for name, value in ((f"{layer}_in", mean / g), (layer, mean)):
+                    rows.append((step, epoch, mode, name, "mean", value))
+                    rows.append((step, epoch, mode, name, "std", 0.8 * value))
+                    kept = q if mode == "train" and name == layer else 1
+                    rows.append((step, epoch, mode, name, "zeros", 1 - 0.5 * kept))
+                    rows.append((step, epoch, mode, name, "count", 4096))
+                rows += [(step, epoch, mode, layer, "gain", g), (step, epoch, mode, layer, "gain_se", 0.01)]
+            for name in (layer, f"{layer}_in"):
+                rows += [(step, epoch, "probe", name, "ratio", ratio), (step, epoch, "probe", name, "shift", ratio - 1)]
+    return rows
+
+
+def _write_metrics(path: Path, activations: list[Any], steps: list[int], seed: int, final: dict[str, float]) -> None:
+    rng = np.random.default_rng(seed)
+    flushes: dict[int, dict[str, float]] = {}
+    for step, _, mode, layer, stat, value in activations:
+        if stat not in ("count", "gain_se"):
+            key = {"gain": f"dropout_gain_{mode}", "ratio": "activation_ratio", "shift": "activation_shift"}.get(stat)
+            flushes.setdefault(step, {})[f"{key or f'activation_{stat}_{mode}'}/{layer}"] = value
+    rows: list[dict[str, float]] = []
+    for epoch, step in enumerate(steps):
+        loss = 2.2 * np.exp(-0.35 * epoch) + 0.05 + 0.01 * rng.normal()
+        losses = {"train_eval/loss": loss, "val/loss": loss + 0.02, "gap/loss": 0.02}
+        accuracies = {"train_eval/acc": 1 - loss / 3, "val/acc": 0.99 - loss / 3, "gap/acc": -0.01}
+        rows.append({"epoch": epoch, "step": step - 4, "train/loss": loss + 0.1})
+        rows.append({"epoch": epoch, "step": step} | losses | accuracies)
+        rows.append({"epoch": epoch, "step": step} | flushes.get(step, {}))
+    rows[-2] |= {key: value for key, value in final.items() if not key.startswith("test/")}
+    tests = {"test/loss": 0.1 + 0.01 * seed, "test/acc": 0.97 - 0.001 * seed}
+    tests |= {key: value for key, value in final.items() if key.startswith("test/")}
+    rows.append({"epoch": len(steps), "step": steps[-1]} | tests)
     with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["step", "epoch", "mode", "layer", "stat", "value"])
-        for epoch, step in enumerate(steps):
-            for depth, layer in enumerate(layers, 1):
-                ratio = q ** ((depth + 1) / 2) if kind == "unscaled" else q ** (-(depth - 1) / 2)
-                ratio = 1 + (ratio - 1) / (1 + 0.1 * epoch)
-                for mode, g, scale in (("train", gain[0], ratio), ("eval", gain[1], 1.0)):
-                    mean = 0.4 * depth**0.5 * (1 + 0.05 * epoch + 0.01 * seed) * scale
-                    for name, value in ((f"{layer}_in", mean / g), (layer, mean)):
-                        for stat, of_mean in (("mean", 1), ("std", 0.8)):
-                            rows.writerow([step, epoch, mode, name, stat, of_mean * value])
-                        zeros = 1 - 0.5 * (q if mode == "train" and name == layer else 1)
-                        rows.writerow([step, epoch, mode, name, "zeros", zeros])
-                        rows.writerow([step, epoch, mode, name, "count", 4096])
-                    rows.writerow([step, epoch, mode, layer, "gain", g])
-                    rows.writerow([step, epoch, mode, layer, "gain_se", 0.01])
-                for name in (layer, f"{layer}_in"):
-                    rows.writerow([step, epoch, "probe", name, "ratio", ratio])
-                    rows.writerow([step, epoch, "probe", name, "shift", ratio - 1])
+        table = csv.DictWriter(file, ["epoch", "step", *dict.fromkeys(k for row in rows for k in row if k not in ROW)])
+        table.writeheader()
+        table.writerows(rows)
 
 
-@pytest.fixture(name="write_run")
+@pytest.fixture(scope="session", name="write_run")
 def _write_run() -> Any:
     return write_run

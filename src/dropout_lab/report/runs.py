@@ -137,10 +137,12 @@ def _read(folder: Path, name: str) -> Run:
     config, no_config = _load(folder / "config.yaml", _yaml)
     status = "unreadable" if no_about else str(about.get("status"))
     run = Run(folder, name, status, config=config or {}, about=about or {})
-    if no_about or no_config:
-        return replace(run, status=status if status == "failed" else "unreadable", reason=no_about or no_config)
+    if no_about:
+        return replace(run, reason=no_about)
     if status != "ok":
         return replace(run, reason=_why_not_counted(run))
+    if no_config:
+        return replace(run, status="unreadable", reason=no_config)
     metrics, no_metrics = _load(folder / "metrics.csv", read_metrics)
     if no_metrics:
         return replace(run, status="unreadable", reason=no_metrics)

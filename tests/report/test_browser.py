@@ -1,0 +1,167 @@
+"""The page in a real browser, without a screen and without a network."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import pytest
+
+from dropout_lab.report import build
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--allow-file-access-from-files",
+    "--virtual-time-budget=20000",
+    "--enable-logging=stderr",
+    "--dump-dom",
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on PATH"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, write_run):
+    """The page of two seeds of four strategies."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for n, kind in enumerate(("inverted", "classic", "none", "unscaled")):
+        for seed in (0, 1):
+            write_run(folder / f"{n}{seed}", kind=kind, arm=kind, seed=seed, epochs=4)
+    return build(folder).page
+
+
+def look(page, tmp_path, script, width=1280, flags=()):
+    """Open the page in a frame of that width; what the script returns (it sees ``page``, a window), and the console."""
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"""<body><iframe src="{page.as_uri()}" style="width:{width}px;height:5000px;border:0"></iframe><script>
+        const frame = document.querySelector("iframe");
+        const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        frame.onload = async () => {{
+          const page = frame.contentWindow, one = (css) => page.document.querySelector(css);
+          const every = (css) => [...page.document.querySelectorAll(css)];
+          await wait(2000);
+          let result;
+          try {{ result = await (async () => {{ {script} }})(); }} catch (error) {{ result = String(error); }}
+          document.body.dataset.result = JSON.stringify(result);
+        }};
+        </script></body>"""
+    )
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, profile, f"--window-size={width + 40},5100", *flags, frame.as_uri()],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    result = re.search(r'data-result="([^"]*)"', done.stdout)
+    assert result, done.stderr[-2000:]
+    return json.loads(unescape(result[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_an_error_on_a_page_would_be_seen(page, tmp_path):
+    broken = tmp_path / "broken.html"
+    broken.write_text(page.read_text().replace("drawAll();\n} else {", "drawAll(); nothing_of_this_name();\n} else {"))
+    result, console = look(broken, tmp_path, "return 1")
+    assert result == 1
+    assert "nothing_of_this_name" in " ".join(console)
+
+
+def test_the_pictures_are_drawn_without_an_error(page, tmp_path):
+    script = """return every("figure").map((figure) => [figure.id,
+        figure.querySelectorAll(".plot .scatterlayer .trace, .plot .heatmaplayer image").length,
+        figure.querySelectorAll(".numbers tbody tr").length])"""
+    drawn, console = look(page, tmp_path, script)
+    assert not console
+    assert [name for name, *_ in drawn] == ["accuracy", "curves", "activations", "gain", "ratio", "heatmap"]
+    traces = {name: count for name, count, _ in drawn}
+    # A mark and seeds each; a line and a band each; a line in two panels each; also two theory curves; one map.
+    assert traces == {"accuracy": 8, "curves": 8, "activations": 8, "gain": 8, "ratio": 6, "heatmap": 1}
+    assert all(rows for *_, rows in drawn)
+
+
+def test_the_controls_do_what_they_say(page, tmp_path):
+    script = """
+    const result = {};
+    const slider = one("#p");
+    slider.value = 0.75;
+    slider.dispatchEvent(new page.Event("input"));
+    result.sentence = one("#p-sentence").textContent;
+    result.dropped = one("#dropped").textContent;
+    const names = () => [...new Set(one("#ratio .plot").data.map((trace) => trace.name))];
+    const choose = (css, value) => {
+      one(css).value = value;
+      one(css).dispatchEvent(new page.Event("change"));
+    };
+    one(".chip").click();
+    result.without = names();
+    result.pressed = one(".chip").getAttribute("aria-pressed");
+    one(".chip").click();
+    result.again = names();
+    choose("#curves select", "val/loss");
+    result.axis = one("#curves .plot").layout.yaxis.title.text;
+    const input = [...one("#activations select").options].find((o) => o.text.endsWith("(dropout, input)"));
+    const before = one("#activations .plot").data[1].y[0];
+    choose("#activations select", input.value);
+    result.otherLayer = one("#activations .plot").data[1].y[0] !== before;
+    choose("#ratio select", "first");
+    result.first = one("#ratio .plot").data.find((trace) => trace.name === "inverted").y;
+    choose("#heatmap select[name=quantity]", "probe ratio");
+    result.map = one("#heatmap .plot").data[0].z.length;
+    every(".chip").forEach((chip) => chip.click());
+    result.empty = !one("#gain .empty").hidden;
+    every(".chip").forEach((chip) => chip.click());
+    result.unreachable = every("button, select, input, summary, a").filter((e) => e.tabIndex < 0).length;
+    page.Plotly.downloadImage = (...what) => { result.saved = what; };  // a real download keeps the browser from ending
+    one("#ratio .save").click();
+    const image = await page.Plotly.toImage(...result.saved);
+    const shown = ["theory", "unscaled"].map((name) => decodeURIComponent(image).includes(name));
+    result.saved = [result.saved[1].filename, shown];
+    return result;
+    """
+    result, console = look(page, tmp_path, script)
+    assert not console
+    assert result["sentence"].startswith("75 % of the units become 0, so a mean of 1.00 falls to 0.25.")
+    assert "1/(1 − p) = 4," in result["sentence"]
+    assert result["dropped"] == "0.25"
+    assert "inverted" not in result["without"]
+    assert result["pressed"] == "false"
+    assert "inverted" in result["again"]
+    assert result["axis"] == "validation cross-entropy, nats"
+    assert result["otherLayer"]
+    assert result["first"] == [1, 1.414, 2]
+    assert result["map"] == 6
+    assert result["empty"]
+    assert result["unreachable"] == 0
+    assert result["saved"] == ["dropout-lab-ratio", [True, True]]
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+def test_nothing_is_wider_than_a_phone(page, tmp_path, width):
+    script = """return [page.innerWidth, page.document.documentElement.scrollWidth,
+        ...every(".plot .main-svg").map((svg) => svg.getBoundingClientRect().right)]"""
+    (inner, *widths), console = look(page, tmp_path, script, width=width)
+    assert not console
+    assert inner == width
+    assert max(widths) <= width
+
+
+@pytest.mark.parametrize(("scheme", "background"), [(0, "rgb(21, 23, 27)"), (1, "rgb(253, 253, 251)")])
+def test_the_page_follows_the_colour_scheme(page, tmp_path, scheme, background):
+    script = """return [page.getComputedStyle(one("body")).backgroundColor, one("#gain .plot").layout.font.color,
+        page.getComputedStyle(one("body")).color]"""
+    (found, text, body), console = look(
+        page, tmp_path, script, flags=[f"--blink-settings=preferredColorScheme={scheme}"]
+    )
+    assert not console
+    assert found == background
+    assert "rgb({}, {}, {})".format(*(int(text[n : n + 2], 16) for n in (1, 3, 5))) == body

@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+from dropout_lab.report.__main__ import main
+
+
+def test_the_command_prints_the_table_and_the_path_of_the_page(tmp_path, write_run, capsys):
+    write_run(tmp_path / "0", final={"test/acc": 0.875})
+    assert main([str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "87.50" in out
+    assert out.splitlines()[-1] == f"Report: {tmp_path / 'report.html'}"
+    assert not err
+    assert {"report.html", "table.md", "table.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_nothing_to_report_on_is_one_line_and_exit_code_2(tmp_path, capsys):
+    for folder, says in ((tmp_path / "absent", "no such folder"), (tmp_path, "no runs in")):
+        assert main([str(folder)]) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert says in err
+        assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_report_needs_no_torch():
+    script = "import dropout_lab.report, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
