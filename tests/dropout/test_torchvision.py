@@ -1,0 +1,123 @@
+"""Every classification model of torchvision takes dropout: keys stay, and one training step runs; none is left out.
+
+Models up to `LARGE` parameters really run; larger ones are checked on the meta device, where shapes are computed and
+numbers are not. What needs care, and why:
+
+    convnext, densenet, regnet, resnet, resnext, wide_resnet, shufflenet
+                                have no dropout layer (37 models): it goes before the classifier
+    regnet_*                    don't build on the meta device by themselves, because the widths of their stages are
+                                numbers read from a tensor: these are computed on the CPU
+    googlenet, inception_v3     functional ReLU: no site for placement.where=activations
+    inception_v3                needs 75 x 75 pixels without its auxiliary head, 299 x 299 with it
+    maxvit_t                    input size is part of the model, a multiple of 224 (windows of 7, 32 times reduced)
+    vit_*                       input size is part of the model: built for 32 x 32 pixels (28 x 28 with patches of 14)
+"""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dropout_lab.dropout.graph import calls
+from dropout_lab.dropout.layer import Dropout
+from dropout_lab.dropout.placement import Placement, install
+
+models = pytest.importorskip("torchvision.models")
+NAMES = models.list_models(module=models)
+LARGE = 60_000_000
+FUNCTIONAL_RELU = {"googlenet", "inception_v3"}
+CLASSES = 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_installs_and_trains_in(name: str) -> None:
+    with torch.device("meta"), widths_on_the_cpu():
+        model = build(name)
+        meta = sum(parameter.numel() for parameter in model.parameters()) > LARGE
+    if not meta:
+        model = build(name)
+    keys = list(model.state_dict())
+    names = [call.name for call in calls(model)]
+    has_dropout = any(isinstance(module, nn.Dropout) for module in model.modules())
+
+    installed = install(model, Dropout, Placement("default", p=0.2))
+
+    assert list(model.state_dict()) == keys
+    assert [call.name for call in calls(model)] == names
+    assert {layer.name for layer in installed} <= set(names)
+    assert has_dropout or len(installed) == 1
+
+    torch.manual_seed(0)
+    image = torch.randn(2, 3, *[size(name)] * 2, device="meta" if meta else "cpu")
+    output = model.train()(image)
+    logits = output[0] if isinstance(output, tuple) else output
+    assert logits.shape == (2, CLASSES)
+    logits.square().sum().backward()
+    gradient = next(model.parameters()).grad
+    assert gradient is not None
+    assert meta or gradient.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_go_after_every_convolution_and_after_activations_where_there_are_maps(name: str) -> None:
+    with torch.device("meta"), widths_on_the_cpu():
+        model = build(name)
+    spatial = partial(Dropout, mask="channel")
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert len(install(model, spatial, Placement("convolutions"))) == convolutions
+    if name in FUNCTIONAL_RELU:
+        with pytest.raises(ValueError, match="no site for dropout at placement\\.where=activations"):
+            install(model, spatial, Placement("activations"))
+        return
+    install(model, partial(spatial, elsewhere="element"), Placement("activations"))
+    masks = {layer.mask for layer in model.modules() if isinstance(layer, Dropout)}
+    if name.startswith(("vit", "swin", "convnext")):  # tokens and NHWC
+        assert masks == {"element"}
+    else:
+        assert "channel" in masks
+
+
+@pytest.mark.slow
+def test_there_are_80_of_them_and_37_have_no_dropout_layer() -> None:
+    without = 0
+    for name in NAMES:
+        with torch.device("meta"), widths_on_the_cpu():
+            without += not any(isinstance(module, nn.Dropout) for module in build(name).modules())
+    assert (len(NAMES), without) == (80, 37)
+
+
+def build(name: str) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": CLASSES}
+    if name.startswith("vit"):
+        options["image_size"] = size(name)
+    if name.startswith(("vgg", "googlenet", "inception")):
+        options["init_weights"] = False  # minutes of truncated normal draws otherwise
+    if name == "inception_v3":
+        options["aux_logits"] = False
+    model: nn.Module = models.get_model(name, weights=None, **options)
+    return model
+
+
+def size(name: str) -> int:
+    return {"alexnet": 63, "inception_v3": 75, "maxvit_t": 224, "vit_h_14": 28}.get(name, 32)
+
+
+@contextlib.contextmanager
+def widths_on_the_cpu() -> Iterator[None]:
+    """Let regnets be built on the meta device: the widths of their stages are numbers taken from a tensor."""
+    params = models.regnet.BlockParams
+    original = params.from_init_params
+
+    def on_the_cpu(**options: Any) -> Any:
+        with torch.device("cpu"):
+            return original(**options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(params, "from_init_params", on_the_cpu)
+        yield
