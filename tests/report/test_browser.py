@@ -70,14 +70,16 @@ def look(page, tmp_path, script, width=1280, flags=()):
 
 def test_an_error_on_a_page_would_be_seen(page, tmp_path):
     broken = tmp_path / "broken.html"
-    broken.write_text(page.read_text().replace("drawAll();\n} else {", "drawAll(); nothing_of_this_name();\n} else {"))
+    broken.write_text(page.read_text().replace("listen(); //", "listen(); nothing_of_this_name(); //"))
     result, console = look(broken, tmp_path, "return 1")
     assert result == 1
     assert "nothing_of_this_name" in " ".join(console)
 
 
 def test_the_pictures_are_drawn_without_an_error(page, tmp_path):
-    script = """return every("figure").map((figure) => [figure.id,
+    script = """every("details").forEach((details) => { details.open = true; });
+      await wait(500);
+      return every("figure").map((figure) => [figure.id,
         figure.querySelectorAll(".plot .scatterlayer .trace, .plot .heatmaplayer image").length,
         figure.querySelectorAll(".numbers tbody tr").length])"""
     drawn, console = look(page, tmp_path, script)

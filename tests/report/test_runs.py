@@ -11,7 +11,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path, write_run):
     (run,) = read_runs(tmp_path)
     assert (run.name, run.status, run.seed, run.counted) == ("0", "ok", 3, True)
     assert (run.final("test/acc"), run.final("gap/loss")) == (0.91, 0.125)
-    assert run.dropout_layers() == ["01_conv1_dropout", "04_conv2_dropout", "08_hidden_dropout"]
+    assert run.dropout_layers == ["01_conv1_dropout", "04_conv2_dropout", "08_hidden_dropout"]
     assert run.at_layer("train", "gain", "08_hidden_dropout") == 0.5
     assert run.at_layer("probe", "ratio", "08_hidden_dropout") == pytest.approx(1 + 1 / 1.9)
 
@@ -101,7 +101,7 @@ def test_what_is_missing_in_a_run_that_counts_is_noted(tmp_path, write_run):
 def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
     write_run(tmp_path / "0", epochs=3 * KEPT_STEPS)
     (run,) = read_runs(tmp_path)
-    steps = run.activations["train"].index
+    steps = run.activations["train"].steps
     assert len(steps) == KEPT_STEPS
     assert (steps[0], steps[-1]) == (9, 9 * 3 * KEPT_STEPS)
 

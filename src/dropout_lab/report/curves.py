@@ -1,5 +1,7 @@
-"""Read a run's metrics.csv and activations.csv into frames of one row per step; built for hundreds of runs."""
+"""Read a run's metrics.csv and activations.csv into arrays with one row per step; built for hundreds of runs."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,32 @@ import pandas as pd
 LAYER_KEYS = ("activation_", "dropout_gain_")  # the layers' columns of metrics.csv: activations.csv says more
 STATS = ("mean", "std", "zeros", "gain", "ratio", "shift")
 KEPT_STEPS = 60  # flushes kept per run and mode: more than a picture can show
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Statistics of layers over training.
+
+    Attributes:
+        steps: shape (S,), rising.
+        columns: (stat, layer) -> column of ``values``.
+        values: shape (S, columns), NaN where nothing was logged.
+    """
+
+    steps: np.ndarray
+    columns: Mapping[tuple[str, str], int]
+    values: np.ndarray
+
+    def logged(self, stat: str, layer: str) -> np.ndarray:
+        """The values of one statistic that are there, in order."""
+        column = self.columns.get((stat, layer))
+        values = self.values[:, column] if column is not None else np.empty(0)
+        return values[np.isfinite(values)]
+
+
+def thinned(length: int, kept: int) -> np.ndarray:
+    """Positions of at most ``kept`` evenly spaced items, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(kept, length)).round().astype(int))
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
@@ -25,8 +53,8 @@ def read_metrics(path: Path) -> pd.DataFrame:
     return table.groupby("step").last()  # per column: the last value that is there
 
 
-def read_activations(path: Path) -> dict[str, pd.DataFrame]:
-    """Read a long ``step,epoch,mode,layer,stat,value`` file: mode -> index step, columns (stat, layer).
+def read_activations(path: Path) -> dict[str, Tracks]:
+    """Read a long ``step,epoch,mode,layer,stat,value`` file: mode (train, eval, probe) -> its tracks.
 
     At most ``KEPT_STEPS`` evenly spaced steps are kept per mode, the first and the last among them.
 
@@ -37,19 +65,32 @@ def read_activations(path: Path) -> dict[str, pd.DataFrame]:
     table = pd.read_csv(path, usecols=["step", "value", *names], dtype=names, on_bad_lines="skip", low_memory=False)
     table = table.dropna(subset=["step", *names])
     table["value"] = pd.to_numeric(table["value"], errors="coerce")
-    return {mode: _wide(table[table["mode"] == mode]) for mode in table["mode"].cat.categories}
+    codes = table["mode"].cat.codes.to_numpy()
+    return {mode: _tracks(table[codes == n]) for n, mode in enumerate(table["mode"].cat.categories)}
 
 
-def _wide(table: pd.DataFrame) -> pd.DataFrame:
-    stats, layers = table["stat"].cat, table["layer"].cat
-    table = table[stats.codes.isin([stats.categories.get_loc(stat) for stat in STATS if stat in stats.categories])]
-    steps, row = np.unique(pd.to_numeric(table["step"]).to_numpy(), return_inverse=True)
-    column = table["stat"].cat.codes.to_numpy(np.int64) * len(layers.categories) + table["layer"].cat.codes.to_numpy()
+def mean_over_runs(runs: Sequence[Tracks]) -> Tracks:
+    """The mean at each step, over the runs that have it."""
+    steps = np.unique(np.concatenate([run.steps for run in runs]))
+    columns = {key: n for n, key in enumerate(dict.fromkeys(key for run in runs for key in run.columns))}
+    total, count = np.zeros((2, len(steps), len(columns)))
+    for run in runs:
+        place = np.ix_(np.searchsorted(steps, run.steps), np.array([columns[key] for key in run.columns]))
+        there = np.isfinite(run.values)
+        total[place] += np.where(there, run.values, 0)
+        count[place] += there
+    return Tracks(steps, columns, np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _tracks(table: pd.DataFrame) -> Tracks:
+    stats, layers = list(table["stat"].cat.categories), list(table["layer"].cat.categories)
+    stat = table["stat"].cat.codes.to_numpy(np.int64)
+    shown = np.isin(stat, [n for n, name in enumerate(stats) if name in STATS])
+    steps, row = np.unique(pd.to_numeric(table["step"]).to_numpy()[shown], return_inverse=True)
+    column = (stat * len(layers) + table["layer"].cat.codes.to_numpy())[shown]
     used, column = np.unique(column, return_inverse=True)
-    dense = np.full((len(steps), len(used)), np.nan)
-    dense[row, column] = table["value"].to_numpy()  # a repeated row, after a resume, replaces the first
-    kept = np.unique(np.linspace(0, len(steps) - 1, min(KEPT_STEPS, len(steps))).round().astype(int))
-    keys = [
-        (stats.categories[n // len(layers.categories)], layers.categories[n % len(layers.categories)]) for n in used
-    ]
-    return pd.DataFrame(dense[kept], index=pd.Index(steps[kept], name="step"), columns=pd.MultiIndex.from_tuples(keys))
+    values = np.full((len(steps), len(used)), np.nan)
+    values[row, column] = table["value"].to_numpy()[shown]  # a repeated row, after a resume, replaces the first
+    kept = thinned(len(steps), KEPT_STEPS)
+    columns = {(stats[key // len(layers)], layers[key % len(layers)]): n for n, key in enumerate(used)}
+    return Tracks(steps[kept], columns, values[kept])

@@ -77,7 +77,7 @@ def setup(shown: Sequence[Strategy], runs: Sequence[Run]) -> str:
         "versions": "<br>".join(escape(text) for text in _versions(runs)),
         "dates": escape(_dates(runs)),
         "computing": escape(f"{seconds / 60:.1f} minutes for {len(runs)} runs"),
-        "dropout layers": escape(", ".join(shown[0].dropout_layers()) or "none monitored"),
+        "dropout layers": escape(", ".join(shown[0].dropout_layers) or "none monitored"),
     }
     items = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     config = {key: value for key, value in shown[0].config.items() if key not in NOT_COMPARED}

@@ -19,11 +19,26 @@ function draw(figure) {
   const drawn = { width, ...styled(layout) };
   figure.querySelector(".empty").hidden = traces.length > 0;
   Plotly.react(plot, traces, drawn, CONFIG);
-  figure.querySelector("details").hidden = !traces.length;
-  figure.querySelector(".numbers").replaceChildren(tableOf(table));
+  const details = figure.querySelector("details");
+  details.hidden = !traces.length;
+  details.ontoggle = () => details.open && figure.querySelector(".numbers").replaceChildren(tableOf(table));
+  details.ontoggle();
 }
 
-const drawAll = () => document.querySelectorAll("figure").forEach(draw);
+// Only pictures on the screen or near it are drawn: a page of a hundred strategies answers at once.
+const near = new Set();
+const stale = new Set(document.querySelectorAll("figure"));
+const drawStale = (figures) => figures.forEach((figure) => stale.delete(figure) && draw(figure));
+
+function drawAll() {
+  document.querySelectorAll("figure").forEach((figure) => stale.add(figure));
+  drawStale(near);
+}
+
+const observer = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) isIntersecting ? near.add(target) : near.delete(target);
+  drawStale(near);
+}, { rootMargin: "400px" });
 
 function styled(layout) {
   const axis = { gridcolor: color("grid"), linecolor: color("grid"), zeroline: false, automargin: true };
@@ -116,16 +131,17 @@ function show(chip, on) {
 }
 
 function listen() {
-  byId("p").addEventListener("input", explain);
   const chips = [...document.querySelectorAll(".chip")];
   for (const chip of chips) chip.addEventListener("click", () => { show(chip, chip.ariaPressed !== "true"); drawAll(); });
   for (const button of document.querySelectorAll("[data-all]")) {
     button.addEventListener("click", () => { chips.forEach((chip) => show(chip, button.dataset.all === "true")); drawAll(); });
   }
   for (const figure of document.querySelectorAll("figure")) {
+    observer.observe(figure);
     figure.querySelectorAll("select").forEach((select) => select.addEventListener("change", () => draw(figure)));
     figure.querySelector(".save").addEventListener("click", () => save(figure));
   }
+  addEventListener("beforeprint", () => drawStale([...stale]));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   let later;
   addEventListener("resize", () => { // a turned phone: panels change places
@@ -135,10 +151,8 @@ function listen() {
 }
 
 explain();
+byId("p").addEventListener("input", explain);
 if (DATA.strategies.length) {
   fillControls();
-  listen();
-  drawAll();
-} else {
-  byId("p").addEventListener("input", explain);
+  listen(); // and the observer draws
 }

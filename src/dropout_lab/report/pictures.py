@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dropout_lab.report.columns import COLUMNS
+from dropout_lab.report.curves import mean_over_runs, thinned
 from dropout_lab.report.depth import expected_gain, expected_ratio, in_depth_order
 from dropout_lab.report.statistics import interval, over_seeds
 from dropout_lab.report.strategies import Strategy
@@ -30,9 +31,9 @@ Numbers = list[float | None]
 def pictures(strategies: Sequence[Strategy]) -> dict[str, Any]:
     """Everything the page's script draws, as plain lists; one entry of ``strategies`` each, in their order."""
     shown = [strategy for strategy in strategies if strategy.runs]
-    layers = in_depth_order({layer for strategy in shown for run in strategy.runs for layer in run.layers()})
-    dropouts = in_depth_order({layer for strategy in shown for layer in strategy.dropout_layers()})
-    series = sum(frame.shape[1] for strategy in shown for frame in strategy.runs[0].activations.values())
+    layers = in_depth_order({layer for strategy in shown for run in strategy.runs for layer in run.layers})
+    dropouts = in_depth_order({layer for strategy in shown for layer in strategy.dropout_layers})
+    series = sum(len(tracks.columns) for strategy in shown for tracks in strategy.runs[0].activations.values())
     steps = max(FEWEST_STEPS, NUMBERS // max(series, 1))
     return {
         "curveTitles": CURVES,
@@ -70,8 +71,8 @@ def _curves(strategy: Strategy) -> dict[str, Any]:
     for key in CURVES:
         runs = [run.metrics[key].dropna().rename(run.name) for run in strategy.runs if key in run.metrics]
         table = pd.concat(runs, axis=1).sort_index() if runs else pd.DataFrame()
-        table = _thinned(table, CURVE_POINTS)
         if table.size:
+            table = table.iloc[thinned(len(table), CURVE_POINTS)]
             mean, half = over_seeds(table.to_numpy(dtype=float) * (100 if key.endswith("/acc") else 1))
             curves[key] = {"step": plain(table.index), "mean": plain(mean), "half": plain(half)}
     return curves
@@ -79,7 +80,7 @@ def _curves(strategy: Strategy) -> dict[str, Any]:
 
 def _depth(strategy: Strategy) -> dict[str, Any]:
     """Gain and ratio at each dropout layer, first to last, at the first and at the last logged step."""
-    layers, qs = strategy.dropout_layers(), strategy.keeps()
+    layers, qs = strategy.dropout_layers, strategy.keeps()
     expected: dict[str, Any] = {"gain": None, "ratio": None}
     if qs and strategy.scaling:
         law = strategy.scaling
@@ -97,15 +98,19 @@ def _depth(strategy: Strategy) -> dict[str, Any]:
 
 
 def _first_and_last(strategy: Strategy, mode: str, stat: str, layers: list[str]) -> dict[str, Any]:
-    columns = [(stat, layer) for layer in layers]
-    frames = [run.activations[mode].reindex(columns=columns) for run in strategy.runs if mode in run.activations]
-    frames = [frame.dropna(how="all") for frame in frames]
-    frames = [frame for frame in frames if len(frame)]
-    ends = {}
-    for name, row in (("first", 0), ("last", -1)) if frames else ():
-        mean, half = over_seeds(np.array([frame.iloc[row].to_numpy(dtype=float) for frame in frames]).T)
-        ends[name] = {"step": int(frames[0].index[row]), "mean": plain(mean), "half": plain(half)}
+    """The statistic at each layer, mean and interval over seeds, where it was logged first and last."""
+    runs = [run.activations[mode] for run in strategy.runs if mode in run.activations]
+    ends: dict[str, Any] = {}
+    for name, row in (("first", 0), ("last", -1)):
+        values = np.array([[_end(run.logged(stat, layer), row) for run in runs] for layer in layers])
+        if np.isfinite(values).any():
+            mean, half = over_seeds(values)
+            ends[name] = {"step": int(runs[0].steps[row]), "mean": plain(mean), "half": plain(half)}
     return ends
+
+
+def _end(logged: np.ndarray, row: int) -> float:
+    return float(logged[row]) if len(logged) else float("nan")
 
 
 def _activations(strategy: Strategy, layers: list[str], steps: int) -> dict[str, Any]:
@@ -113,22 +118,13 @@ def _activations(strategy: Strategy, layers: list[str], steps: int) -> dict[str,
     position = {layer: n for n, layer in enumerate(layers)}
     modes: dict[str, Any] = {}
     for mode in ("train", "eval", "probe"):
-        frames = [run.activations[mode] for run in strategy.runs if mode in run.activations]
-        if not frames:
+        runs = [run.activations[mode] for run in strategy.runs if mode in run.activations]
+        if not runs:
             continue
-        table = _thinned(_mean(frames), steps)
+        mean = mean_over_runs(runs)
+        kept = thinned(len(mean.steps), steps)
         values: dict[str, dict[int, Numbers]] = {}
-        for (stat, layer), column in zip(table.columns, table.to_numpy().T, strict=True):
-            values.setdefault(stat, {})[position[layer]] = plain(column)
-        modes[mode] = {"step": [int(step) for step in table.index], "values": values}
+        for (stat, layer), column in mean.columns.items():
+            values.setdefault(stat, {})[position[layer]] = plain(mean.values[kept, column])
+        modes[mode] = {"step": [int(step) for step in mean.steps[kept]], "values": values}
     return modes
-
-
-def _mean(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean over seeds at each step, of the seeds that have that step."""
-    return frames[0] if len(frames) == 1 else pd.concat(frames).groupby(level=0).mean()
-
-
-def _thinned(table: pd.DataFrame, rows: int) -> pd.DataFrame:
-    kept = np.unique(np.linspace(0, len(table) - 1, min(rows, len(table))).round().astype(int))
-    return table.iloc[kept]

@@ -5,13 +5,15 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
-from dropout_lab.report.curves import read_activations, read_metrics
+from dropout_lab.report.curves import Tracks, read_activations, read_metrics
 from dropout_lab.report.depth import in_depth_order, natural
 
 RUN_FILES = ("status.json", "config.yaml", "metrics.csv")
@@ -27,7 +29,7 @@ class Run:
         status: ok, failed, interrupted, running, unreadable, foreign, missing or duplicate.
         reason: why it is not counted; None for a run that is.
         metrics: one row per step, columns ``epoch`` and one for each scalar metric (``test/acc`` ...).
-        activations: mode (train, eval, probe) -> one row per step, columns (stat, layer).
+        activations: mode (train, eval, probe) -> statistics of the layers over training.
         note: what is missing in a run that counts all the same.
     """
 
@@ -38,7 +40,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
-    activations: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    activations: Mapping[str, Tracks] = field(default_factory=dict)
     note: str | None = None
 
     @property
@@ -53,21 +55,22 @@ class Run:
 
     def final(self, key: str) -> float:
         """The last value that was logged of a scalar metric; NaN where there is none."""
-        return _end(self.metrics[key]) if key in self.metrics else float("nan")
+        return _last(self.metrics[key].dropna().to_numpy()) if key in self.metrics else float("nan")
 
     def at_layer(self, mode: str, stat: str, layer: str) -> float:
         """The last value of a layer's statistic; NaN where there is none."""
-        frame = self.activations.get(mode)
-        return float("nan") if frame is None or (stat, layer) not in frame else _end(frame[(stat, layer)])
+        return _last(self.activations[mode].logged(stat, layer)) if mode in self.activations else float("nan")
 
+    @cached_property
     def layers(self) -> list[str]:
         """Every monitored tensor, in depth order; the input of dropout layer L is called ``L_in``."""
-        return in_depth_order({layer for frame in self.activations.values() for _, layer in frame})
+        return in_depth_order({layer for tracks in self.activations.values() for _, layer in tracks.columns})
 
+    @cached_property
     def dropout_layers(self) -> list[str]:
-        """The dropout layers, first to last."""
-        gains = {layer for frame in self.activations.values() for stat, layer in frame if stat == "gain"}
-        return in_depth_order(gains)
+        """The dropout layers, first to last: those with a gain."""
+        columns = (key for tracks in self.activations.values() for key in tracks.columns)
+        return in_depth_order({layer for stat, layer in columns if stat == "gain"})
 
 
 def read_runs(folder: str | Path) -> list[Run]:
@@ -195,6 +198,5 @@ def _gaps(found: list[Path]) -> list[Path]:
     return [parent / str(n) for parent, taken in numbers.items() for n in range(max(taken)) if n not in taken]
 
 
-def _end(values: pd.Series) -> float:
-    logged = values.dropna()
-    return float(logged.iloc[-1]) if len(logged) else float("nan")
+def _last(values: np.ndarray) -> float:
+    return float(values[-1]) if len(values) else float("nan")

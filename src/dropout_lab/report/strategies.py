@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from dropout_lab.report.depth import keeps
@@ -38,16 +39,17 @@ class Strategy:
         """The configuration all its runs share, apart from the seed."""
         return self.runs[0].config if self.runs else {}
 
+    @cached_property
     def dropout_layers(self) -> list[str]:
         """The dropout layers, first to last."""
-        return max((run.dropout_layers() for run in self.runs), key=len, default=[])
+        return max((run.dropout_layers for run in self.runs), key=len, default=[])
 
     def keeps(self) -> list[float] | None:
         """q = 1 - p of each dropout layer; None where that is not known, or changes over training."""
         if self.p is None or self.scaling is None or self.config.get("dropout_schedule"):
             return None
         rate = "constant" if self.scaling == "none" else (self.config.get("placement") or {}).get("rate", "constant")
-        return keeps(self.p, rate, len(self.dropout_layers()))
+        return keeps(self.p, rate, len(self.dropout_layers))
 
 
 def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strategy], list[Run]]:

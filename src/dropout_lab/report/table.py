@@ -93,7 +93,7 @@ def _values(strategy: Strategy, column: Column) -> list[float]:
 
 
 def _last(strategy: Strategy) -> str | None:
-    return next(reversed(strategy.dropout_layers()), None)
+    return next(reversed(strategy.dropout_layers), None)
 
 
 def _column(key: str) -> Column:
