@@ -119,10 +119,12 @@ def test_one_call_a_flush_against_the_global_step_with_the_keys_of_the_contract(
     fitter.fit(Toy(), data(), data())
     assert [step for step, _ in fitter.logger.calls] == [4, 8]
     streams = {f"{stat}_{mode}" for stat in ("mean", "std", "zeros") for mode in ("train", "eval")}
-    activations = {f"activation_{stat}/{name}" for stat in streams | {"shift", "ratio"} for name in (NAME, NAME_IN)}
-    gains = {f"dropout_gain_{mode}/{NAME}" for mode in ("train", "eval")}
+    layers, positive = ("00_0", "01_1", NAME_IN, NAME, "03_3"), ("01_1", NAME_IN, NAME)
+    expected = {f"activation_{stat}/{name}" for stat in streams | {"shift"} for name in layers}
+    expected |= {f"activation_ratio/{name}" for name in positive}
+    expected |= {f"dropout_gain_{mode}/{NAME}" for mode in ("train", "eval")}
     for _, metrics in fitter.logger.calls:
-        assert set(metrics) == activations | gains
+        assert set(metrics) == expected
 
 
 def test_the_csv_is_long_and_has_one_header(tmp_path):
@@ -162,7 +164,7 @@ def test_the_phase_is_the_trainers_not_the_modules(tmp_path):
     fitter = trainer(tmp_path, ActivationStats())
     fitter.fit(MonteCarlo(Dropout(0.5, scaling="unscaled")), data(), data(200))
     assert fitter.logger.calls[-1][1][f"dropout_gain_eval/{NAME}"] == pytest.approx(0.5, abs=0.1)
-    assert csv(tmp_path).query("mode == 'eval' and stat == 'count'").value.tolist() == [3200, 3200]
+    assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 3200
 
 
 def test_only_the_first_validation_loader_counts(tmp_path):
@@ -173,7 +175,10 @@ def test_only_the_first_validation_loader_counts(tmp_path):
     assert fitter.logger.calls[-1][1][f"activation_mean_eval/{NAME_IN}"] == pytest.approx(seen.mean(), rel=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # as this test wants it
+NO_VALIDATION = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # as these tests want it
+
+
+@NO_VALIDATION
 def test_training_without_validation_is_logged_alone(tmp_path):
     fitter = trainer(tmp_path, ActivationStats())
     fitter.fit(Toy(), data())
@@ -185,7 +190,7 @@ def test_training_without_validation_is_logged_alone(tmp_path):
 def test_validate_alone_counts_eval(tmp_path):
     fitter = trainer(tmp_path, ActivationStats())
     fitter.validate(Toy(), data(37), verbose=False)
-    assert csv(tmp_path).query("mode == 'eval' and stat == 'count'").value.tolist() == [592, 592]
+    assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 592
 
 
 def test_the_test_set_does_not_count(tmp_path):
@@ -275,9 +280,34 @@ def test_batches_without_a_leading_tensor_turn_the_probe_off_and_say_so(tmp_path
     assert not any("shift" in key for key in fitter.logger.calls[-1][1])
 
 
-def test_a_model_without_dropout_says_that_there_is_nothing_to_log(tmp_path):
-    with pytest.warns(UserWarning, match="no dropout layer"):
-        trainer(tmp_path, ActivationStats()).fit(Toy(nn.Identity()), data(), data())
+@NO_VALIDATION
+def test_a_model_without_layers_to_watch_says_so(tmp_path):
+    class Bare(Toy):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Bilinear(4, 4, 2))
+
+        def training_step(self, batch, batch_idx):
+            return self.net[0](batch[0], batch[0]).square().mean()
+
+    with pytest.warns(UserWarning, match="nothing is logged"):
+        trainer(tmp_path, ActivationStats()).fit(Bare(), data())
+
+
+def test_patterns_choose_layers(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats(layers=["03_*"]))
+    fitter.fit(Toy(), data(), data())
+    assert {key.split("/")[1] for key in fitter.logger.calls[-1][1]} == {"03_3"}
+
+
+def test_the_variance_ratio_is_logged_where_a_batch_norm_reads(tmp_path):
+    toy = Toy()
+    toy.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), Dropout(0.5), nn.Linear(16, 8), nn.BatchNorm1d(8))
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.fit(toy, data(), data())
+    found = {key: value for key, value in fitter.logger.calls[-1][1].items() if "variance" in key}
+    assert list(found) == ["activation_variance_ratio/03_3"]
+    assert found["activation_variance_ratio/03_3"] > 1
 
 
 @pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"probe_masks": -1}, {"probe_size": 0}])

@@ -164,6 +164,13 @@ def test_a_forward_that_broke_off_does_not_shift_the_next_one():
     assert {name: one.count for name, one in meter.flush().stats("train").items()} == {"relu": 30, "relu_call2": 21}
 
 
+def test_two_taps_of_one_tensor_or_of_one_name_are_refused():
+    layer = nn.Identity()
+    for taps in ([Tap("a", layer), Tap("b", layer)], [Tap("a", layer), Tap("a", nn.Identity())]):
+        with pytest.raises(ValueError, match="of its own"):
+            Meter(taps)
+
+
 @pytest.mark.parametrize("wrap", [lambda x: (None, x), lambda x: {"mask": x > 0, "x": x}, lambda x: [[x], x * 2]])
 def test_the_first_float_tensor_of_a_structure_counts(wrap):
     class Wrap(nn.Module):

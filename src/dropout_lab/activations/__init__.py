@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from dropout_lab.activations.meter import Meter, Tap
 from dropout_lab.activations.probe import Comparison, compare, probe
 from dropout_lab.activations.readings import Gain, Readings, Stats
-from dropout_lab.activations.taps import dropout_taps
+from dropout_lab.activations.taps import taps_of
 
 if TYPE_CHECKING:
     from dropout_lab.activations.callback import ActivationStats
@@ -19,8 +19,8 @@ __all__ = [
     "Stats",
     "Tap",
     "compare",
-    "dropout_taps",
     "probe",
+    "taps_of",
 ]
 
 

@@ -1,5 +1,6 @@
-"""The Lightning callback that logs activation statistics of every dropout layer, in train and in eval."""
+"""The Lightning callback that logs statistics of activations, in train and in eval and on the same inputs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,19 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.activations import table
 from dropout_lab.activations.meter import Meter
 from dropout_lab.activations.probe import compare, no_probe, probe
 from dropout_lab.activations.readings import Readings
-from dropout_lab.activations.taps import dropout_taps, model_of
+from dropout_lab.activations.taps import model_of, taps_of
 
 STATS = ("mean", "std", "zeros")
 
 
 class ActivationStats(L.Callback):
-    """Logs, at the end of every validation (or training) epoch, for every dropout layer's input and output:
+    """Logs, at the end of every validation (or training) epoch, for each watched layer:
 
     =====================================  ===============================================================
     ``activation_mean_train/<layer>``      mean over all elements of the sampled training batches
@@ -29,9 +31,11 @@ class ActivationStats(L.Callback):
     ``dropout_gain_<mode>/<layer>``        mean out / mean in; NaN where the mean in is < 3 standard errors
     ``activation_shift/<layer>``           (mean_train - mean_eval) / std_eval, on the same inputs (the probe)
     ``activation_ratio/<layer>``           mean_train / mean_eval on the same inputs, where never negative
+    ``activation_variance_ratio/<layer>``  var_train / var_eval on the same inputs, where a BatchNorm reads it
     =====================================  ===============================================================
 
-    ``<layer>`` is ``03_block1_dropout``, and ``03_block1_dropout_in`` for its input. All processes are counted
+    ``<layer>`` is ``03_block1_dropout``, and ``03_block1_dropout_in`` for the input of a dropout layer, which alone has
+    a gain; a second call of a module in one forward pass is a layer of its own. All processes are counted
     together. The same numbers with their standard errors go to ``activations.csv`` in the trainer's
     ``default_root_dir``. Batches of the sanity check, of ``trainer.test`` and of further validation loaders are not
     counted.
@@ -41,12 +45,21 @@ class ActivationStats(L.Callback):
         probe_masks: dropout masks of the probe, which runs the first validation batch with and without dropout after
             each validation; 0 turns it off. It needs batches that are a tensor or begin with one, ``(x, y)``.
         probe_size: how many samples of that batch, over all processes.
+        layers: shell patterns on names or module paths, ``["*relu*", "features.3"]``; default: dropout layers,
+            activations, convolutions and Linear.
 
     Raises:
-        ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``probe_masks`` below 0.
+        ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``probe_masks`` below 0; at the start of the trainer, a
+            pattern that matches no layer.
     """
 
-    def __init__(self, every_n_steps: int = 50, probe_masks: int = 4, probe_size: int = 64) -> None:
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        probe_masks: int = 4,
+        probe_size: int = 64,
+        layers: Sequence[str] | None = None,
+    ) -> None:
         for key, value, least in (
             ("every_n_steps", every_n_steps, 1),
             ("probe_masks", probe_masks, 0),
@@ -55,6 +68,7 @@ class ActivationStats(L.Callback):
             if value < least:
                 raise ValueError(f"ActivationStats: {key} must be at least {least}, got {value}")
         self.every_n_steps, self.probe_masks, self.probe_size = every_n_steps, probe_masks, probe_size
+        self.layers = layers
         self.meter = Meter([])
         self._batch: Tensor | None = None
         self._keyed = True
@@ -75,7 +89,7 @@ class ActivationStats(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning leaves modules in the mode they were given in, and says nothing."""
         if not self.meter.taps:
-            self._warn("the model has no dropout layer (torch.nn's or this package's), so there is nothing to log")
+            self._warn("the model has no dropout, activation, convolution or Linear module, so nothing is logged")
         if off := [tap.name for tap in self.meter.taps if tap.where == "output" and _off(tap.module)]:
             rank_zero_warn(
                 f"training starts with dropout off: {', '.join(off)} in eval mode; "
@@ -126,7 +140,7 @@ class ActivationStats(L.Callback):
         self.meter.detach()
 
     def _attach(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        taps = dropout_taps(model_of(pl_module))
+        taps = taps_of(model_of(pl_module), self.layers)
         # The same meter as before where nothing has changed: a compiled model knows that one's hooks.
         if taps != self.meter.taps:
             self.meter.detach()
@@ -148,7 +162,8 @@ class ActivationStats(L.Callback):
         if not rows:
             return
         table.append(Path(trainer.default_root_dir) / "activations.csv", rows)
-        metrics = {key: row.value for row in rows if (key := _key(row))}
+        before_norm = {tap.name for tap in self.meter.taps if tap.before_norm}
+        metrics = {key: row.value for row in rows if (key := _key(row, before_norm))}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self._say(readings)
@@ -174,7 +189,7 @@ class ActivationStats(L.Callback):
             if batches and not any(one.count for one in stats.values()):
                 self._warn(
                     f"{batches} {mode} batches passed and no hook ran: the model was compiled and called before this "
-                    "callback saw it; compile it after, or call torch.compiler.reset() before trainer.fit"
+                    "callback saw it; call torch.compiler.reset() before the trainer starts"
                 )
             if vague := [name for name, one in stats.items() if not one.reliable]:
                 self._warn(f"the std of {', '.join(vague)} is not reliable: the mean is over 100 times larger")
@@ -202,13 +217,15 @@ def _rows(readings: Readings, step: int, epoch: int) -> list[table.Row]:
     return rows
 
 
-def _key(row: table.Row) -> str | None:
+def _key(row: table.Row, before_norm: set[str]) -> str | None:
     if row.mode == "probe":
-        return f"activation_{row.stat}/{row.layer}" if row.stat in ("shift", "ratio") else None
+        logged = row.stat in ("shift", "ratio") or (row.stat == "variance_ratio" and row.layer in before_norm)
+        return f"activation_{row.stat}/{row.layer}" if logged else None
     if row.stat == "gain":
         return f"dropout_gain_{row.mode}/{row.layer}"
     return f"activation_{row.stat}_{row.mode}/{row.layer}" if row.stat in STATS else None
 
 
 def _off(layer: nn.Module) -> bool:
-    return not layer.training and not getattr(layer, "monte_carlo", False) and getattr(layer, "p", 0) > 0
+    on = layer.training or getattr(layer, "monte_carlo", False) or getattr(layer, "p", 0) == 0
+    return isinstance(layer, _DropoutNd) and not on

@@ -22,7 +22,8 @@ class Tap(NamedTuple):
     """One tensor to watch: the input or the output of one call of a module.
 
     ``units`` says what varies independently, for the standard errors: "sample", or "channel" for each (sample,
-    channel) where whole maps are dropped. Of a tuple, list or dict the first floating-point tensor counts.
+    channel) where whole maps are dropped. ``before_norm`` notes that a BatchNorm reads this tensor. Of a tuple, list or
+    dict the first floating-point tensor counts.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Tap(NamedTuple):
     where: str = "output"
     call: int = 0
     units: str = "sample"
+    before_norm: bool = False
 
 
 class Partial(NamedTuple):
@@ -57,8 +59,9 @@ class Meter:
     """
 
     def __init__(self, taps: Sequence[Tap], device: torch.device | str = "cpu") -> None:
-        if len({tap.name for tap in taps}) < len(taps):
-            raise ValueError(f"names of taps must differ, got {sorted(tap.name for tap in taps)}")
+        tensors = {(tap.module, tap.where, tap.call) for tap in taps}
+        if not len(taps) == len(tensors) == len({tap.name for tap in taps}):
+            raise ValueError(f"each tap needs a name and a tensor of its own, got {[tap.name for tap in taps]}")
         self.taps = list(taps)
         self.active = False
         self.skipped: set[str] = set()  # taps that met no floating-point tensor

@@ -72,7 +72,7 @@ def probe(
         with meter.record() as plain:
             model(x)
         for draw in range(masks * step, masks * (step + 1)):
-            torch.manual_seed(SEED + draw + (int(rows[0]) << 40))
+            _seed(x.device, SEED + draw + (int(rows[0]) << 40))
             keys = mask_keys(SEED, draw, rows) if keyed else nullcontext()
             with _dropout_on(model), keys, meter.record() as dropped:
                 model(x)
@@ -184,3 +184,10 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
         yield
     if mps is not None:
         torch.mps.set_rng_state(mps)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    # Not torch.manual_seed: without CUDA it notes each call, with a stack trace, for a CUDA that may yet start.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -1,0 +1,58 @@
+"""The number of processes changes nothing: 1, 2 and 4 of them count the same data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+WORKER = Path(__file__).with_name("ranks.py")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """World size -> folder with what the workers left."""
+    found = {}
+    for world in (1, 2, 4):
+        folder = found[world] = tmp_path_factory.mktemp(f"world{world}")
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+        command = [sys.executable, *(launch if world > 1 else []), str(WORKER), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return found
+
+
+def results(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank*.json"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_uneven_shards_give_the_statistics_of_one_process(folders, world):
+    (one,), many = results(folders[1]), results(folders[world])
+    assert len(many) == world
+    assert all(each == many[0] for each in many)
+    for name, expected in one["uneven"].items():
+        assert many[0]["uneven"][name] == pytest.approx(expected, rel=1e-12), name
+    assert many[0]["uneven"]["fp32"]["count"] == 53 * 192
+    assert many[0]["uneven"]["fp32"]["zeros"] == one["uneven"]["fp32"]["zeros"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_flush_is_one_collective(folders, world):
+    assert [each["collectives"] for each in results(folders[world])] == [2] * world  # one for each of two epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_training_on_several_processes_logs_what_one_logs(folders, world):
+    """Train, eval, gains and the probe, masks included; float64 and keyed masks, so only rounding is left."""
+    one, many = (pd.read_csv(folders[n] / "activations.csv") for n in (1, world))
+    keys = ["step", "epoch", "mode", "layer", "stat"]
+    pd.testing.assert_frame_equal(one[keys], many[keys])
+    assert set(one["mode"]) == {"train", "eval", "probe"}
+    # errors of exact gains are rounding of rounding: equal to 1e-7 of a gain of 1
+    pd.testing.assert_series_equal(one.value, many.value, rtol=1e-9, atol=1e-7)
