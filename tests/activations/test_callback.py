@@ -167,6 +167,31 @@ def test_the_phase_is_the_trainers_not_the_modules(tmp_path):
     assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 3200
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"accumulate_grad_batches": 3}, {"precision": "bf16-mixed"}, {"precision": "bf16-true"}, {"max_steps": 5}],
+    ids=lambda options: "-".join(options),
+)
+def test_the_ways_of_training_do_not_change_what_counts(tmp_path, options):
+    """Accumulated gradients, mixed and low precision, an early end; the first layer frozen."""
+    toy = Toy()
+    toy.net[0].requires_grad_(False)
+    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1), **options)
+    fitter.fit(toy, data(80), data(37))
+    counts = csv(tmp_path).query(f"stat == 'count' and layer == '{NAME}'").set_index("mode").value
+    assert counts["train"] == 80 * 16
+    assert counts["eval"] == 37 * 16
+    seen = torch.cat(toy.relu_outputs["eval"]).double().mean().item()
+    assert fitter.logger.calls[-1][1][f"activation_mean_eval/{NAME_IN}"] == pytest.approx(seen, rel=1e-6)
+
+
+def test_several_validations_in_an_epoch_share_it_out(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1), val_check_interval=2)
+    fitter.fit(Toy(), data(80), data())
+    counts = csv(tmp_path).query(f"stat == 'count' and mode == 'train' and layer == '{NAME}'")
+    assert counts[["step", "value"]].values.tolist() == [[2, 512], [4, 512], [5, 256]]
+
+
 def test_only_the_first_validation_loader_counts(tmp_path):
     toy = Toy()
     fitter = trainer(tmp_path, ActivationStats())

@@ -67,6 +67,13 @@ def test_double_precision_is_kept():
     assert found.std == pytest.approx(data.numpy().std(), rel=1e-12)
 
 
+def test_sums_of_a_device_without_double_precision_live_on_the_cpu():
+    from dropout_lab.activations.meter import _with_fp64
+
+    assert _with_fp64("mps") == torch.device("cpu")
+    assert _with_fp64("cuda:1") == torch.device("cuda:1")
+
+
 def test_a_variance_that_cannot_be_trusted_is_flagged():
     layers = nn.ModuleList([nn.Identity(), nn.Identity(), nn.Identity()])
     meter = watch(*layers)

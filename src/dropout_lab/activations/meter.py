@@ -69,6 +69,7 @@ class Meter:
         # A plain tensor, not a buffer: DistributedDataParallel would overwrite it, checkpoints would hold it.
         self._sums = torch.zeros(len(MODES), len(taps), len(COLUMNS), dtype=torch.float64, device=_with_fp64(device))
         self._mode = 0
+        self._index: dict[tuple[int, ...], Tensor] = {}
         self._pending: list[Partial] = []
         self._record: list[Partial] | None = None
         self._watches = [_Watch(self, module) for module in dict.fromkeys(tap.module for tap in taps)]
@@ -174,10 +175,11 @@ class Meter:
             alike = partial.sum.shape, partial.elements, partial.source is None
             shapes.setdefault(alike, []).append(partial)
         self._pending = []
-        device = self._sums.device
         for group in shapes.values():
-            rows = torch.tensor([partial.row for partial in group], device=device)
-            self._sums[self._mode].index_add_(0, rows, _columns(group).to(device))
+            rows = tuple(partial.row for partial in group)
+            if rows not in self._index:  # the same groups come back at every step: no transfer for them
+                self._index[rows] = torch.tensor(rows, device=self._sums.device)
+            self._sums[self._mode].index_add_(0, self._index[rows], _columns(group).to(self._sums.device))
 
     def _reset_calls(self) -> None:
         for watch in self._watches:
