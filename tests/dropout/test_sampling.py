@@ -59,14 +59,12 @@ KINDS = {
 
 # Keyed masks need our layers, and the batch as their leading dimension.
 KEYED = [kind for kind in KINDS if kind not in ("torch", "turned")]
-    kind for kind in KINDS if kind not in ("torch", "turned")
-]  # keyed masks need the batch to lead, and our layers
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["timed", "traced"])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("kind", KEYED)
 def test_keyed_samples_are_those_of_a_plain_loop(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_is_large", lambda *_: large)
+    monkeypatch.setattr(sampling, "_TRACING", 0 if large else 1)
     model, x = make(KINDS[kind]), batch()
     with mask_keys(seed=1, step=2, rows=range(5)), dropout_only(model, on=True):
         expected = torch.stack([model(x).softmax(-1) for _ in range(7)])
@@ -81,9 +79,9 @@ def test_keyed_samples_are_those_of_a_plain_loop(kind: str, large: bool, monkeyp
     torch.testing.assert_close(result.mutual_information, mutual, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_samples_have_the_law_of_a_plain_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_is_large", lambda *_: True)
+@pytest.mark.parametrize(("kind", "large"), [*((kind, True) for kind in KINDS), ("residual", False), ("turned", False)])
+def test_samples_have_the_law_of_a_plain_loop(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_TRACING", 0 if large else 1)
     model, x, count = make(KINDS[kind]), batch(), 1500
     torch.manual_seed(1)
     with dropout_only(model, on=True):
@@ -117,7 +115,7 @@ def test_copies_are_made_only_where_the_batch_leads(kind: str, batched: bool) ->
 
 
 def test_the_part_before_dropout_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_is_large", lambda *_: True)
+    monkeypatch.setattr(sampling, "_TRACING", 0)
     model = make()
     monte_carlo(model, batch(2), 50)
     assert model.calls == 1

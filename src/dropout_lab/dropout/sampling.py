@@ -60,45 +60,55 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
 
 def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
     """The logits of all passes, in chunks (copies, N, classes)."""
-    if not _is_large(model, x, samples):
+    enough = _TRACING * (10 + sum(1 for _ in model.modules()))
+    cut = samples * _least_seconds(model, x) > enough
+    if not cut:
         seconds, output = _timed(lambda: model(x), x.device)
         yield logits(output)[None]
         samples -= 1
-        if samples * seconds < _TRACING * (10 + sum(1 for _ in model.modules())):
-            for _ in range(samples):
-                yield logits(model(x))[None]
-            return
-    parts = Split(model)
+        cut = samples * seconds > enough
+    parts = Split(model, cut)
     values = parts.start(x)
     largest = 1
-    if samples > 2 and not keys.active():  # keyed masks belong to the rows of the batch
+    if samples > 4 and not keys.active():  # keyed masks belong to the rows of the batch
         with dropout_only(model, on=False):
             largest = chunk(values, len(x)) if parts.batches(x, values) else 1
     best: dict[int, float] = {}  # copies in one chunk -> least seconds for each
+    copies = 1
     while samples:
-        fastest = min(best, key=best.__getitem__, default=1)
-        copies = min(samples, largest, 4 * fastest if fastest == max(best, default=0) else fastest)
-        seconds, output = _timed(lambda n=copies: parts.finish(values, n), x.device)  # type: ignore[misc]
-        best[copies] = min(best.get(copies, math.inf), seconds / copies)
-        samples -= copies
+        now = min(samples, largest, copies)
+        seconds, output = _timed(lambda n=now: parts.finish(values, n), x.device)  # type: ignore[misc]
+        best[now] = min(best.get(now, math.inf), seconds / now)
+        samples -= now
         yield output
+        copies = _next_size(best)
 
 
-_TRACING = 3e-4  # seconds for each module, about what it takes to trace a model
+def _next_size(best: dict[int, float]) -> int:
+    """The size of the next chunk: the fastest so far, or a larger one where that made a clear difference before."""
+    fastest, last = min(best, key=best.__getitem__), max(best)
+    clear = best[last] < 0.6 * min((best[size] for size in best if size != last), default=math.inf)
+    return 4 * last if fastest == last and clear else fastest
 
 
-def _is_large(model: nn.Module, x: Tensor, samples: int) -> bool:
-    """Whether tracing is sure to be cheap beside what there is to compute."""
-    return sum(parameter.numel() for parameter in model.parameters()) * len(x) * samples > 5e7
+# Seconds that all passes together must take for each module of a model before it is cut: 20 times what cutting takes.
+_TRACING = 6e-3
+
+
+def _least_seconds(model: nn.Module, x: Tensor) -> float:
+    """A bound below the time of one pass: each parameter meets each row at least once."""
+    return sum(parameter.numel() for parameter in model.parameters()) * len(x) / 2e10
 
 
 def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+    if device.type == "cpu":  # the thread's own time: on a busy machine the wall clock tells about the neighbours
+        start = time.thread_time()
+        output = run()
+        return time.thread_time() - start, output
+    torch.accelerator.synchronize()
     start = time.perf_counter()
     output = run()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+    torch.accelerator.synchronize()
     return time.perf_counter() - start, output
 
 

@@ -46,15 +46,18 @@ class Split:
 
     Args:
         model: in the mode in which it will be run, see :func:`dropout_only`.
+        cut: False leaves it whole, all rest, which saves the time for tracing it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, cut: bool = True) -> None:
         self._rest: nn.Module = model
         self._first: _FirstPart | None = None
         self._per_sample = [True]  # for each input of the rest, whether it comes from the batch
         try:
-            traced = trace(model)
+            traced = trace(model) if cut else None
         except ValueError:
+            return
+        if traced is None:
             return
         layers = set(active_layers(model).values())
         batch: set[Node] = set()
