@@ -2,13 +2,14 @@
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -123,7 +124,8 @@ def test_one_call_a_flush_against_the_global_step_with_the_keys_of_the_contract(
     expected = {f"activation_{stat}/{name}" for stat in streams | {"shift"} for name in layers}
     expected |= {f"activation_ratio/{name}" for name in positive}
     expected |= {f"dropout_gain_{mode}/{NAME}" for mode in ("train", "eval")}
-    for _, metrics in fitter.logger.calls:
+    for epoch, (_, metrics) in enumerate(fitter.logger.calls):
+        assert metrics.pop("epoch") == epoch
         assert set(metrics) == expected
 
 
@@ -289,6 +291,29 @@ def test_installed_layers_go_by_the_name_that_install_gave(tmp_path):
     assert metrics["activation_zeros_train/01_1_in"] < metrics["activation_zeros_train/01_1"]
 
 
+def test_wandb_gets_two_pictures_of_the_run(tmp_path):
+    class Run(WandbLogger):
+        """Holds what it is given."""
+
+        def __init__(self):
+            self.given: dict[str, object] = {}
+
+        experiment = property(lambda self: SimpleNamespace(log=self.given.update))
+
+    callback, logger = ActivationStats(), Run()
+    fitter = trainer(tmp_path, callback, max_epochs=2)
+    fitter.fit(Toy(), data(), data())
+    ended = {"is_global_zero": True, "default_root_dir": tmp_path, "global_step": 8}
+    callback.on_fit_end(SimpleNamespace(loggers=[fitter.logger, logger], **ended), Toy())
+    assert logger.given["trainer/global_step"] == 8
+    profile, shift = (logger.given[f"activation_pictures/{name}"] for name in ("profile", "shift"))
+    layers = ("00_0", "01_1", NAME_IN, NAME, "03_3")
+    assert {line.name for line in profile.data} == {"train", "eval"}
+    assert all(set(line.x) == set(layers) for line in profile.data)
+    assert tuple(profile.layout.xaxis.categoryarray) == tuple(shift.data[0].y) == layers
+    assert tuple(shift.data[0].x) == (4, 8)
+
+
 def test_batches_without_a_leading_tensor_turn_the_probe_off_and_say_so(tmp_path):
     class Dicts(Toy):
         def training_step(self, batch, batch_idx):
@@ -322,7 +347,7 @@ def test_a_model_without_layers_to_watch_says_so(tmp_path):
 def test_patterns_choose_layers(tmp_path):
     fitter = trainer(tmp_path, ActivationStats(layers=["03_*"]))
     fitter.fit(Toy(), data(), data())
-    assert {key.split("/")[1] for key in fitter.logger.calls[-1][1]} == {"03_3"}
+    assert {key.partition("/")[2] for key in fitter.logger.calls[-1][1]} == {"03_3", ""}  # and epoch
 
 
 def test_the_variance_ratio_is_logged_where_a_batch_norm_reads(tmp_path):

@@ -221,6 +221,7 @@ def test_a_copy_of_a_watched_model_is_not_watched(copied):
     twin(torch.ones(3, 3))
     meter.stop()
     assert meter.flush().stats("train")["drop"].count == 0
+    assert not isinstance(next(iter(twin._forward_hooks.values())).__self__.meter, Meter)  # and carries none along
 
 
 def test_no_reference_to_an_activation_is_kept():
@@ -284,6 +285,16 @@ def test_the_standard_error_of_the_gain_is_its_spread(kind):
     # z scores have variance 1; over 400 repetitions its own standard error is 0.07 (more where z is heavy-tailed)
     assert np.var((values - 1) / errors) == pytest.approx(1, abs=0.3)
     assert values.std() == pytest.approx(np.sqrt((errors**2).mean()), rel=0.15)
+
+
+def test_dropped_maps_are_independent_also_within_one_sample():
+    torch.manual_seed(4)
+    layer = Dropout(0.5, mask="channel")
+    meter = gain_meter(layer)
+    feed(meter, layer, [torch.ones(1, 400, 3, 3)])
+    gain = meter.flush().gains("train")["drop"]
+    assert gain.se == pytest.approx(1 / np.sqrt(400), rel=0.2)
+    assert abs(gain.value - 1) < 4 * gain.se
 
 
 def test_the_gain_of_an_input_without_a_mean_is_nan():

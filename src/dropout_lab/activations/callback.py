@@ -1,23 +1,21 @@
 """The Lightning callback that logs statistics of activations, in train and in eval and on the same inputs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.activations import table
+from dropout_lab.activations import records
 from dropout_lab.activations.meter import Meter
-from dropout_lab.activations.probe import compare, no_probe, probe
+from dropout_lab.activations.probe import no_probe, probe
 from dropout_lab.activations.readings import Readings
 from dropout_lab.activations.taps import model_of, taps_of
-
-STATS = ("mean", "std", "zeros")
 
 
 class ActivationStats(L.Callback):
@@ -35,10 +33,10 @@ class ActivationStats(L.Callback):
     =====================================  ===============================================================
 
     ``<layer>`` is ``03_block1_dropout``, and ``03_block1_dropout_in`` for the input of a dropout layer, which alone has
-    a gain; a second call of a module in one forward pass is a layer of its own. All processes are counted
-    together. The same numbers with their standard errors go to ``activations.csv`` in the trainer's
-    ``default_root_dir``. Batches of the sanity check, of ``trainer.test`` and of further validation loaders are not
-    counted.
+    a gain; a second call of a module in one forward pass is a layer of its own. All processes are counted together.
+    The same numbers with their standard errors go to ``activations.csv`` in the trainer's ``default_root_dir``, and two
+    pictures of them to W&B at the end. Batches of the sanity check, of ``trainer.test`` and of further validation
+    loaders are not counted.
 
     Args:
         every_n_steps: count one in so many training batches, beginning with the first of each epoch.
@@ -131,6 +129,19 @@ class ActivationStats(L.Callback):
         if self.meter.batches["train"]:
             self._flush(trainer, None)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Pictures of the whole run, to W&B."""
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if loggers and trainer.is_global_zero and self._path(trainer).exists():
+            from dropout_lab.activations import pictures
+
+            drawn = {
+                "activation_pictures/profile": pictures.profile(self._path(trainer)),
+                "activation_pictures/shift": pictures.heatmap(self._path(trainer)),
+            }
+            for logger in loggers:
+                logger.experiment.log({**drawn, "trainer/global_step": trainer.global_step})
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Lightning calls no teardown then."""
         self.meter.detach()
@@ -158,12 +169,13 @@ class ActivationStats(L.Callback):
         readings = self.meter.flush(probed)
         if not trainer.is_global_zero:
             return
-        rows = _rows(readings, trainer.global_step, trainer.current_epoch)
+        rows = records.rows(readings, trainer.global_step, trainer.current_epoch)
         if not rows:
             return
-        table.append(Path(trainer.default_root_dir) / "activations.csv", rows)
+        records.append(self._path(trainer), rows)
         before_norm = {tap.name for tap in self.meter.taps if tap.before_norm}
-        metrics = {key: row.value for row in rows if (key := _key(row, before_norm))}
+        metrics = {key: row.value for row in rows if (key := records.key(row, before_norm))}
+        metrics["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self._say(readings)
@@ -181,6 +193,9 @@ class ActivationStats(L.Callback):
                     self._keyed = False
                     self._warn(f"the probe draws its masks from torch's generator: {error}")
             return probe(self.meter, pl_module, x, self.probe_masks, trainer.global_step, rows, keyed=False)
+
+    def _path(self, trainer: L.Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "activations.csv"
 
     def _say(self, readings: Readings) -> None:
         """Warn, once for each cause, where a number is missing or can't be trusted."""
@@ -200,30 +215,6 @@ class ActivationStats(L.Callback):
         if text not in self._warned:
             self._warned.add(text)
             rank_zero_warn(f"ActivationStats: {text}")
-
-
-def _rows(readings: Readings, step: int, epoch: int) -> list[table.Row]:
-    rows = []
-    for mode in (mode for mode, batches in readings.batches.items() if batches):
-        for layer, one in readings.stats(mode).items():
-            rows += [table.Row(step, epoch, mode, layer, stat, getattr(one, stat)) for stat in (*STATS, "count")]
-        for layer, gain in readings.gains(mode).items():
-            rows.append(table.Row(step, epoch, mode, layer, "gain", gain.value))
-            rows.append(table.Row(step, epoch, mode, layer, "gain_se", gain.se))
-    if readings.extra is not None:
-        for layer, found in zip(readings.names, compare(readings.extra), strict=True):
-            values = asdict(found).items() if found else ()
-            rows += [table.Row(step, epoch, "probe", layer, stat, value) for stat, value in values if value is not None]
-    return rows
-
-
-def _key(row: table.Row, before_norm: set[str]) -> str | None:
-    if row.mode == "probe":
-        logged = row.stat in ("shift", "ratio") or (row.stat == "variance_ratio" and row.layer in before_norm)
-        return f"activation_{row.stat}/{row.layer}" if logged else None
-    if row.stat == "gain":
-        return f"dropout_gain_{row.mode}/{row.layer}"
-    return f"activation_{row.stat}_{row.mode}/{row.layer}" if row.stat in STATS else None
 
 
 def _off(layer: nn.Module) -> bool:

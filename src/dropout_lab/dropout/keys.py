@@ -8,17 +8,17 @@ meet the same masks.
 
 import operator
 import sys
+from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from hashlib import blake2b
-from typing import Any, NoReturn, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dropout_lab.dropout.philox import random_int64
+from dropout_lab.dropout.philox import random_int32
 
 
 class Keyed(Protocol):
@@ -26,12 +26,11 @@ class Keyed(Protocol):
     of the first calls in a context."""
 
     name: str | None
-    word: Tensor | None
+    word: int | None
 
 
-@contextmanager
-def mask_keys(seed: int, step: int, rows: Sequence[int] | Tensor) -> Iterator[None]:
-    """Make every mask drawn inside a pure function of (seed, layer, step, row, element).
+def mask_keys(seed: int, step: int, rows: Sequence[int] | Tensor) -> AbstractContextManager[None]:
+    """``with mask_keys(seed, step, rows):`` makes every mask a pure function of (seed, layer, step, row, element).
 
     Args:
         seed: the run's seed, any int.
@@ -46,15 +45,13 @@ def mask_keys(seed: int, step: int, rows: Sequence[int] | Tensor) -> Iterator[No
         TypeError: seed, step or rows are not integers.
         ValueError: step is negative, or rows is not 1-D or holds negative positions.
     """
-    global _current
-    outer, _current = _current, _Keys.make(seed, step, rows)
-    opened = _current
-    _history.append(opened)
     try:
-        yield
-    finally:
-        _current = outer
-        opened.close()
+        seed, step = operator.index(seed), operator.index(step)
+    except TypeError:
+        raise TypeError(f"mask_keys: seed and step must be ints, got {seed!r} and {step!r}") from None
+    if step < 0:
+        raise ValueError(f"mask_keys: step counts micro-batches since the start of training, got {step}")
+    return _Keys(_hash(f"{seed}/{step}"), *_read_rows(rows))
 
 
 def active() -> bool:
@@ -62,109 +59,107 @@ def active() -> bool:
     return _here() is not None
 
 
-def row_words(layer: Keyed, x: Tensor, blocks: int) -> Tensor:
-    """Random 64-bit words for each row of x, for this call of ``layer``.
+def row_words(layer: Keyed, x: Tensor, count: int) -> Tensor:
+    """Random 32-bit words for each row of x, for this call of ``layer``.
 
     Args:
         layer: whose words; its name (or number) is part of the key.
         x: the layer's input; its leading dimension is the batch.
-        blocks: how many 128-bit blocks a row needs.
+        count: how many words a row needs.
 
     Returns:
-        int64 tensor (len(x), 2 * blocks) on x's device, uniform; keyed where :func:`active`, else from torch's
-        generator. A 0-d x has one row.
+        int32 tensor (len(x), count rounded up to a multiple of 4) on x's device, uniform; keyed where :func:`active`,
+        else from torch's generator. A 0-d x has one row.
 
     Raises:
         ValueError: the context names another number of rows.
         RuntimeError: a layer that was called more than once is recomputed in backward.
     """
-    keys = _here()
+    keys, blocks = _here(), (count + 3) // 4
     if keys is None:
         rows = x.shape[0] if x.ndim else 1
         # The upper bound is exclusive and no int64 lies above it: one of 2^64 values never occurs.
-        return torch.randint(-(2**63), 2**63 - 1, (rows, 2 * blocks), device=x.device)
+        return torch.randint(-(2**63), 2**63 - 1, (rows, 2 * blocks), device=x.device).view(torch.int32)
     if x.ndim == 0 or x.shape[0] != keys.count:
         raise ValueError(
             f"dropout layer {_called(layer)}: mask_keys was given {keys.count} rows but the input has shape "
             f"{tuple(x.shape)}; rows= names the global position of each row of the leading dimension"
         )
-    key = keys.of(layer, blocks).to(x.device, non_blocking=True)
-    return random_int64(key, 2 * blocks * (keys.count if key.ndim == 1 else 1)).view(keys.count, 2 * blocks)
+    key = keys.of(layer, blocks)
+    return random_int32(key if x.is_cpu else key.to(x.device, non_blocking=True), keys.count, 4 * blocks)
 
 
-def name_word(name: str | None) -> Tensor | None:
-    """A layer's name as the part of its key that does not change: int64 (2,), to be computed once.
-
-    A tensor, not an int: then one compiled graph serves layers of any name.
-    """
-    if name is None:
-        return None
-    with torch.inference_mode(False):
-        return torch.tensor([_hash(name), 0], device="cpu")
+def name_word(name: str | None) -> int | None:
+    """A layer's name as the part of its key that does not change, to be computed once."""
+    return None if name is None else _hash(name)
 
 
-@dataclass(eq=False)
-class _Keys:
-    """One context. Tensors, not Python ints, carry what changes from step to step: a compiled graph then meets the
-    same Python values at every step and is never rebuilt."""
+class _Keys(AbstractContextManager[None]):
+    """One context: the hash of (seed, step), the rows, and the layers that were called so far."""
 
-    base: Tensor  # int64 (2,): hash of (seed, step), and the first row
-    count: int
-    starts_at_0: bool
-    rows: Tensor | None  # int64 (count,), or None where rows are contiguous
-    begin: int  # autograd nodes made in this context have sequence numbers in [begin, end)
-    task: int  # the backward pass that opened this context, -1 if none did
-    end: int = sys.maxsize
-    calls: dict[int, int] = field(default_factory=dict)  # id(layer) -> calls in this context
-    numbers: dict[int, int] = field(default_factory=dict)  # id(layer) -> number by first call, for unnamed layers
-    layers: list[Any] = field(default_factory=list)  # kept alive while the context is open, so that ids stay unique
+    outer: "_Keys | None" = None
+    task = -1  # the backward pass that opened this context, if one did
+    begin, end = -1, sys.maxsize  # autograd nodes made in this context have sequence numbers in [begin, end)
 
-    @classmethod
-    def make(cls, seed: int, step: int, rows: Sequence[int] | Tensor) -> "_Keys":
-        seed, step = _integer("seed", seed), _integer("step", step)
-        if step < 0:
-            raise ValueError(f"mask_keys: step counts micro-batches since the start of training, got {step}")
-        first, count, scattered = _read_rows(rows)
-        base = torch.tensor([_hash(f"{seed}/{step}"), first], device="cpu")
-        begin, task = torch.autograd._get_sequence_nr(), torch._C._current_graph_task_id()  # type: ignore[attr-defined]
-        return cls(base, count, first == 0, scattered, begin, task)
+    def __init__(self, word: int, first: int, count: int, rows: Tensor | None) -> None:
+        self.word, self.first, self.count = word, first, count
+        self.rows = rows  # int64 (count,), or None where rows are contiguous from ``first``
+        # The same as a tensor: what changes from step to step must not be a Python value in a compiled graph.
+        self.base = torch.frombuffer(array("q", (_signed(word), first)), dtype=torch.int64)
+        self.calls: dict[int, int] = {}  # id(layer) -> calls in this context
+        self.numbers: dict[int, int] = {}  # id(layer) -> number by first call, for unnamed layers
+        self.layers: list[Keyed] = []  # kept alive while the context is open, so that ids stay unique
 
-    def close(self) -> None:
+    def __enter__(self) -> None:
+        global _current
+        if self.begin >= 0:
+            raise RuntimeError("mask_keys: a context is entered once; call mask_keys again for the next forward")
+        self.outer, _current = _current, self
+        self.task, self.begin = torch._C._current_graph_task_id(), torch.autograd._get_sequence_nr()  # type: ignore
+        _history.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        global _current
+        _current, self.outer = self.outer, None
         self.end = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self.layers.clear()
 
     def of(self, layer: Keyed, blocks: int) -> Tensor:
         """The key (2,) of contiguous rows, or the keys (count, 2) of single rows, for the layer's next call."""
-        call = self._call(layer)
         word = layer.word
         if word is None:
-            word = torch.tensor([_wrap((self._number(layer) + 1) * 0xD1342543DE82EF95), 0], device="cpu")
+            word = (self.numbers.setdefault(id(layer), len(self.numbers)) + 1) * 0xD1342543DE82EF95
+        call = self.calls.get(id(layer), 0)
         if call:
-            word = word + torch.tensor([_wrap(call * 0x9E3779B97F4A7C15), 0], device="cpu")
-        if self.rows is not None:
-            return torch.stack(((self.base[0] + word[0]).expand(self.count), self.rows * blocks), dim=1)
-        if self.starts_at_0:
-            return self.base + word
-        return torch.addcmul(word, self.base, torch.tensor([1, blocks], device="cpu"))
-
-    def _call(self, layer: Keyed) -> int:
-        calls = self.calls.get(id(layer), 0)
-        if calls and not torch.compiler.is_compiling() and _recomputes(self):
-            if calls > 1:
-                _refuse_recomputation(layer)
-            return 0
-        if not calls:
+            call = self._next(layer, call)
+            word += call * 0x9E3779B97F4A7C15
+        else:
+            self.calls[id(layer)] = 1
             self.layers.append(layer)
+        if self.rows is None and not torch.compiler.is_compiling():
+            # torch.tensor takes three times as long.
+            return torch.frombuffer(array("q", (_signed(self.word + word), self.first * blocks)), dtype=torch.uint64)
+        key = self.base * torch.tensor([1, blocks], device="cpu") + torch.tensor([_signed(word), 0], device="cpu")
+        if self.rows is not None:
+            key = torch.stack((key[0].expand(self.count), self.rows * blocks), dim=1)
+        return key.view(torch.uint64)
+
+    def _next(self, layer: Keyed, calls: int) -> int:
+        """Which call this is of a layer that was called before: the next one, or one that is recomputed."""
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() not in (-1, self.task):
+            if calls > 1:
+                raise RuntimeError(
+                    f"dropout layer {_called(layer)} was called more than once and is recomputed in backward: which "
+                    "mask belongs to which call cannot be told. Use one layer for each call"
+                )
+            return 0
         self.calls[id(layer)] = calls + 1
         return calls
-
-    def _number(self, layer: Keyed) -> int:
-        return self.numbers.setdefault(id(layer), len(self.numbers))
 
 
 _current: _Keys | None = None
 # Contexts whose forward may still be recomputed. A backward pass that waits for longer than this is none we know of.
-_history: deque[_Keys] = deque(maxlen=1024)
+_history: deque[_Keys] = deque(maxlen=256)
 _recomputing: dict[int, _Keys | None] = {}  # backward passes under way -> context of their last recomputed draw
 
 
@@ -191,17 +186,6 @@ def _here() -> _Keys | None:
     return found
 
 
-def _recomputes(keys: _Keys) -> bool:
-    return torch._C._current_graph_task_id() not in (-1, keys.task)
-
-
-def _refuse_recomputation(layer: Keyed) -> NoReturn:
-    raise RuntimeError(
-        f"dropout layer {_called(layer)} was called more than once and is recomputed in backward: which mask belongs "
-        "to which call cannot be told. Use one layer for each call"
-    )
-
-
 def _called(layer: Keyed) -> str:
     return repr(layer.name or type(layer).__name__)
 
@@ -222,17 +206,10 @@ def _read_rows(rows: Sequence[int] | Tensor) -> tuple[int, int, Tensor | None]:
     return first, count, None if torch.equal(table, torch.arange(first, first + count, device="cpu")) else table
 
 
-def _integer(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"mask_keys: {name} must be an int, got {value!r}") from None
-
-
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _wrap(value: int) -> int:
-    """To the range of int64, as two's complement."""
+def _signed(value: int) -> int:
+    """A 64-bit word as int64 spells it."""
     return (value + 2**63) % 2**64 - 2**63

@@ -53,6 +53,10 @@ class Dropout(_DropoutNd):
         TypeError: p is not a real number, or the input is not floating-point (in train and in eval).
     """
 
+    _p: float
+    _off: bool  # p is 0
+    _rate: noises.Rate
+
     def __init__(
         self,
         p: float = 0.5,
@@ -79,7 +83,7 @@ class Dropout(_DropoutNd):
         if self._off:
             return x
         if self.training or self.monte_carlo:
-            if self._is_torchs(x):
+            if x.is_cuda and self._is_torchs():
                 return F.dropout(x, self._p)
             return noises.multiply(x, self.draw(x), self._rate.scale if self.scaling == "inverted" else None)
         return x * self._rate.q if self.scaling == "classic" else x
@@ -125,18 +129,17 @@ class Dropout(_DropoutNd):
         axes = f"p={self.p}, mask={self.mask}, noise={self.noise}, scaling={self.scaling}"
         return axes + (f", elsewhere={self.elsewhere}" if self.elsewhere else "")
 
-    def _is_torchs(self, x: Tensor) -> bool:
-        """Whether torch's own kernel for CUDA does exactly this, in one pass and from the same generator."""
+    def _is_torchs(self) -> bool:
+        """Whether torch's own kernel does exactly this, in one pass and from the same generator."""
         return (
-            x.is_cuda
-            and (self.mask, self.noise, self.scaling) == ("element", "bernoulli", "inverted")
+            (self.mask, self.noise, self.scaling) == ("element", "bernoulli", "inverted")
             and type(self).draw is Dropout.draw
             and not keys.active()
             and not torch.compiler.is_compiling()  # there p would be a constant, and the formula is fused anyway
         )
 
     def _mask_shape(self, x: Tensor) -> torch.Size:
-        mask = self.mask
+        mask: str | None = self.mask
         if mask == "channel" and not 3 <= x.ndim <= 5:
             if self.elsewhere is None:
                 raise ValueError(
@@ -144,7 +147,9 @@ class Dropout(_DropoutNd):
                     f"(N, C, D, H, W), got shape {tuple(x.shape)}; use mask='element', or elsewhere='element'"
                 )
             mask = self.elsewhere
-        kept = {"element": x.ndim, "channel": 2, "sample": 1}[mask]
+        if mask == "element":
+            return x.shape
+        kept = 2 if mask == "channel" else 1
         return torch.Size([*x.shape[:kept], *(1 for _ in x.shape[kept:])])
 
     def _who(self) -> str:

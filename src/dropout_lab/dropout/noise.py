@@ -14,7 +14,7 @@ from torch import Tensor
 from dropout_lab.dropout import keys
 
 _SHORT_ROW = 256  # elements; below, 32 bits for each cost less than the bookkeeping that 16 need
-_LARGE = 2**15  # elements; above, memory traffic costs more than the Python of an autograd function
+_LARGE = 2**16  # elements; above, memory traffic costs more than the Python of an autograd function
 
 
 class Rate(NamedTuple):
@@ -59,12 +59,13 @@ def bernoulli(layer: keys.Keyed, x: Tensor, shape: torch.Size, rate: Rate) -> Te
     """
     count = math.prod(shape[1:])
     if count <= _SHORT_ROW:
-        words = keys.row_words(layer, x, (count + 3) // 4)
-        return (words.view(torch.int32)[:, :count] < rate.keep).view(shape)
+        words = keys.row_words(layer, x, count)
+        mask = words[:, :count] < rate.keep if count % 4 else words < rate.keep
+        return mask if mask.shape == shape else mask.view(shape)
     # Sixteen bits an element give a multiple of 2^-16; one more draw a row, of 32 bits, settles the rest. The rarer of
     # "keep" and "drop" is compared, as its threshold always fits in 16 bits.
-    words = keys.row_words(layer, x, (count + 2 + 7) // 8)
-    one_more = words.view(torch.int32)[:, -1:] < rate.rest
+    words = keys.row_words(layer, x, (count + 1) // 2 + 1)
+    one_more = words[:, -1:] < rate.rest
     rare = words.view(torch.int16)[:, :count] < rate.rare + one_more
     return rare.view(torch.uint8).bitwise_xor_(rate.flip).view(torch.bool).view(shape)
 
@@ -77,7 +78,7 @@ def normal(layer: keys.Keyed, x: Tensor, shape: torch.Size) -> Tensor:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     count = math.prod(shape[1:])
     pairs = (count + 1) // 2
-    words = keys.row_words(layer, x, (pairs + 1) // 2).view(torch.int32)[:, : 2 * pairs]
+    words = keys.row_words(layer, x, 2 * pairs)[:, : 2 * pairs]
     radius, angle = words[:, :pairs], words[:, pairs:]
     # + 0.5 keeps the uniform above 0; small ones stay exact in float32, so that the tail is not cut at 2^-24.
     uniform = ((radius & 0x7FFFFFFF).to(dtype) + 0.5) * 2**-31
@@ -95,13 +96,13 @@ def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
     """
     if noise.dtype != torch.bool:
         return x * (noise if scale is None else noise * scale).to(x.dtype)
-    noise = noise.view(torch.uint8)
     if noise.numel() < x.numel():  # one value for a whole map or sample: scale the small tensor, not the big one
         noise = noise.to(x.dtype)
         return x * (noise if scale is None else noise * scale)
-    if noise.numel() < _LARGE or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return x * noise if scale is None else (x * noise).mul_(scale)
-    return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
+    noise = noise.view(torch.uint8)
+    if noise.numel() > _LARGE and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+        return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
+    return x * noise if scale is None else x * noise * scale
 
 
 class _Product(torch.autograd.Function):

@@ -1,11 +1,11 @@
 """Random bits as a pure function of a key: the counter-based generator Philox4x32-10.
 
-A key is a pair (seed, offset) of 64-bit words. Counter c of seed s gives 128 random bits, whatever was drawn before;
-a key reads the counters offset, offset + 1, ... Two consecutive int64 values come from one counter.
+A key is a pair (seed, offset) of 64-bit words. Counter c of seed s gives four 32-bit words, whatever was drawn before;
+a key reads the counters offset, offset + 1, ...
 
-torch has this generator natively (private and experimental, ``torch.func._random``), with the same bits on every
-device. The plain-torch version beside it is the oracle in the tests and the fallback where torch lacks it, or where a
-later torch answers the published test vector differently.
+torch has this generator natively (private and experimental: the operator behind ``torch.func._random``), with the same
+bits on every device. The plain-torch version beside it is the oracle in the tests and the fallback where torch lacks
+it, or where a later torch answers the published test vector differently.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; test vectors of its library, Random123.
 """
@@ -18,30 +18,30 @@ from torch import Tensor
 _LOW = 0xFFFFFFFF  # the low 32 bits of an int64
 
 
-def random_int64(key: Tensor, count: int) -> Tensor:
-    """Uniform int64 values, a pure function of the key.
+def random_int32(key: Tensor, rows: int, count: int) -> Tensor:
+    """Uniform int32 values, a pure function of the key.
 
     Args:
-        key: int64 tensor (2,) or (n, 2), each (seed, offset).
-        count: how many values per key, even.
+        key: uint64 tensor (2,): (seed, offset), read on from row to row; or (rows, 2): one key a row.
+        rows: number of rows.
+        count: how many values in a row, a multiple of 4.
 
     Returns:
-        int64 tensor (count,) or (n, count) on the key's device, uniform over all 2^64 values.
+        int32 tensor (rows, count) on the key's device, uniform over all 2^32 values.
     """
     if _native is None:
-        return random_int64_plain(key, count)
-    out = torch.empty((*key.shape[:-1], count), dtype=torch.int64, device=key.device)
-    words = key.view(torch.uint64)
-    return _native(words if key.ndim == 1 else words.unsqueeze(-2), out, low=None, high=None)
+        return random_int32_plain(key, rows, count)
+    out = torch.empty((rows, count), dtype=torch.int32, device=key.device)
+    return _native(out, key if key.ndim == 1 else key.unsqueeze(1), -(2**31), None)
 
 
-def random_int64_plain(key: Tensor, count: int) -> Tensor:
-    """The same bits as :func:`random_int64` from ordinary integer arithmetic."""
-    seed, offset = key[..., :1], key[..., 1:]
-    counter = offset + torch.arange(count // 2, device=key.device)
+def random_int32_plain(key: Tensor, rows: int, count: int) -> Tensor:
+    """The same bits as :func:`random_int32` from ordinary integer arithmetic."""
+    seed, offset = key.view(torch.int64).tensor_split(2, dim=-1)
+    counter = offset + torch.arange(count // 4 * (rows if key.ndim == 1 else 1), device=key.device)
     zero = torch.zeros_like(counter)
-    x = philox4x32((counter & _LOW, (counter >> 32) & _LOW, zero, zero), (seed & _LOW, (seed >> 32) & _LOW))
-    return torch.stack(((x[0] << 32) | x[1], (x[2] << 32) | x[3]), dim=-1).flatten(-2)
+    words = philox4x32((counter & _LOW, (counter >> 32) & _LOW, zero, zero), (seed & _LOW, (seed >> 32) & _LOW))
+    return torch.stack(words, dim=-1).to(torch.int32).view(rows, count)
 
 
 def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -60,13 +60,13 @@ def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Te
 def _find_native() -> Callable[..., Tensor] | None:
     """Torch's own generator, if it is there and gives the published bits."""
     try:
-        from torch.func._random import randint_
-
+        draw: Callable[..., Tensor] = torch.ops.aten._philox_randint_.default  # torch.func._random.bits_
         zero = torch.zeros(2, dtype=torch.uint64, device="cpu")
-        bits = randint_(zero, torch.empty(1, dtype=torch.int64, device="cpu"), low=None, high=None)
-    except (ImportError, AttributeError, TypeError, RuntimeError):  # torch < 2.15, or the API has changed
+        bits = draw(torch.empty(4, dtype=torch.int32, device="cpu"), zero, -(2**31), None)
+    except (AttributeError, TypeError, RuntimeError):  # torch < 2.15, or the operator has changed
         return None
-    return randint_ if bits.item() == 0x6627E8D5E169C58D else None
+    published = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123, counter and key zero
+    return draw if [word & _LOW for word in bits.tolist()] == published else None
 
 
 _native = _find_native()

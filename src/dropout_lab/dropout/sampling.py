@@ -35,7 +35,8 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
 
     What comes before the first dropout layer is computed once. The rest runs pass by pass or for many passes at once,
     whichever turns out to be faster. Inside ``mask_keys`` it runs pass by pass, and sample t meets the masks of the
-    t-th forward pass in that context. A model without active dropout runs once.
+    t-th forward pass in that context. A model without active dropout runs once. Only dropout MODULES are active:
+    functional dropout, that inside attention, and stochastic depth stay in eval mode.
 
     Args:
         model: returns logits (N, classes).

@@ -1,0 +1,65 @@
+"""The numbers of a run as rows of a long CSV file, and as metrics for loggers.
+
+The file is readable at every moment, also after the process that writes it was killed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from dropout_lab.activations.probe import compare
+from dropout_lab.activations.readings import Readings
+
+_STATS = ("mean", "std", "zeros")
+
+
+class Row(NamedTuple):
+    """One number of one layer; ``mode`` is "train", "eval" or "probe"."""
+
+    step: int
+    epoch: int
+    mode: str
+    layer: str
+    stat: str
+    value: float
+
+
+def rows(readings: Readings, step: int, epoch: int) -> list[Row]:
+    """Every number of a flush: modes that saw batches, then the probe."""
+    found = []
+    for mode in (mode for mode, batches in readings.batches.items() if batches):
+        for layer, one in readings.stats(mode).items():
+            found += [Row(step, epoch, mode, layer, stat, getattr(one, stat)) for stat in (*_STATS, "count")]
+        for layer, gain in readings.gains(mode).items():
+            found.append(Row(step, epoch, mode, layer, "gain", gain.value))
+            found.append(Row(step, epoch, mode, layer, "gain_se", gain.se))
+    if readings.extra is not None:
+        for layer, comparison in zip(readings.names, compare(readings.extra), strict=True):
+            values = asdict(comparison).items() if comparison else ()
+            found += [Row(step, epoch, "probe", layer, stat, value) for stat, value in values if value is not None]
+    return found
+
+
+def key(row: Row, before_norm: set[str]) -> str | None:
+    """Metric name of a row; None for what goes to the file only. ``before_norm``: layers that a BatchNorm reads."""
+    if row.mode == "probe":
+        logged = row.stat in ("shift", "ratio") or (row.stat == "variance_ratio" and row.layer in before_norm)
+        return f"activation_{row.stat}/{row.layer}" if logged else None
+    if row.stat == "gain":
+        return f"dropout_gain_{row.mode}/{row.layer}"
+    return f"activation_{row.stat}_{row.mode}/{row.layer}" if row.stat in _STATS else None
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Append rows to the file, after a header if it is new, in one write; the file is closed afterwards.
+
+    A last line that a killed process left unfinished is removed first.
+    """
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        start = file.seek(max(0, file.seek(0, 2) - 4096))
+        file.truncate(start + file.read().rfind(b"\n") + 1)
+        header = "" if file.seek(0, 2) else ",".join(Row._fields) + "\n"
+        file.write((header + text).encode())

@@ -1,0 +1,79 @@
+"""Compare dropout strategies: one sweep, a table with intervals, a page of pictures.
+
+`python -m dropout_lab.compare [key=value ...]` runs conf/sweep/compare.yaml: six strategies at the same sites, five
+seeds each. `dropout=a,b seed=0,1` choose others; every other override holds for all runs.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from dropout_lab import train
+from dropout_lab.config import Plan, fingerprint, label, plan
+from dropout_lab.errors import UserError, one_line_errors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the comparison and exit as `train` does."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        chosen = [] if any(a.startswith("sweep=") for a in given) else ["sweep=compare"]
+        multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
+        sys.exit(compare(plan([*multirun, *chosen, *given])))
+
+
+def compare(job_plan: Plan) -> int:
+    """Run the jobs that can be run, then print the table and write the page.
+
+    Returns:
+        the exit code: 0 also where a strategy does not apply to the model, which is a row that says why.
+
+    Raises:
+        UserError: no strategy applies.
+    """
+    skipped, reasons = _inapplicable(job_plan)
+    if len(skipped) == len(job_plan.jobs):
+        raise UserError(f"no strategy can be used here: {next(iter(reasons.values()))}")
+    exit_code = train.execute(job_plan, skip=skipped)
+    if exit_code == 130:
+        return exit_code
+    (job_plan.folder / "skipped.json").write_text(json.dumps(reasons, indent=1))
+
+    from dropout_lab import report
+
+    page = report.build(job_plan.folder)
+    print(f"\n{page.text}\n")
+    print(f"Pictures:  {page.page}")
+    offline = sorted((job_plan.folder / "wandb").glob("offline-run-*"))
+    if offline:
+        print(f"To W&B:    wandb sync {job_plan.folder}/wandb/offline-run-*   ({len(offline)} runs)")
+    print(
+        "Next:      scripts/compare dropout.p=0.2          a lower rate\n"
+        "           scripts/compare model=mlp              another network\n"
+        "           scripts/compare dropout=inverted,gaussian seed=0,1,2\n"
+        "           scripts/lab explain p=0.75             the arithmetic behind it, without training"
+    )
+    return exit_code
+
+
+def _inapplicable(job_plan: Plan) -> tuple[list[int], dict[str, str]]:
+    """Numbers of the jobs whose strategy cannot be installed in their model, and strategy -> reason."""
+    from hydra.utils import instantiate
+
+    skipped, reasons, why = [], {}, {}
+    for number, job in enumerate(job_plan.jobs):
+        key = fingerprint(job, without=["seed"])
+        if key not in why:
+            try:
+                train.build(job, instantiate(job.data, _convert_="all"))
+                why[key] = None
+            except ValueError as error:
+                why[key] = " ".join(str(error).split())
+        if why[key] is not None:
+            skipped.append(number)
+            reasons[job.arm or label(job, job.hydra)] = why[key]
+    return skipped, reasons
+
+
+if __name__ == "__main__":
+    main()

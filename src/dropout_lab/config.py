@@ -1,0 +1,176 @@
+"""From a command line to checked configurations: every job of a sweep is composed before the first one starts.
+
+Imports neither torch nor Lightning, so that a typo is answered at once.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dropout_lab import schema
+from dropout_lab.errors import UserError, nearest
+from hydra_plugins.dropout_lab_sweeper import jobs as sweep_jobs
+
+REPOSITORY = Path(__file__).parents[2]
+CONF = REPOSITORY / "conf"
+VERSION_BASE = "1.3"
+
+OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+
+
+@dataclass
+class Plan:
+    """What a command line asks for."""
+
+    arguments: list[str]  # as given
+    multirun: bool
+    jobs: list[DictConfig]  # composed and checked; empty where only the sweeper knows (optuna)
+    folder: Path  # of the run, or of the sweep
+
+    @property
+    def hydra_arguments(self) -> list[str]:
+        """The arguments for Hydra, with the folder settled: two processes must not each ask the clock."""
+        key = "hydra.sweep.dir" if self.multirun else "hydra.run.dir"
+        path = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
+        return [*(a for a in self.arguments if not a.startswith(f"{key}=")), f"{key}='{path}'"]
+
+
+def plan(arguments: Sequence[str]) -> Plan:
+    """Compose and check everything that the arguments ask for, without making a folder.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    options = get_args_parser().parse_args(list(arguments))
+    overrides = options.overrides
+    with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
+        try:
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+            swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
+            if swept and not options.multirun:
+                raise UserError(f"{swept[0]}: several values make a sweep; add -m to run one job for each")
+            base = compose("train", fixed, return_hydra_config=True)
+            _resolve(base)
+            if not options.multirun:
+                return Plan(list(arguments), False, [_checked(base)], Path(base.hydra.run.dir).absolute())
+            jobs = []
+            if str(base.hydra.sweeper._target_).endswith(".ArmsSweeper"):
+                own = [o.input_line or "" for o in parsed if not o.get_key_element().lstrip("+~").startswith("hydra")]
+                hydra = [o for o in fixed if o not in own]
+                jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own))
+                if not jobs:
+                    raise UserError("this sweep has no jobs: hydra.sweeper.skip leaves none")
+            return Plan(list(arguments), True, jobs, Path(base.hydra.sweep.dir).absolute())
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_explain(error, overrides)) from error
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def fingerprint(cfg: DictConfig, *, without: Sequence[str] = ()) -> str:
+    """16 hexadecimal digits that are equal where the configuration is, wherever the run lies.
+
+    Args:
+        cfg: composed configuration.
+        without: further top-level keys to leave out, e.g. ``["seed"]``.
+    """
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    OmegaConf.set_struct(cfg, False)
+    cfg.run = dict.fromkeys(cfg.run, "")
+    cfg.paths = dict.fromkeys(cfg.paths, "")
+    for key in without:
+        cfg[key] = None
+    return hashlib.sha256(json.dumps(resolved(cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def label(cfg: DictConfig, hydra: DictConfig) -> str:
+    """What a person calls this configuration: its arm or strategy, and what else was overridden, without the seed."""
+    overrides = [str(o) for o in hydra.overrides.task]
+    strategy = cfg.arm.replace("_", " ") if cfg.arm else hydra.runtime.choices.dropout
+    arm = hydra.sweeper.get("arms", {}).get(cfg.arm, "").split() if cfg.arm else []
+    told = {"seed", "arm", "dropout", *(o.split("=")[0] for o in arm)}
+    return " ".join([strategy, *(o for o in overrides if o.split("=")[0].lstrip("+~") not in told)])
+
+
+def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
+    """Every job's configuration; jobs that differ in nothing but the seed share one composition (0.1 s each)."""
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    configs = []
+    for job in jobs:
+        key = tuple(override for override in job if not override.startswith("seed="))
+        if key not in composed:
+            composed[key] = _checked(compose("train", [*hydra, *job], return_hydra_config=True))
+            configs.append(composed[key])
+        else:
+            seeds = OverridesParser.create().parse_overrides([o for o in job if o not in key])
+            configs.append(composed[key].copy())
+            configs[-1].seed = seeds[-1].value()
+            _checked(configs[-1])
+    return configs
+
+
+def _checked(cfg: DictConfig) -> DictConfig:
+    """The composed configuration, its values checked; ``hydra`` is kept for names."""
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "run")])
+    OmegaConf.set_struct(own, False)
+    own.run = dict.fromkeys(cfg.run, "")
+    for key in sorted(OmegaConf.missing_keys(own)):
+        raise UserError(f"{key} needs a value: {key}=...")
+    schema.check(resolved(own))
+    return cfg
+
+
+def _resolve(cfg: DictConfig) -> None:
+    """Let ``${hydra:...}`` and the folder's time stamp be read from this composition."""
+    OmegaConf.set_readonly(cfg.hydra, False)
+    cfg.hydra.mode = RunMode.MULTIRUN if cfg.hydra.mode is None else cfg.hydra.mode
+    HydraConfig.instance().set_config(cfg)
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """One line for an error of Hydra or OmegaConf."""
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not an override; write key=value, quote values with special characters: key='a b'"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = [option for option in error.options or () if "/" not in option]
+        if not group:
+            return f"{name}: no such configuration in conf/"
+        return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}"
+    key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
+    if key and "not in struct" in str(cause or error):
+        given = next((o for o in overrides if key in o.split("=")[0] or o.split("=")[0] in key), key)
+        known = _flat_keys(compose("train"))
+        meant = nearest(key, known)
+        return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
+    first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
+    return first
+
+
+def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        keys.append(f"{prefix}{key}")
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(node[key], DictConfig):
+            keys += _flat_keys(node[key], f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,8 @@
+"""Data sets behind one LightningDataModule, and batches that do not depend on the number of processes."""
+
+from dropout_lab.data.batches import GlobalBatches
+from dropout_lab.data.digits import Digits
+from dropout_lab.data.module import InMemoryData, Samples
+from dropout_lab.data.synthetic import Synthetic
+
+__all__ = ["Digits", "GlobalBatches", "InMemoryData", "Samples", "Synthetic"]

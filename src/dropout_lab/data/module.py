@@ -1,0 +1,138 @@
+"""Data that fits in memory: whole tensors, cut into batches.
+
+A data set subclasses ``InMemoryData``, states ``shape`` and ``num_classes``, and returns its samples from ``load()``.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import lightning
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from dropout_lab.data.batches import GlobalBatches
+
+
+class Samples(NamedTuple):
+    """Images (N, C, H, W), float32, and their classes (N,), int64."""
+
+    images: Tensor
+    classes: Tensor
+
+
+class InMemoryData(lightning.LightningDataModule):
+    """Training, validation and test parts of a data set held in memory.
+
+    The split is stratified and has a seed of its own, so that every run of a comparison is judged on the same images.
+    Pixels are standardised by the mean and standard deviation of the training part. ``train_eval`` is a fixed part of
+    the training set, as large as the validation part, to measure the generalisation gap in eval mode.
+
+    Args:
+        batch_size: training batch over all devices.
+        seed: order of the training batches.
+        split_seed: which samples are in which part.
+        val_fraction, test_fraction: of all samples.
+        train_size: use so many training samples, classes balanced; None: all.
+        image_size: resize to so many pixels; None: as they are.
+
+    Raises:
+        ValueError: more training samples asked for than there are, or fewer than classes.
+    """
+
+    native_shape: tuple[int, int, int]
+    num_classes: int
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int,
+        split_seed: int = 0,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.3,
+        train_size: int | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.split_seed = batch_size, seed, split_seed
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.train_size, self.image_size = train_size, image_size
+        self.train: Samples | None = None
+
+    @abstractmethod
+    def load(self) -> Samples:
+        """All samples of the data set."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images that the model sees."""
+        channels, height, width = self.native_shape
+        return (channels, self.image_size or height, self.image_size or width)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, split and standardise; called by Lightning on every process."""
+        if self.train is not None:
+            return
+        samples = self.load()
+        rest, test = self._split(samples, self.test_fraction, len(samples.classes))
+        train, val = self._split(rest, self.val_fraction, len(samples.classes))
+        if self.train_size is not None:
+            train = self._subset(train, self.train_size)
+        mean, std = train.images.mean(), train.images.std()
+        self.train, self.val, self.test = (self._prepared(part, mean, std) for part in (train, val, test))
+        part = min(len(self.val.classes), len(self.train.classes))
+        self.train_eval = Samples(self.train.images[:part], self.train.classes[:part])
+
+    def train_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
+        """Batches (images, classes) of this process's rows."""
+        assert self.train is not None, "setup() comes first"
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = GlobalBatches(len(self.train.classes), self.batch_size, self.seed, rank, world)
+        return DataLoader(TensorDataset(*self.train), sampler=batches, batch_size=None)
+
+    def val_dataloader(self) -> "list[DataLoader[tuple[Tensor, ...]]]":
+        """The validation part, and the part of the training set measured in eval mode."""
+        return [self._eval_loader(self.val), self._eval_loader(self.train_eval)]
+
+    def test_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
+        """The test part."""
+        return self._eval_loader(self.test)
+
+    def _eval_loader(self, samples: Samples) -> "DataLoader[tuple[Tensor, ...]]":
+        """Every sample once, at any number of processes."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        own = torch.arange(len(samples.classes)).tensor_split(world)[rank]
+        return DataLoader(TensorDataset(*samples), sampler=own.split(4 * self.batch_size), batch_size=None)
+
+    def _split(self, samples: Samples, fraction: float, of: int) -> tuple[Samples, Samples]:
+        count = round(fraction * of)
+        first, second = train_test_split(
+            torch.arange(len(samples.classes)).numpy(),
+            test_size=count,
+            stratify=samples.classes.numpy(),
+            random_state=self.split_seed,
+        )
+        return _take(samples, first), _take(samples, second)
+
+    def _subset(self, train: Samples, size: int) -> Samples:
+        available = len(train.classes)
+        if size == available:
+            return train
+        if not self.num_classes <= size <= available - self.num_classes:
+            raise ValueError(
+                f"data.train_size={size}: must be between {self.num_classes} (one a class) and "
+                f"{available - self.num_classes}, or {available} or null for all"
+            )
+        return self._split(train, size / available, available)[1]
+
+    def _prepared(self, samples: Samples, mean: Tensor, std: Tensor) -> Samples:
+        images = (samples.images - mean) / std
+        if images.shape[2:] != self.shape[1:]:
+            images = torch.nn.functional.interpolate(images, self.shape[1:], mode="bilinear", antialias=True)
+        return Samples(images.contiguous(), samples.classes)
+
+
+def _take(samples: Samples, indices: object) -> Samples:
+    index = torch.as_tensor(indices)
+    return Samples(samples.images[index], samples.classes[index])

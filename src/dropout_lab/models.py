@@ -1,0 +1,109 @@
+"""The two small networks of the default experiments, written to be read.
+
+Each marks with ``nn.Dropout`` where dropout belongs; ``dropout_lab.dropout.install`` puts the chosen strategy there.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class CNN(nn.Module):
+    """Blocks of convolution, ReLU, pooling and dropout, then one hidden layer with dropout and a classifier.
+
+    Args:
+        input_shape: (channels, height, width) of an image; each block halves height and width.
+        num_classes: number of outputs.
+        widths: channels of each block.
+        hidden: units of the hidden layer.
+        batch_norm: BatchNorm between convolution and ReLU, as Li et al. 2019 would have it: dropout comes after.
+
+    Raises:
+        ValueError: the image is too small for so many poolings.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        widths: Sequence[int] = (32, 64),
+        hidden: int = 128,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        if min(height, width) < 2 ** len(widths):
+            raise ValueError(
+                f"{len(widths)} blocks halve the image {len(widths)} times, too often for {height}x{width} pixels; "
+                "use a larger data.image_size or fewer model.widths"
+            )
+        blocks = []
+        for before, after in zip([channels, *widths], widths, strict=False):
+            blocks.append(_block(before, after, batch_norm))
+        self.blocks = nn.Sequential(*blocks)
+        self.flatten = nn.Flatten()
+        features = widths[-1] * (height >> len(widths)) * (width >> len(widths))
+        self.hidden = nn.Linear(features, hidden)
+        self.relu = nn.ReLU()
+        self.dropout = nn.Dropout()
+        self.classifier = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, channels, height, width) to logits (N, num_classes)."""
+        x = self.flatten(self.blocks(x))
+        x = self.dropout(self.relu(self.hidden(x)))
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """Hidden layers of Linear, ReLU and dropout, then a classifier: the nets of Srivastava et al. 2014, section 6.1.
+
+    Args:
+        input_shape: shape of a sample, flattened.
+        num_classes: number of outputs.
+        widths: units of each hidden layer.
+        batch_norm: BatchNorm before each ReLU.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        widths: Sequence[int] = (256, 256),
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        features = 1
+        for size in input_shape:
+            features *= size
+        layers = []
+        for before, after in zip([features, *widths], widths, strict=False):
+            layers.append(_layer(before, after, batch_norm))
+        self.layers = nn.Sequential(*layers)
+        self.classifier = nn.Linear(widths[-1] if widths else features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples (N, *input_shape) to logits (N, num_classes)."""
+        return self.classifier(self.layers(self.flatten(x)))  # type: ignore[no-any-return]
+
+
+def _block(before: int, after: int, batch_norm: bool) -> nn.Sequential:
+    block = nn.Sequential()
+    block.add_module("conv", nn.Conv2d(before, after, kernel_size=3, padding=1, bias=not batch_norm))
+    if batch_norm:
+        block.add_module("norm", nn.BatchNorm2d(after))
+    block.add_module("relu", nn.ReLU())
+    block.add_module("pool", nn.MaxPool2d(2))
+    block.add_module("dropout", nn.Dropout())
+    return block
+
+
+def _layer(before: int, after: int, batch_norm: bool) -> nn.Sequential:
+    layer = nn.Sequential()
+    layer.add_module("linear", nn.Linear(before, after, bias=not batch_norm))
+    if batch_norm:
+        layer.add_module("norm", nn.BatchNorm1d(after))
+    layer.add_module("relu", nn.ReLU())
+    layer.add_module("dropout", nn.Dropout())
+    return layer

@@ -1,0 +1,118 @@
+"""The folder of one run: its configuration, how it was started, and how it ended."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from dropout_lab.config import REPOSITORY
+
+PACKAGES = ("dropout-lab", "torch", "torchvision", "lightning", "hydra-core", "wandb", "numpy")
+
+
+@dataclass
+class RunFolder:
+    """Writes ``config.yaml`` and ``status.json`` of a run; both are whole at any moment, also after a kill.
+
+    Args:
+        path: the folder; made when missing.
+        config_hash: fingerprint of the configuration.
+    """
+
+    path: Path
+    config_hash: str
+    _start: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep ``status.json`` right about what happens inside: running, then ok, failed or interrupted."""
+        self._write_status("running")
+        try:
+            yield
+        except Exception as error:
+            self._write_status("failed", root_cause(error), traceback.format_exc())
+            raise
+        except BaseException as error:  # Ctrl-C, SIGTERM
+            self._write_status("interrupted", type(error).__name__, traceback.format_exc())
+            raise
+        self._write_status("ok")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the resolved configuration."""
+        _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+
+    def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
+        record = {
+            "status": status,
+            "error": error,
+            "traceback": trace,
+            **provenance(),
+            "seconds": round(time.monotonic() - self._start, 3),
+            "config_hash": self.config_hash,
+        }
+        _write(self.path / "status.json", json.dumps(record, indent=1))
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """``status.json`` of a run folder; ``{"status": "missing"}`` where there is none that can be read."""
+    try:
+        status = json.loads((path / "status.json").read_text())
+        return status if isinstance(status, dict) else {"status": "missing"}
+    except (OSError, ValueError):
+        return {"status": "missing"}
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Which code ran: git revision and uncommitted changes (None outside a repository), versions, command line."""
+    return {
+        "git_sha": _git("rev-parse", "HEAD"),
+        "git_diff": _git("diff", "HEAD"),
+        "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def root_cause(error: BaseException) -> str:
+    """One line: the error itself, not that instantiating something failed because of it."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.tmp")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,238 @@
+"""Train one run, or with -m many: `python -m dropout_lab.train [key=value ...]`, see conf/.
+
+Top to bottom: the command line is planned and checked, Hydra starts the jobs, each job trains and tests in a folder
+of its own, and failures are summed up. Torch is imported inside the job, so that a typo is answered at once.
+"""
+
+import hashlib
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
+from dropout_lab.errors import full_errors, one_line_errors
+from dropout_lab.progress import SweepProgress
+from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from dropout_lab.data import InMemoryData
+
+_progress: SweepProgress | None = None  # of the sweep that runs in this process
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 when a job failed, 2 when the command line is wrong, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        if _only_asks(arguments):
+            _hydra(arguments)
+            return
+        sys.exit(execute(plan(arguments)))
+
+
+def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
+    """Run the jobs of a plan and sum up what failed.
+
+    Args:
+        job_plan: what to run.
+        skip: numbers of jobs to leave out.
+
+    Returns:
+        the exit code: 0, 1 or 130.
+    """
+    global _progress
+    arguments = [*job_plan.hydra_arguments, *([f"hydra.sweeper.skip={list(skip)}"] if skip else [])]
+    if job_plan.multirun and job_plan.jobs:
+        _progress = SweepProgress(len(job_plan.jobs) - len(skip))
+    try:
+        _hydra(arguments)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; what was done is in {job_plan.folder}", file=sys.stderr)
+        return 130
+    finally:
+        if _progress is not None:
+            _progress.close()
+            _progress = None
+        _close_wandb()
+    return _sum_up(job_plan)
+
+
+def run(cfg: DictConfig) -> float:
+    """One job, as Hydra calls it: never raises, so that the sweep goes on; its folder says how it ended.
+
+    Returns:
+        the best validation loss, NaN when the job failed.
+    """
+    hydra_cfg = HydraConfig.get()
+    _describe(cfg, hydra_cfg)
+    folder = RunFolder(Path(cfg.run.dir), fingerprint(cfg))
+    if _progress is not None:
+        _progress.start(cfg.run.name)
+    try:
+        with folder.recording():
+            return train(cfg, folder)
+    except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM; in a sweep it must not look like the end of one job
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        if full_errors():
+            logging.getLogger(__name__).exception("job failed")
+        print(f"failed: {cfg.run.name}: {root_cause(error)}", file=sys.stderr)
+        return float("nan")
+    finally:
+        if _progress is not None:
+            _progress.done()
+
+
+def train(cfg: DictConfig, folder: RunFolder) -> float:
+    """Build, fit, and test the best checkpoint.
+
+    Returns:
+        the best validation loss.
+    """
+    import lightning
+    import torch
+
+    from dropout_lab.classifier import Classifier
+
+    _quieten_lightning()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    folder.write_config(resolved(cfg))
+    lightning.seed_everything(cfg.seed, verbose=False)
+    data = _instantiate(cfg.data)
+    net, layers = build(cfg, data)
+    config = {**resolved(cfg), "layers": layers}
+    folder.write_config(config)
+
+    classifier = Classifier(net, optimizer(cfg, net, data), _instantiate(cfg.lr_scheduler), cfg.seed, cfg.keyed)
+    loggers = [_instantiate(logger) for logger in cfg.logger.values()]
+    callbacks = [_instantiate(callback) for callback in cfg.callbacks.values()]
+    trainer = _instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=cfg.run.dir,
+        enable_progress_bar=_progress is None,
+    )
+    exit_code = 1
+    try:
+        for logger in loggers:
+            logger.log_hyperparams({**config, **provenance(), "overrides": list(HydraConfig.get().overrides.task)})
+        trainer.fit(classifier, data)
+        trainer.test(classifier, data, ckpt_path="best", verbose=False)
+        exit_code = 0
+    finally:
+        for logger in loggers:
+            if hasattr(logger, "finish"):
+                logger.finish(exit_code)
+    return float(trainer.checkpoint_callback.best_model_score)
+
+
+def build(cfg: DictConfig, data: "InMemoryData") -> "tuple[nn.Module, dict[str, str]]":
+    """The network of a configuration with dropout installed, initial weights drawn from torch's generator.
+
+    Returns:
+        the network, and layer name -> module path for every layer whose numbers can be logged.
+    """
+    from dropout_lab.dropout import install
+    from dropout_lab.dropout.graph import calls
+
+    net = _instantiate(cfg.model, input_shape=data.shape, num_classes=data.num_classes)
+    sites = install(net, _instantiate(cfg.dropout), _instantiate(cfg.placement))
+    if cfg.compile:
+        net.compile()
+    return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
+
+
+def optimizer(cfg: DictConfig, net: "nn.Module", data: "InMemoryData") -> "torch.optim.Optimizer":
+    """The optimizer of a configuration; ``optimizer.match`` also rescales the initial weights behind dropout."""
+    import torch
+
+    from dropout_lab.dropout import match_inverted
+
+    options = cfg.optimizer.copy()
+    with open_dict(options):
+        match = options.pop("match", None)
+    factory = _instantiate(options)
+    if match is None:
+        return factory(net.parameters())  # type: ignore[no-any-return]
+    return match_inverted(net, factory, torch.zeros(2, *data.shape))
+
+
+def _instantiate(node: DictConfig, **arguments: Any) -> Any:
+    return hydra.utils.instantiate(node, _convert_="all", **arguments)
+
+
+def _describe(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
+    """Fill in ``run``: where the job lies and what it is called."""
+    directory = Path(hydra_cfg.runtime.output_dir)
+    sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    group = label(cfg, hydra_cfg)
+    name = f"{group} seed={cfg.seed}"
+    cfg.run.dir = str(directory)
+    cfg.run.root = str(Path(hydra_cfg.sweep.dir).absolute()) if sweep else str(directory)
+    cfg.run.name = name[:128]
+    cfg.run.group = f"{group[:110]} {fingerprint(cfg, without=['seed'])[:8]}"
+    slug = "".join(c if c.isalnum() else "-" for c in name)[:48]
+    cfg.run.id = f"{slug}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+
+
+def _hydra(arguments: Sequence[str]) -> None:
+    program, before = sys.argv[0], sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="train")(run)()
+    finally:
+        sys.argv = before
+
+
+def _only_asks(arguments: Sequence[str]) -> bool:
+    """Whether Hydra alone answers: --help, --cfg job, --info, --shell-completion, ..."""
+    return any(a.startswith("-") and a not in ("-m", "--multirun", "-r", "--run") for a in arguments)
+
+
+def _sum_up(job_plan: Plan) -> int:
+    """Print the table of the jobs that did not end well; the exit code."""
+    folders = [job_plan.folder]
+    if job_plan.multirun:
+        folders = sorted((p for p in job_plan.folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    failed = [(folder, status) for folder in folders if (status := read_status(folder))["status"] != "ok"]
+    if not failed:
+        return 0
+    print(f"\n{len(failed)} of {len(folders)} jobs did not end well:", file=sys.stderr)
+    for folder, status in failed:
+        print(f"  {status['status']}  {folder}  {status.get('error') or ''}", file=sys.stderr)
+    print("tracebacks are in their status.json; HYDRA_FULL_ERROR=1 prints them", file=sys.stderr)
+    return 1
+
+
+def _quieten_lightning() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are cut from memory
+        ".*smaller than the logging interval.*",  # the rest of an epoch is logged at its end
+        ".*exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.15
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _close_wandb() -> None:
+    """Write W&B's buffers: its own finish() returns before the files are complete."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
+
+
+if __name__ == "__main__":
+    main()
