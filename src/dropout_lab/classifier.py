@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import lightning
 import torch
@@ -44,7 +45,7 @@ class Classifier(lightning.LightningModule):
         self.net = net
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler(optimizer)
         self._seed, self._keyed = seed, keyed
-        self._penalties = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
+        self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_loss = _Mean()
         self._eval_sums: dict[int, Tensor] = {}
 
@@ -65,7 +66,7 @@ class Classifier(lightning.LightningModule):
         for penalty in self._penalties:
             loss = loss + penalty()
         self._train_loss.add(loss.detach())
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._write(self._take_train_loss())
         return loss
 

@@ -60,7 +60,9 @@ def _inapplicable(job_plan: Plan) -> tuple[list[int], dict[str, str]]:
     """Numbers of the jobs whose strategy cannot be installed in their model, and strategy -> reason."""
     from hydra.utils import instantiate
 
-    skipped, reasons, why = [], {}, {}
+    skipped: list[int] = []
+    reasons: dict[str, str] = {}
+    why: dict[str, str | None] = {}
     for number, job in enumerate(job_plan.jobs):
         key = fingerprint(job, without=["seed"])
         if key not in why:
@@ -69,9 +71,9 @@ def _inapplicable(job_plan: Plan) -> tuple[list[int], dict[str, str]]:
                 why[key] = None
             except ValueError as error:
                 why[key] = " ".join(str(error).split())
-        if why[key] is not None:
+        if reason := why[key]:
             skipped.append(number)
-            reasons[job.arm or label(job, job.hydra)] = why[key]
+            reasons[job.arm or label(job, job.hydra)] = reason
     return skipped, reasons
 
 

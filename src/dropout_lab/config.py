@@ -91,7 +91,7 @@ def fingerprint(cfg: DictConfig, *, without: Sequence[str] = ()) -> str:
         cfg: composed configuration.
         without: further top-level keys to leave out, e.g. ``["seed"]``.
     """
-    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     OmegaConf.set_struct(cfg, False)
     cfg.run = dict.fromkeys(cfg.run, "")
     cfg.paths = dict.fromkeys(cfg.paths, "")
@@ -105,7 +105,7 @@ def label(cfg: DictConfig, hydra: DictConfig) -> str:
     overrides = [str(o) for o in hydra.overrides.task]
     strategy = cfg.arm.replace("_", " ") if cfg.arm else hydra.runtime.choices.dropout
     arm = hydra.sweeper.get("arms", {}).get(cfg.arm, "").split() if cfg.arm else []
-    told = {"seed", "arm", "dropout", *(o.split("=")[0] for o in arm)}
+    told = {"seed", "arm", "dropout", "sweep", *(o.split("=")[0] for o in arm)}
     return " ".join([strategy, *(o for o in overrides if o.split("=")[0].lstrip("+~") not in told)])
 
 
@@ -128,7 +128,7 @@ def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
 
 def _checked(cfg: DictConfig) -> DictConfig:
     """The composed configuration, its values checked; ``hydra`` is kept for names."""
-    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "run")])
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "run")])
     OmegaConf.set_struct(own, False)
     own.run = dict.fromkeys(cfg.run, "")
     for key in sorted(OmegaConf.missing_keys(own)):

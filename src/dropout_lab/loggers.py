@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Wandb(WandbLogger):
     @property
     def offline(self) -> bool:
         """Whether the run is (or will be) kept on this machine."""
-        return self._wandb_init["mode"] == "offline"
+        return bool(self._wandb_init["mode"] == "offline")
 
     def finish(self, exit_code: int) -> None:
         """End the run; a failed job's is marked as failed."""

@@ -59,6 +59,7 @@ class Config(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, description="an integer with 0 <= seed < 2^32")]
     keyed: Switch
     compile: Switch
+    channels_last: Switch
     threads: CountOrAll
     dropout: Dropout
     data: Data

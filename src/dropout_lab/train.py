@@ -74,7 +74,7 @@ def run(cfg: DictConfig) -> float:
     Returns:
         the best validation loss, NaN when the job failed.
     """
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg: Any = HydraConfig.get()
     _describe(cfg, hydra_cfg)
     folder = RunFolder(Path(cfg.run.dir), fingerprint(cfg))
     if _progress is not None:
@@ -145,11 +145,15 @@ def build(cfg: DictConfig, data: "InMemoryData") -> "tuple[nn.Module, dict[str, 
     Returns:
         the network, and layer name -> module path for every layer whose numbers can be logged.
     """
+    import torch
+
     from dropout_lab.dropout import install
     from dropout_lab.dropout.graph import calls
 
     net = _instantiate(cfg.model, input_shape=data.shape, num_classes=data.num_classes)
     sites = install(net, _instantiate(cfg.dropout), _instantiate(cfg.placement))
+    if cfg.channels_last:
+        net.to(memory_format=torch.channels_last)
     if cfg.compile:
         net.compile()
     return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}

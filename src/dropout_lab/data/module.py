@@ -103,7 +103,8 @@ class InMemoryData(lightning.LightningDataModule):
         """Every sample once, at any number of processes."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         own = torch.arange(len(samples.classes)).tensor_split(world)[rank]
-        return DataLoader(TensorDataset(*samples), sampler=own.split(4 * self.batch_size), batch_size=None)
+        batches = torch.split(own, 4 * self.batch_size)
+        return DataLoader(TensorDataset(*samples), sampler=batches, batch_size=None)
 
     def _split(self, samples: Samples, fraction: float, of: int) -> tuple[Samples, Samples]:
         count = round(fraction * of)
