@@ -60,8 +60,8 @@ def explain(p: float, seed: int = 0) -> str:
             *lines,
             "",
             "The next layer learns on the train column and is used on the eval column. Without rescaling it then meets",
-            f"inputs {1 / q:.4g} times as large as those it learned on: that jump is why one rescales. Inverted closes it",
-            "while training, classic at test time. Spatial drops whole maps: the same gain, noisier.",
+            f"inputs {1 / q:.4g} times as large as those it learned on: that jump is why one rescales. Inverted closes",
+            "it while training, classic at test time. Spatial drops whole maps: the same gain, noisier.",
         ]
     )
 
