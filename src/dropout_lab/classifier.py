@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropout_lab.dropout import mask_keys
+from dropout_lab.dropout.sampling import monte_carlo
 
 Batch = tuple[Tensor, Tensor]
 
@@ -27,24 +28,27 @@ class Classifier(lightning.LightningModule):
 
     Args:
         net: network from images (N, C, H, W) to logits (N, classes), dropout installed.
-        optimizer: of the network's parameters.
+        optimizer: of the network's parameters; needed for training only.
         lr_scheduler: makes the learning-rate scheduler from the optimizer; stepped once an epoch.
         seed: of the masks.
         keyed: draw masks as a function of (seed, layer, step, row); otherwise from torch's generator.
+        monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
+            0: dropout off.
     """
 
     def __init__(
         self,
         net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
-        seed: int,
+        optimizer: torch.optim.Optimizer | None = None,
+        lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        seed: int = 0,
         keyed: bool = True,
+        monte_carlo_samples: int = 0,
     ) -> None:
         super().__init__()
         self.net = net
-        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler(optimizer)
-        self._seed, self._keyed = seed, keyed
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_loss = _Mean()
         self._eval_sums: dict[int, Tensor] = {}
@@ -55,12 +59,14 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         """The optimizer and its scheduler, as Lightning wants them."""
-        return [self._optimizer], [self._lr_scheduler]
+        assert self._optimizer is not None, "training needs an optimizer"
+        return [self._optimizer], [self._lr_scheduler(self._optimizer)] if self._lr_scheduler else []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, dropout on."""
         x, y = batch
-        with self._masks(len(x), batch_idx):
+        step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        with self._masks(step, len(x)):
             logits = self.net(x)
         loss = F.cross_entropy(logits, y)
         for penalty in self._penalties:
@@ -76,7 +82,7 @@ class Classifier(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch of the validation part (loader 0) or of the training set (loader 1)."""
-        self._add(batch, dataloader_idx)
+        self._add(batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy of both parts and the gap between them."""
@@ -91,7 +97,7 @@ class Classifier(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of the test part."""
-        self._add(batch, 0)
+        self._add(batch, batch_idx, 0)
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of the test part."""
@@ -99,11 +105,10 @@ class Classifier(lightning.LightningModule):
         self.log_dict(metrics, logger=False)
         self._write(metrics)
 
-    def _masks(self, rows: int, batch_idx: int) -> AbstractContextManager[None]:
-        """Keys of the masks of this process's rows of this micro-batch."""
+    def _masks(self, step: int, rows: int) -> AbstractContextManager[None]:
+        """Keys of the masks of this process's rows of a batch."""
         if not self._keyed:
             return nullcontext()
-        step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         first = self.trainer.global_rank * rows
         return mask_keys(self._seed, step, range(first, first + rows))
 
@@ -119,11 +124,15 @@ class Classifier(lightning.LightningModule):
             return {}
         return {"train/loss": float(self.trainer.strategy.reduce(self._train_loss.take(), reduce_op="mean"))}
 
-    def _add(self, batch: Batch, part: int) -> None:
+    def _add(self, batch: Batch, batch_idx: int, part: int) -> None:
         x, y = batch
-        logits = self.net(x)
-        loss = F.cross_entropy(logits, y, reduction="sum")
-        correct = (logits.argmax(dim=1) == y).sum()
+        if self._monte_carlo_samples:
+            with self._masks(batch_idx, len(x)):
+                log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
+        else:
+            log_p = F.log_softmax(self.net(x), dim=1)
+        loss = F.nll_loss(log_p, y, reduction="sum")
+        correct = (log_p.argmax(dim=1) == y).sum()
         sums = torch.stack([loss.float(), correct.float(), torch.full_like(loss, len(y), dtype=torch.float)])
         self._eval_sums[part] = self._eval_sums[part] + sums if part in self._eval_sums else sums
 

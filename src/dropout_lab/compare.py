@@ -58,7 +58,7 @@ def compare(job_plan: Plan) -> int:
 
 def _inapplicable(job_plan: Plan) -> tuple[list[int], dict[str, str]]:
     """Numbers of the jobs whose strategy cannot be installed in their model, and strategy -> reason."""
-    from hydra.utils import instantiate
+    from dropout_lab.build import build_data, build_network
 
     skipped: list[int] = []
     reasons: dict[str, str] = {}
@@ -67,7 +67,7 @@ def _inapplicable(job_plan: Plan) -> tuple[list[int], dict[str, str]]:
         key = fingerprint(job, without=["seed"])
         if key not in why:
             try:
-                train.build(job, instantiate(job.data, _convert_="all"))
+                build_network(job, build_data(job))
                 why[key] = None
             except ValueError as error:
                 why[key] = " ".join(str(error).split())

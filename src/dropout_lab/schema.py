@@ -30,6 +30,7 @@ class Data(_Section):
 
     batch_size: Count
     train_size: CountOrAll = None
+    channels: CountOrAll = None
     image_size: CountOrAll = None
     val_fraction: Fraction = 0.5
     test_fraction: Fraction = 0.5

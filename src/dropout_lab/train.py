@@ -10,23 +10,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
 from dropout_lab.errors import full_errors, one_line_errors
 from dropout_lab.progress import SweepProgress
 from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from dropout_lab.data import InMemoryData
 
 _progress: SweepProgress | None = None  # of the sweep that runs in this process
 
@@ -103,6 +97,7 @@ def train(cfg: DictConfig, folder: RunFolder) -> float:
     import lightning
     import torch
 
+    from dropout_lab.build import build_data, build_network, build_optimizer, instantiate
     from dropout_lab.classifier import Classifier
 
     _quieten_lightning()
@@ -110,15 +105,17 @@ def train(cfg: DictConfig, folder: RunFolder) -> float:
         torch.set_num_threads(cfg.threads)
     folder.write_config(resolved(cfg))
     lightning.seed_everything(cfg.seed, verbose=False)
-    data = _instantiate(cfg.data)
-    net, layers = build(cfg, data)
+    data = build_data(cfg)
+    net, layers = build_network(cfg, data)
     config = {**resolved(cfg), "layers": layers}
     folder.write_config(config)
 
-    classifier = Classifier(net, optimizer(cfg, net, data), _instantiate(cfg.lr_scheduler), cfg.seed, cfg.keyed)
-    loggers = [_instantiate(logger) for logger in cfg.logger.values()]
-    callbacks = [_instantiate(callback) for callback in cfg.callbacks.values()]
-    trainer = _instantiate(
+    if cfg.compile:
+        net.compile()
+    classifier = Classifier(net, build_optimizer(cfg, net, data), instantiate(cfg.lr_scheduler), cfg.seed, cfg.keyed)
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    trainer = instantiate(
         cfg.trainer,
         logger=loggers,
         callbacks=callbacks,
@@ -137,45 +134,6 @@ def train(cfg: DictConfig, folder: RunFolder) -> float:
             if hasattr(logger, "finish"):
                 logger.finish(exit_code)
     return float(trainer.checkpoint_callback.best_model_score)
-
-
-def build(cfg: DictConfig, data: "InMemoryData") -> "tuple[nn.Module, dict[str, str]]":
-    """The network of a configuration with dropout installed, initial weights drawn from torch's generator.
-
-    Returns:
-        the network, and layer name -> module path for every layer whose numbers can be logged.
-    """
-    import torch
-
-    from dropout_lab.dropout import install
-    from dropout_lab.dropout.graph import calls
-
-    net = _instantiate(cfg.model, input_shape=data.shape, num_classes=data.num_classes)
-    sites = install(net, _instantiate(cfg.dropout), _instantiate(cfg.placement))
-    if cfg.channels_last:
-        net.to(memory_format=torch.channels_last)
-    if cfg.compile:
-        net.compile()
-    return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
-
-
-def optimizer(cfg: DictConfig, net: "nn.Module", data: "InMemoryData") -> "torch.optim.Optimizer":
-    """The optimizer of a configuration; ``optimizer.match`` also rescales the initial weights behind dropout."""
-    import torch
-
-    from dropout_lab.dropout import match_inverted
-
-    options = cfg.optimizer.copy()
-    with open_dict(options):
-        match = options.pop("match", None)
-    factory = _instantiate(options)
-    if match is None:
-        return factory(net.parameters())  # type: ignore[no-any-return]
-    return match_inverted(net, factory, torch.zeros(2, *data.shape))
-
-
-def _instantiate(node: DictConfig, **arguments: Any) -> Any:
-    return hydra.utils.instantiate(node, _convert_="all", **arguments)
 
 
 def _describe(cfg: DictConfig, hydra_cfg: DictConfig) -> None:

@@ -26,8 +26,9 @@ class InMemoryData(lightning.LightningDataModule):
     """Training, validation and test parts of a data set held in memory.
 
     The split is stratified and has a seed of its own, so that every run of a comparison is judged on the same images.
-    Pixels are standardised by the mean and standard deviation of the training part. ``train_eval`` is a fixed part of
-    the training set, as large as the validation part, to measure the generalisation gap in eval mode.
+    ``train_eval`` is a fixed part of the training set, as large as the validation part, to measure the generalisation
+    gap in eval mode. Images are kept as they are; each batch is prepared on the device that trains: standardised by the
+    mean and standard deviation of the training part, its channels repeated, resized.
 
     Args:
         batch_size: training batch over all devices.
@@ -35,7 +36,8 @@ class InMemoryData(lightning.LightningDataModule):
         split_seed: which samples are in which part.
         val_fraction, test_fraction: of all samples.
         train_size: use so many training samples, classes balanced; None: all.
-        image_size: resize to so many pixels; None: as they are.
+        channels: repeat the one channel of grey images so many times; None: what the model wants.
+        image_size: resize to so many pixels; None: what the model wants.
 
     Raises:
         ValueError: more training samples asked for than there are, or fewer than classes.
@@ -52,12 +54,13 @@ class InMemoryData(lightning.LightningDataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.3,
         train_size: int | None = None,
+        channels: int | None = None,
         image_size: int | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.seed, self.split_seed = batch_size, seed, split_seed
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.train_size, self.image_size = train_size, image_size
+        self.train_size, self.channels, self.image_size = train_size, channels, image_size
         self.train: Samples | None = None
 
     @abstractmethod
@@ -68,10 +71,14 @@ class InMemoryData(lightning.LightningDataModule):
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that the model sees."""
         channels, height, width = self.native_shape
-        return (channels, self.image_size or height, self.image_size or width)
+        return (self.channels or channels, self.image_size or height, self.image_size or width)
+
+    def suit(self, channels: int, image_size: int) -> None:
+        """Take what a model wants for what was left open."""
+        self.channels, self.image_size = self.channels or channels, self.image_size or image_size
 
     def setup(self, stage: str | None = None) -> None:
-        """Load, split and standardise; called by Lightning on every process."""
+        """Load and split; called by Lightning on every process."""
         if self.train is not None:
             return
         samples = self.load()
@@ -79,10 +86,25 @@ class InMemoryData(lightning.LightningDataModule):
         train, val = self._split(rest, self.val_fraction, len(samples.classes))
         if self.train_size is not None:
             train = self._subset(train, self.train_size)
-        mean, std = train.images.mean(), train.images.std()
-        self.train, self.val, self.test = (self._prepared(part, mean, std) for part in (train, val, test))
-        part = min(len(self.val.classes), len(self.train.classes))
-        self.train_eval = Samples(self.train.images[:part], self.train.classes[:part])
+        self.train, self.val, self.test = train, val, test
+        part = min(len(val.classes), len(train.classes))
+        self.train_eval = Samples(train.images[:part], train.classes[:part])
+        self.mean, self.std = float(train.images.mean()), float(train.images.std())
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Lightning's hook on the device: what the model sees."""
+        images, classes = batch
+        return self.prepare(images), classes
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Images as they are kept (N, C, H, W) to images as the model sees them (N, *shape)."""
+        images = (images - self.mean) / self.std
+        channels, *size = self.shape
+        if images.shape[1] != channels:
+            images = images.expand(-1, channels, -1, -1)
+        if list(images.shape[2:]) != size:
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images
 
     def train_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
         """Batches (images, classes) of this process's rows."""
@@ -126,12 +148,6 @@ class InMemoryData(lightning.LightningDataModule):
                 f"{available - self.num_classes}, or {available} or null for all"
             )
         return self._split(train, size / available, available)[1]
-
-    def _prepared(self, samples: Samples, mean: Tensor, std: Tensor) -> Samples:
-        images = (samples.images - mean) / std
-        if images.shape[2:] != self.shape[1:]:
-            images = torch.nn.functional.interpolate(images, self.shape[1:], mode="bilinear", antialias=True)
-        return Samples(images.contiguous(), samples.classes)
 
 
 def _take(samples: Samples, indices: object) -> Samples:

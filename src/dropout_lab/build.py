@@ -1,0 +1,53 @@
+"""From a configuration to what it describes: the data, the network with dropout installed, the optimizer."""
+
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, open_dict
+from torch import nn
+
+from dropout_lab.data import InMemoryData
+from dropout_lab.dropout import install, match_inverted
+from dropout_lab.dropout.graph import calls
+
+
+def instantiate(node: DictConfig, **arguments: Any) -> Any:
+    """What a node with a ``_target_`` describes, its lists and dictionaries plain Python."""
+    return hydra.utils.instantiate(node, _convert_="all", **arguments)
+
+
+def build_data(cfg: DictConfig) -> InMemoryData:
+    """The data module, its images of the form that the model wants where the configuration leaves it open.
+
+    A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``.
+    """
+    data: InMemoryData = instantiate(cfg.data)
+    wants = getattr(hydra.utils.get_object(cfg.model["_target_"]), "wants", None)
+    if wants is not None:
+        data.suit(*wants(**{key: value for key, value in cfg.model.items() if key != "_target_"}))
+    return data
+
+
+def build_network(cfg: DictConfig, data: InMemoryData) -> tuple[nn.Module, dict[str, str]]:
+    """The network with dropout installed, its initial weights drawn from torch's generator.
+
+    Returns:
+        the network, and layer name -> module path for every layer whose numbers can be logged.
+    """
+    net: nn.Module = instantiate(cfg.model, input_shape=data.shape, num_classes=data.num_classes)
+    sites = install(net, instantiate(cfg.dropout), instantiate(cfg.placement))
+    if cfg.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
+
+
+def build_optimizer(cfg: DictConfig, net: nn.Module, data: InMemoryData) -> torch.optim.Optimizer:
+    """The optimizer; ``optimizer.match`` also rescales the initial weights behind dropout."""
+    options = cfg.optimizer.copy()
+    with open_dict(options):
+        match = options.pop("match", None)
+    factory = instantiate(options)
+    if match is None:
+        return factory(net.parameters())  # type: ignore[no-any-return]
+    return match_inverted(net, factory, torch.zeros(2, *data.shape))

@@ -1,0 +1,79 @@
+"""From a run folder alone back to its network and data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dropout_lab.build import build_data, build_network
+from dropout_lab.data import InMemoryData
+from dropout_lab.errors import UserError
+
+CHECKPOINTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a run trained, in eval mode, and on what; the data is not set up yet."""
+
+    config: DictConfig
+    net: nn.Module
+    data: InMemoryData
+
+
+def rebuild(folder: Path, checkpoint: str = "best") -> Rebuilt:
+    """Build a run's network, with its dropout layers, and load its weights.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best" (in validation) or "last".
+
+    Raises:
+        UserError: no such folder, file or checkpoint, or weights that do not fit the network.
+    """
+    config = read_config(folder)
+    state = read_weights(folder, checkpoint)
+    data = build_data(config)
+    net, _ = build_network(config, data)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: the weights of {checkpoint}.ckpt do not fit the run's model: {reason}") from error
+    return Rebuilt(config, net.eval(), data)
+
+
+def read_config(folder: Path) -> DictConfig:
+    """The configuration that a run wrote.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        kind = "is not a run folder: it has no config.yaml" if folder.is_dir() else "does not exist"
+        raise UserError(f"run={folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def read_weights(folder: Path, checkpoint: str) -> dict[str, torch.Tensor]:
+    """The network's part of a run's checkpoint, on the CPU.
+
+    Raises:
+        UserError: an unknown name, or a file that is missing or cannot be read.
+    """
+    if checkpoint not in CHECKPOINTS:
+        raise UserError(f"ckpt={checkpoint}: must be {' or '.join(CHECKPOINTS)}")
+    path = folder / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        there = sorted(found.stem for found in path.parent.glob("*.ckpt"))
+        raise UserError(f"{path} does not exist; " + (f"there is ckpt={there[0]}" if there else "the run saved none"))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
+    return {key.removeprefix("net."): value for key, value in state.items()}
