@@ -220,6 +220,37 @@ def test_validate_alone_counts_eval(tmp_path):
     assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 592
 
 
+def test_test_alone_counts_nothing_and_hangs_nothing_on_the_model(tmp_path):
+    toy, fitter, callback = Toy(), trainer(tmp_path, ActivationStats()), ActivationStats()
+    fitter.callbacks.append(callback)
+    fitter.test(toy, data(), verbose=False)
+    assert not fitter.logger.with_key("activation_")
+    assert not (tmp_path / "activations.csv").exists()
+    assert not callback.meter.taps
+
+
+@pytest.mark.parametrize("stop", ["max_steps", "should_stop", "EarlyStopping"])
+def test_an_early_end_logs_what_had_passed(tmp_path, stop):
+    """In the middle of the second epoch, or after the second of many; each training batch is in exactly one flush."""
+
+    class Stops(Toy):
+        def training_step(self, batch, batch_idx):
+            self.trainer.should_stop |= stop == "should_stop" and self.global_step == 6
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("val/loss", 1.0)
+
+    early = [L.pytorch.callbacks.EarlyStopping("val/loss", patience=1)] if stop == "EarlyStopping" else []
+    toy, steps = Stops(), {"max_steps": 7} if stop == "max_steps" else {}
+    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1), *early, max_epochs=9, **steps)
+    fitter.fit(toy, data(64), data(37))  # 4 batches an epoch
+    counts = csv(tmp_path).query(f"stat == 'count' and mode == 'train' and layer == '{NAME}'").value
+    assert counts.sum() / 256 == len(toy.relu_outputs["train"]) == {"EarlyStopping": 8}.get(stop, 7)
+    assert not any(module._forward_hooks for module in toy.modules())
+
+
 def test_the_test_set_does_not_count(tmp_path):
     toy, fitter = Toy(), trainer(tmp_path, ActivationStats())
     fitter.fit(toy, data(), data())
@@ -275,6 +306,7 @@ def test_training_is_the_same_with_and_without_the_callback(tmp_path):
         toy.net.insert(5, nn.Dropout(0.3))
         trainer(tmp_path, *callbacks, max_epochs=2).fit(toy, data(), data())
         ends.append((copy.deepcopy(toy.state_dict()), torch.get_rng_state(), [m.training for m in toy.modules()]))
+    assert ends[0][0].keys() == ends[1][0].keys()  # the sums are no buffers
     for key, value in ends[0][0].items():
         assert torch.equal(value, ends[1][0][key]), key
     assert torch.equal(ends[0][1], ends[1][1])
@@ -328,6 +360,38 @@ def test_batches_without_a_leading_tensor_turn_the_probe_off_and_say_so(tmp_path
         fitter.fit(Dicts(), loader, loader)
     assert f"dropout_gain_eval/{NAME}" in fitter.logger.calls[-1][1]
     assert not any("shift" in key for key in fitter.logger.calls[-1][1])
+
+
+def test_integer_outputs_are_named_and_the_rest_is_logged(tmp_path):
+    class Sign(nn.Module):
+        def forward(self, x):
+            return (x > 0).long()
+
+    class Integers(Toy):
+        def __init__(self):
+            super().__init__()
+            self.sign = Sign()
+            self.net.append(Sign())
+
+        def training_step(self, batch, batch_idx):
+            self.keep("train", batch[0])
+            self.net(batch[0])
+            return self.net[:4](batch[0]).square().mean()
+
+    fitter = trainer(tmp_path, ActivationStats(layers=["*"]))
+    with pytest.warns(UserWarning, match="04_4: not a floating-point tensor, not counted"):
+        fitter.fit(Integers(), data(), data())
+    assert np.isfinite(fitter.logger.calls[-1][1]["activation_mean_train/03_3"])
+
+
+def test_a_variance_that_cannot_be_trusted_is_named(tmp_path):
+    class Far(nn.Module):
+        def forward(self, x):
+            return x + 1000
+
+    toy = Toy(Far())
+    with pytest.warns(UserWarning, match=f"the std of {NAME} is not reliable"):
+        trainer(tmp_path, ActivationStats(layers=["02_*", "01_*"])).fit(toy, data(), data())
 
 
 @NO_VALIDATION

@@ -78,6 +78,20 @@ def test_one_graph_counts_and_one_idles():
     assert {one.count for one in readings.stats("train").values()} == {3 * 8 * 288, 3 * 8 * 10}
 
 
+def test_a_short_last_batch_counts_its_samples():
+    """It compiles a second time, for any batch size: torch's own rule."""
+    model = network()
+    meter = watched(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        for batch in torch.randn(21, 3, 8, 8).split(8):  # 8, 8 and 5
+            meter.start("train")
+            compiled(batch).sum().backward()
+            meter.stop()
+    assert {one.count for one in meter.flush().stats("train").values()} == {2 * 21 * 288, 2 * 21 * 10}
+    assert graphs() == 2
+
+
 def test_a_compiled_train_gain_is_the_fingerprint():
     model = network()
     meter = watched(model)

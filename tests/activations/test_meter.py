@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from dropout_lab.activations import Meter, Tap
@@ -67,11 +69,46 @@ def test_double_precision_is_kept():
     assert found.std == pytest.approx(data.numpy().std(), rel=1e-12)
 
 
-def test_sums_of_a_device_without_double_precision_live_on_the_cpu():
-    from dropout_lab.activations.meter import _with_fp64
+class Ops(TorchDispatchMode):
+    """Names of the operations, what left the device, and where fp64 appeared."""
 
-    assert _with_fp64("mps") == torch.device("cpu")
-    assert _with_fp64("cuda:1") == torch.device("cuda:1")
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+        self.transfers, self.fp64 = 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.names.append(func.overloadpacket.__name__)
+        if isinstance(out, torch.Tensor):
+            self.transfers += out.is_cpu and any(isinstance(x, torch.Tensor) and not x.is_cpu for x in args)
+            self.fp64 |= {out.device.type} if out.dtype == torch.float64 else set()
+        return out
+
+
+def test_a_device_without_double_precision_never_meets_it():
+    layer = nn.Identity()
+    with FakeTensorMode():  # an Apple GPU's tensors, without their values
+        meter = Meter([Tap("in", layer, "input"), Tap("out", layer)], device="mps")
+        meter.attach()
+        x = torch.randn(4, 5, device="mps")
+        with Ops() as seen:
+            feed(meter, layer, [x])
+            meter.flush()
+    assert seen.fp64 == {"cpu"}
+
+
+def test_a_flush_is_one_transfer_and_counting_is_none():
+    layers = nn.Sequential(*(nn.Identity() for _ in range(5)))
+    with FakeTensorMode():  # a GPU's tensors, without their values
+        meter = Meter([Tap(f"{i}", layer) for i, layer in enumerate(layers)], device="cuda")
+        meter.attach()
+        x = torch.randn(4, 5, device="cuda")
+        with Ops() as counting:
+            feed(meter, layers, [x, x])
+        with Ops() as flushing:
+            meter.flush()
+    assert (counting.transfers, flushing.transfers) == (0, 1)
 
 
 def test_a_variance_that_cannot_be_trusted_is_flagged():
@@ -113,6 +150,9 @@ def test_channels_last_gives_the_same_numbers_without_a_copy():
     assert (a.count, a.zeros) == (b.count, b.zeros)
     assert b.mean == pytest.approx(a.mean, rel=1e-6)
     assert b.std == pytest.approx(a.std, rel=1e-6)
+    with Ops() as ops:
+        feed(meter, layer, [x.to(memory_format=torch.channels_last)])
+    assert not {"clone", "_unsafe_view", "contiguous"} & set(ops.names)
 
 
 def test_nan_stays_in_its_row_and_its_window():
@@ -210,6 +250,23 @@ def test_an_idle_meter_sees_nothing_and_modes_are_apart():
     assert readings.stats("eval")["m0"].mean == 3
     assert readings.batches == {"train": 0, "eval": 1}
     assert meter.flush().stats("eval")["m0"].count == 0
+
+
+def test_a_step_that_is_not_counted_costs_no_operation():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5)), torch.randn(3, 4)
+
+    def ops() -> list[str]:
+        model.zero_grad()
+        with Ops() as seen:
+            model(x).sum().backward()
+        return seen.names
+
+    before = ops()
+    meter = watch(*model)
+    around(model[2])
+    assert ops() == before
+    meter.start("train")
+    assert ops() != before
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -1,11 +1,15 @@
 """Laws of the probe: it tells what dropout does, from the same inputs, and leaves no trace."""
 
 import copy
+import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropout_lab.activations import Meter, Tap, compare, probe, taps_of
 from dropout_lab.dropout import Dropout
@@ -70,12 +74,15 @@ def test_behind_a_relu_even_inverted_dropout_shifts_the_mean():
     assert found["3"].variance_ratio > 1.1
 
 
+@pytest.mark.parametrize("mask", ["element", "channel"])
 @pytest.mark.parametrize("stat", ["shift", "ratio"])
-def test_the_standard_error_is_the_spread_over_masks(stat):
-    """Masks are the only thing that varies here, so the error, which counts samples too, is at least their spread."""
+def test_the_standard_error_is_the_spread_over_masks(stat, mask):
+    """Of element masks over samples; of channel masks over (sample, channel), each of which is one draw."""
     torch.manual_seed(0)
-    model, x = net(Dropout(0.5)), torch.randn(100, 20)
-    taps = [Tap("out", model[2])]
+    layer = Dropout(0.5, mask=mask)
+    maps = nn.Sequential(nn.Conv2d(1, 50, 3), nn.ReLU(), layer)
+    model, x = (net(layer), torch.randn(100, 20)) if mask == "element" else (maps, torch.randn(4, 1, 6, 6))
+    taps = [Tap("out", layer, units="channel" if mask == "channel" else "sample")]
     found = [probed(model, x, taps, masks=1, step=step)["out"] for step in range(100)]
     values = np.array([getattr(one, stat) for one in found])
     errors = np.array([getattr(one, f"{stat}_se") for one in found])
@@ -148,3 +155,29 @@ def test_a_layer_whose_leading_dimension_is_not_the_batch_is_refused_unless_unke
 def test_a_tap_that_the_batch_does_not_reach_has_no_comparison():
     model = net(Dropout(0.5))
     assert probed(model, torch.randn(4, 20), [Tap("elsewhere", nn.ReLU())]) == {"elsewhere": None}
+
+
+def test_the_numbers_leave_the_device_in_one_transfer_and_need_no_fp64_there(monkeypatch):
+    """On fake tensors, which know their device and not their values; no generator is touched."""
+    module = sys.modules["dropout_lab.activations.probe"]
+    monkeypatch.setattr(module, "_generators_kept", lambda device: nullcontext())
+    monkeypatch.setattr(module, "_seed", lambda device, seed: None)
+    seen = []
+
+    class Ops(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                left = out.is_cpu and any(isinstance(x, torch.Tensor) and not x.is_cpu for x in args)
+                seen.extend(["transfer"] * left + ["fp64"] * (out.device.type == "mps" and out.dtype == torch.float64))
+            return out
+
+    for device in ("cuda", "mps"):
+        with FakeTensorMode():
+            model, x = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.ReLU()), torch.empty(4, 20, device=device)
+            meter = Meter(taps_of(model), device=device)
+            meter.attach()
+            with Ops():
+                probe(meter, model, x, masks=3, rows=range(4), keyed=False)
+        assert "fp64" not in seen
+        assert device == "mps" or seen == ["transfer"]

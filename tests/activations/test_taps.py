@@ -72,6 +72,21 @@ def test_a_reused_module_has_a_row_for_each_call():
     ]
 
 
+def test_a_module_with_two_places_has_a_row_for_each():
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    meter = Meter(taps_of(model))
+    meter.attach()
+    meter.start("train")
+    model(torch.randn(3, 4))
+    meter.stop()
+    assert {name: one.count for name, one in meter.flush().stats("train").items()} == {
+        "00_0": 12,
+        "01_1": 12,
+        "02_0_call2": 12,
+    }
+
+
 def test_an_attached_layer_on_a_reused_module_has_a_pair_for_each_call():
     model = torchvision.models.resnet18(num_classes=10)
     install(model, Dropout, Placement("pattern", p=0.5, pattern="layer1.0.relu"))

@@ -243,6 +243,11 @@ def recomputing() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def doubled(x: Tensor) -> Tensor:
+    """x in fp64, on the CPU where its device has none."""
+    return x.to(_with_fp64(x.device)).double()
+
+
 def _with_fp64(device: torch.device | str) -> torch.device:
     device = torch.device(device)
     return torch.device("cpu") if device.type == "mps" else device
@@ -265,7 +270,7 @@ def _columns(partials: list[Partial]) -> Tensor:
     """The sums that partials of one shape add to their rows: fp64 (partials, columns)."""
 
     def stack(tensors: list[Tensor]) -> Tensor:
-        return torch.stack(tensors).double().flatten(1)
+        return doubled(torch.stack(tensors)).flatten(1)
 
     sums = stack([partial.sum for partial in partials])
     sources = [partial.source for partial in partials if partial.source is not None]

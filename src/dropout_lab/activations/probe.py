@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.activations.meter import Meter, Partial
+from dropout_lab.activations.meter import Meter, Partial, doubled
 from dropout_lab.dropout import mask_keys
 
 SEED = 0x70726F6265  # "probe": masks of its own, whatever the seed of training
@@ -74,13 +74,13 @@ def probe(
         for draw in range(masks * step, masks * (step + 1)):
             _seed(x.device, SEED + draw + (int(rows[0]) << 40))
             keys = mask_keys(SEED, draw, rows) if keyed else nullcontext()
-            with _dropout_on(model), keys, meter.record() as dropped:
+            with _dropout_on(model), keys, meter.record() as partials:
                 model(x)
-            passes.append({partial.row: partial for partial in dropped})
-    sums = no_probe(meter)
-    for partial in plain:
-        if all(partial.row in seen for seen in passes):
-            sums[partial.row] = torch.stack(_sums(partial, [seen[partial.row] for seen in passes])).cpu()
+            passes.append({partial.row: partial for partial in partials})
+    sums, seen = no_probe(meter), [one for one in plain if all(one.row in dropped for dropped in passes)]
+    if seen:  # in one transfer
+        table = [torch.stack(_sums(one, [dropped[one.row] for dropped in passes])) for one in seen]
+        sums[[one.row for one in seen]] = torch.stack(table).cpu()
     return sums
 
 
@@ -110,17 +110,17 @@ class _Sums(NamedTuple):
 
 
 def _sums(plain: Partial, dropped: Sequence[Partial]) -> _Sums:
-    e = plain.sum.double()
-    d = torch.stack([one.sum.double() for one in dropped]).mean(0) - e
-    square_train = torch.stack([one.norm.double().square().sum() for one in dropped]).mean()
+    e = doubled(plain.sum)
+    d = doubled(torch.stack([one.sum for one in dropped])).mean(0) - e
+    square_train = doubled(torch.stack([one.norm for one in dropped])).square().sum() / len(dropped)
     assert plain.least is not None
     return _Sums(
         elements=e.new_tensor(plain.elements),
         total_eval=e.sum(),
-        square_eval=plain.norm.double().square().sum(),
+        square_eval=doubled(plain.norm).square().sum(),
         total_train=(e + d).sum(),
         square_train=square_train,
-        negative=(plain.least < 0).sum().double(),
+        negative=doubled((plain.least < 0).sum()),
         units=e.new_tensor(e.numel()),
         dd=(d * d).sum(),
         de=(d * e).sum(),
