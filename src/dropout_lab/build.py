@@ -1,5 +1,6 @@
 """From a configuration to what it describes: the data, the network with dropout installed, the optimizer."""
 
+import pkgutil
 from typing import Any
 
 import hydra
@@ -23,7 +24,10 @@ def build_data(cfg: DictConfig) -> InMemoryData:
     A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``.
     """
     data: InMemoryData = instantiate(cfg.data)
-    wants = getattr(hydra.utils.get_object(cfg.model["_target_"]), "wants", None)
+    try:
+        wants = getattr(pkgutil.resolve_name(cfg.model["_target_"]), "wants", None)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model._target_={cfg.model['_target_']}: {error}") from error
     if wants is not None:
         data.suit(*wants(**{key: value for key, value in cfg.model.items() if key != "_target_"}))
     return data

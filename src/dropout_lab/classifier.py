@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropout_lab.dropout import mask_keys
-from dropout_lab.dropout.sampling import monte_carlo
+from dropout_lab.dropout import mask_keys, monte_carlo
 
 Batch = tuple[Tensor, Tensor]
 
@@ -52,6 +51,7 @@ class Classifier(lightning.LightningModule):
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_loss = _Mean()
         self._eval_sums: dict[int, Tensor] = {}
+        self.tested: dict[str, float] = {}  # of the last test; Lightning's own copy is rounded to float32
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes)."""
@@ -101,9 +101,9 @@ class Classifier(lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of the test part."""
-        metrics = {f"test/{key}": value for key, value in self._take_metrics(0).items()}
-        self.log_dict(metrics, logger=False)
-        self._write(metrics)
+        self.tested = {f"test/{key}": value for key, value in self._take_metrics(0).items()}
+        self.log_dict(self.tested, logger=False)
+        self._write(self.tested)
 
     def _masks(self, step: int, rows: int) -> AbstractContextManager[None]:
         """Keys of the masks of this process's rows of a batch."""

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from dropout_lab import train
-from dropout_lab.config import Plan, fingerprint, label, plan
+from dropout_lab.config import Plan, label, plan
 from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.preflight import refusals
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,10 +32,11 @@ def compare(job_plan: Plan) -> int:
     Raises:
         UserError: no strategy applies.
     """
-    skipped, reasons = _inapplicable(job_plan)
-    if len(skipped) == len(job_plan.jobs):
-        raise UserError(f"no strategy can be used here: {next(iter(reasons.values()))}")
-    exit_code = train.execute(job_plan, skip=skipped)
+    refused = refusals(job_plan.jobs)
+    reasons = {job.arm or label(job, job.hydra): refused[n] for n, job in enumerate(job_plan.jobs) if n in refused}
+    if len(refused) == len(job_plan.jobs):
+        raise UserError(next(iter(reasons.values())))
+    exit_code = train.execute(job_plan, skip=list(refused))
     if exit_code == 130:
         return exit_code
     (job_plan.folder / "skipped.json").write_text(json.dumps(reasons, indent=1))
@@ -54,27 +56,6 @@ def compare(job_plan: Plan) -> int:
         "           scripts/lab explain p=0.75             the arithmetic behind it, without training"
     )
     return exit_code
-
-
-def _inapplicable(job_plan: Plan) -> tuple[list[int], dict[str, str]]:
-    """Numbers of the jobs whose strategy cannot be installed in their model, and strategy -> reason."""
-    from dropout_lab.build import build_data, build_network
-
-    skipped: list[int] = []
-    reasons: dict[str, str] = {}
-    why: dict[str, str | None] = {}
-    for number, job in enumerate(job_plan.jobs):
-        key = fingerprint(job, without=["seed"])
-        if key not in why:
-            try:
-                build_network(job, build_data(job))
-                why[key] = None
-            except ValueError as error:
-                why[key] = " ".join(str(error).split())
-        if reason := why[key]:
-            skipped.append(number)
-            reasons[job.arm or label(job, job.hydra)] = reason
-    return skipped, reasons
 
 
 if __name__ == "__main__":

@@ -86,10 +86,15 @@ def provenance() -> dict[str, Any]:
 
 
 def root_cause(error: BaseException) -> str:
-    """One line: the error itself, not that instantiating something failed because of it."""
+    """One line: the error itself, not that instantiating something failed because of it.
+
+    The kind of error stands in front, but for those that are about values and files and say all there is to say.
+    """
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())
+    if text and isinstance(error, ValueError | FileNotFoundError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

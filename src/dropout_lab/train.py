@@ -18,7 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
-from dropout_lab.errors import full_errors, one_line_errors
+from dropout_lab.errors import UserError, full_errors, one_line_errors
+from dropout_lab.preflight import refusals
 from dropout_lab.progress import SweepProgress
 from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
 
@@ -32,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if _only_asks(arguments):
             _hydra(arguments)
             return
-        sys.exit(execute(plan(arguments)))
+        job_plan = plan(arguments)
+        for number, reason in refusals(job_plan.jobs).items():
+            which = f"job {number} ({label(job_plan.jobs[number], job_plan.jobs[number].hydra)}): "
+            raise UserError((which if job_plan.multirun else "") + reason)
+        sys.exit(execute(job_plan))
 
 
 def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
@@ -100,7 +105,7 @@ def train(cfg: DictConfig, folder: RunFolder) -> float:
     from dropout_lab.build import build_data, build_network, build_optimizer, instantiate
     from dropout_lab.classifier import Classifier
 
-    _quieten_lightning()
+    quieten_lightning()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     folder.write_config(resolved(cfg))
@@ -120,7 +125,7 @@ def train(cfg: DictConfig, folder: RunFolder) -> float:
         logger=loggers,
         callbacks=callbacks,
         default_root_dir=cfg.run.dir,
-        enable_progress_bar=_progress is None,
+        enable_progress_bar=_progress is None and sys.stdout.isatty(),
     )
     exit_code = 1
     try:
@@ -171,6 +176,7 @@ def _sum_up(job_plan: Plan) -> int:
         folders = sorted((p for p in job_plan.folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     failed = [(folder, status) for folder in folders if (status := read_status(folder))["status"] != "ok"]
     if not failed:
+        print(f"run folder{'s are in' if job_plan.multirun else ':'} {job_plan.folder}", file=sys.stderr)
         return 0
     print(f"\n{len(failed)} of {len(folders)} jobs did not end well:", file=sys.stderr)
     for folder, status in failed:
@@ -179,7 +185,8 @@ def _sum_up(job_plan: Plan) -> int:
     return 1
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
+    """Leave out Lightning's advice that does not apply here, and its lists of devices."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # batches are cut from memory

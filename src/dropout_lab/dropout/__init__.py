@@ -1,8 +1,27 @@
 """Dropout as pure PyTorch: strategies, keyed masks, placement, folding, ensembles."""
 
+from dropout_lab.dropout.check import Law, Scorecard, check
+from dropout_lab.dropout.ensemble import exact_ensemble
+from dropout_lab.dropout.fold import convert, fold
 from dropout_lab.dropout.keys import mask_keys
 from dropout_lab.dropout.layer import Dropout, none
 from dropout_lab.dropout.match import match_inverted
 from dropout_lab.dropout.placement import Installed, Placement, install
+from dropout_lab.dropout.sampling import monte_carlo
 
-__all__ = ["Dropout", "Installed", "Placement", "install", "mask_keys", "match_inverted", "none"]
+__all__ = [
+    "Dropout",
+    "Installed",
+    "Law",
+    "Placement",
+    "Scorecard",
+    "check",
+    "convert",
+    "exact_ensemble",
+    "fold",
+    "install",
+    "mask_keys",
+    "match_inverted",
+    "monte_carlo",
+    "none",
+]

@@ -1,0 +1,51 @@
+"""The key=value arguments of the small commands: explain, evaluate, fold, look."""
+
+from collections.abc import Mapping, Sequence
+
+from dropout_lab.errors import UserError, nearest
+
+
+def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, str | None]) -> dict[str, str]:
+    """The value of every key, as text.
+
+    Args:
+        arguments: ``key=value`` words; ``-h`` or ``--help`` prints the usage and exits.
+        usage: one line that shows the command.
+        defaults: key -> value where it is not given; None: it must be given.
+
+    Raises:
+        UserError: a word that is no key=value, a key that is unknown, missing or given twice.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: {usage}")
+        raise SystemExit(0)
+    given: dict[str, str] = {}
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UserError(f"{word}: not key=value; usage: {usage}")
+        if key not in defaults:
+            meant = nearest(key, defaults)
+            raise UserError(f"{word}: there is no key {key!r}; {meant}allowed: {', '.join(defaults)}")
+        if key in given:
+            raise UserError(f"{word}: {key} is given twice")
+        given[key] = value
+    for key, default in defaults.items():
+        if default is None and key not in given:
+            raise UserError(f"{key}=... is missing; usage: {usage}")
+    return {key: given.get(key, default or "") for key, default in defaults.items()}
+
+
+def number(key: str, text: str, kind: type[int] | type[float], least: float, below: float, described: str) -> float:
+    """A value as a number, ``least <= value < below``.
+
+    Raises:
+        UserError: it is none; ``described`` says what it has to be.
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        raise UserError(f"{key}={text}: not a number; it must be {described}") from None
+    if not least <= value < below:
+        raise UserError(f"{key}={text}: out of range; it must be {described}")
+    return value

@@ -1,0 +1,70 @@
+"""Test a trained run again, from its folder alone: `python -m dropout_lab.evaluate run=DIR [ckpt=best|last]`.
+
+`eval.mode=monte_carlo eval.samples=50` averages the predictions of dropout masks instead of turning dropout off.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dropout_lab.arguments import number, read_arguments
+from dropout_lab.errors import UserError, one_line_errors
+
+USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
+MODES = ("weight_scaling", "monte_carlo")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print loss and accuracy on the test part."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        defaults = {"run": None, "ckpt": "best", "eval.mode": "weight_scaling", "eval.samples": "50"}
+        values = read_arguments(given, USAGE, defaults)
+        mode = values["eval.mode"]
+        if mode not in MODES:
+            raise UserError(f"eval.mode={mode}: must be {' or '.join(MODES)}")
+        samples = int(number("eval.samples", values["eval.samples"], int, 1, 10**6, "a number of masks >= 1"))
+        metrics = evaluate(Path(values["run"]), values["ckpt"], samples if mode == "monte_carlo" else 0)
+        how = f"monte_carlo, {samples} masks" if mode == "monte_carlo" else "weight_scaling, dropout off"
+        print(f"{values['run']}  {values['ckpt']}.ckpt  {how}")
+        for key, value in metrics.items():
+            print(f"  {key:<10} {value!r}")
+
+
+def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 0) -> dict[str, float]:
+    """Loss (nats) and accuracy on the test part, on the device and in the precision of the run's trainer.
+
+    Args:
+        folder: the run folder; nothing is written into it.
+        checkpoint: "best" (in validation) or "last".
+        monte_carlo_samples: average so many masks' predictions; 0: dropout off, as training's own test.
+
+    Raises:
+        UserError: a run or checkpoint that is not there or does not fit.
+    """
+    import torch
+
+    from dropout_lab.build import instantiate
+    from dropout_lab.classifier import Classifier
+    from dropout_lab.rebuild import rebuild
+    from dropout_lab.train import quieten_lightning
+
+    quieten_lightning()
+    run = rebuild(folder, checkpoint)
+    if run.config.threads is not None:
+        torch.set_num_threads(run.config.threads)
+    classifier = Classifier(
+        run.net, seed=run.config.seed, keyed=run.config.keyed, monte_carlo_samples=monte_carlo_samples
+    )
+    trainer = instantiate(
+        run.config.trainer,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=sys.stderr.isatty(),
+    )
+    trainer.test(classifier, run.data, verbose=False)
+    return classifier.tested
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Take dropout out of a trained run: `python -m dropout_lab.fold run=DIR out=FILE [ckpt=best|last]`.
+
+The file holds the weights of the plain model, which compute without any dropout layer what the run computes in eval.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dropout_lab.arguments import read_arguments
+from dropout_lab.errors import UserError, one_line_errors
+
+USAGE = "scripts/lab fold run=DIR out=FILE [ckpt=best|last]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the folded weights and say how far the outputs on test data are apart."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        values = read_arguments(given, USAGE, {"run": None, "out": None, "ckpt": "best"})
+        out = Path(values["out"])
+        difference, largest, images = fold(Path(values["run"]), out, values["ckpt"])
+        print(f"{out}: state_dict of the plain model, no dropout layers; load it with strict=True")
+        print(f"max |difference| of logits on {images} test images: {difference:.3g} (largest |logit| {largest:.3g})")
+
+
+def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, float, int]:
+    """Fold a run's dropout into its weights and write them.
+
+    Args:
+        folder: the run folder.
+        out: file for the ``state_dict``; its folder must exist.
+        checkpoint: "best" (in validation) or "last".
+
+    Returns:
+        the largest difference between the logits before and after, the largest logit, and on how many test images.
+
+    Raises:
+        UserError: no such run, no place to write, or a model in which no exact answer exists (says where and why).
+    """
+    import torch
+
+    from dropout_lab.dropout import fold as fold_model
+    from dropout_lab.rebuild import rebuild
+
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {out.parent}; make it first")
+    run = rebuild(folder, checkpoint)
+    run.data.setup("test")
+    images = run.data.prepare(run.data.test.images[:256])
+    try:
+        folded = fold_model(run.net, images[:2])
+    except ValueError as error:
+        raise UserError(f"{folder} cannot be folded: {error}") from error
+    with torch.no_grad():
+        before, after = run.net(images), folded(images)
+    torch.save(folded.state_dict(), out)
+    return float((before - after).abs().max()), float(before.abs().max()), len(images)
+
+
+if __name__ == "__main__":
+    main()
