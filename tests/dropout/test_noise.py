@@ -121,6 +121,18 @@ def test_normal_noise_follows_the_distribution_function() -> None:
     assert distance < 2.6 / z.numel() ** 0.5
 
 
+def test_normal_noise_is_independent_within_a_row() -> None:
+    """Box-Muller makes two values of two words: neither they nor their squares are correlated, within 4.5 errors."""
+    x = torch.ones(512, 1000)
+    with mask_keys(seed=3, step=0, rows=range(512)):
+        z = normal(Dropout(0.5), x, x.shape).double()
+    for distance in (1, 2, 4, 500):
+        first, second = z[:, distance:].flatten(), z[:, :-distance].flatten()
+        for power in (1, 2):
+            correlation = torch.corrcoef(torch.stack([first**power, second**power]))[0, 1]
+            assert abs(correlation) * first.numel() ** 0.5 < 4.5
+
+
 @pytest.mark.parametrize("word", [-(2**31), -1, 0, 1, 2**31 - 1])
 def test_normal_noise_is_finite_at_the_edges(word: int, feed: Callable[[Tensor], None]) -> None:
     feed(torch.full((2, 4), word, dtype=torch.int32))
