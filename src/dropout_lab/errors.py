@@ -19,7 +19,7 @@ def one_line_errors() -> Iterator[None]:
     except UserError as error:
         if full_errors():
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 

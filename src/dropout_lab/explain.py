@@ -2,9 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.arguments import number, read_arguments
+from dropout_lab.errors import one_line_errors
 
+if TYPE_CHECKING:
+    import torch
+
+USAGE = "scripts/lab explain p=0.75"
 STRATEGIES = {
     "inverted": {},
     "classic": {"scaling": "classic"},
@@ -16,7 +22,8 @@ STRATEGIES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the explanation for ``p=...``."""
     with one_line_errors():
-        print(explain(_p(list(sys.argv[1:] if arguments is None else arguments))))
+        given = read_arguments(sys.argv[1:] if arguments is None else arguments, USAGE, {"p": None})
+        print(explain(number("p", given["p"], float, 0, 1, "the probability to drop, 0 <= p < 1")))
 
 
 def explain(p: float, seed: int = 0) -> str:
@@ -41,12 +48,12 @@ def explain(p: float, seed: int = 0) -> str:
         f"p = {p:g}: each unit is dropped with probability {p:g}, kept with q = 1 - p = {q:g}.",
         "",
         "A vector of ones                          mean",
-        f"  as it is                                {ones.mean():.2f}",
-        f"  after dropping                          {dropped.mean():.2f}",
-        f"  survivors times 1/(1-p) = {1 / q:<12.4g}  {dropped.mean() / q:.2f}",
+        f"  as it is                                {_mean(ones)}",
+        f"  after dropping                          {_mean(dropped)}",
+        f"  survivors times 1/(1-p) = {1 / q:<12.4g}  {_mean(dropped / q)}",
         "",
         "Gain of a dropout layer (mean out / mean in)",
-        f"  {'strategy':<10} {'train':>15} {'eval':>6}",
+        f"  {'strategy':<10} {'train':>7} {'':9} {'eval':>8}",
     ]
     for name, axes in STRATEGIES.items():
         layer = Dropout(p, **axes)  # type: ignore[arg-type]
@@ -54,7 +61,7 @@ def explain(p: float, seed: int = 0) -> str:
             train = layer.train()(ones)
         draws = train.mean(dim=(2, 3)) if name == "spatial" else train  # a map is one draw
         error = float(draws.std()) / draws.numel() ** 0.5
-        lines.append(f"  {name:<10} {train.mean():>6.3f} ± {error:<6.4f} {layer.eval()(ones).mean():>6.2f}")
+        lines.append(f"  {name:<10} {train.mean():>#7.4g} ± {error:<7.1g} {layer.eval()(ones[:1]).mean():>8.4g}")
     return "\n".join(
         [
             *lines,
@@ -66,17 +73,10 @@ def explain(p: float, seed: int = 0) -> str:
     )
 
 
-def _p(arguments: list[str]) -> float:
-    usage = "scripts/lab explain p=0.75, with 0 <= p < 1 the probability to drop"
-    if len(arguments) != 1 or not arguments[0].startswith("p="):
-        raise UserError(f"explain takes one argument: {usage}")
-    try:
-        p = float(arguments[0].removeprefix("p="))
-    except ValueError:
-        raise UserError(f"{arguments[0]}: not a number; {usage}") from None
-    if not 0 <= p < 1:
-        raise UserError(f"{arguments[0]}: out of range; {usage}")
-    return p
+def _mean(x: "torch.Tensor") -> str:
+    """Two decimals, or two digits where that would be 0.00."""
+    mean = float(x.mean())
+    return f"{mean:.2f}" if mean >= 0.01 or mean == 0 else f"{mean:.2g}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Data that fits in memory: whole tensors, cut into batches.
 
-A data set subclasses ``InMemoryData``, states ``shape`` and ``num_classes``, and returns its samples from ``load()``.
+A data set subclasses ``InMemoryData``, states ``native_shape`` and ``num_classes``, and returns its samples from
+``load()``.
 """
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from math import ceil
 from typing import NamedTuple
 
 import lightning
@@ -35,12 +38,13 @@ class InMemoryData(lightning.LightningDataModule):
         seed: order of the training batches.
         split_seed: which samples are in which part.
         val_fraction, test_fraction: of all samples.
-        train_size: use so many training samples, classes balanced; None: all.
+        train_size: use so many training samples, classes balanced; a smaller one is part of a larger one; None: all.
         channels: repeat the one channel of grey images so many times; None: what the model wants.
         image_size: resize to so many pixels; None: what the model wants.
 
     Raises:
-        ValueError: more training samples asked for than there are, or fewer than classes.
+        ValueError: more training samples asked for than there are, fewer than classes or than a batch; a fraction that
+            leaves a part without samples of every class; channels that the images don't have.
     """
 
     native_shape: tuple[int, int, int]
@@ -58,6 +62,10 @@ class InMemoryData(lightning.LightningDataModule):
         image_size: int | None = None,
     ) -> None:
         super().__init__()
+        if train_size is not None and train_size < batch_size:
+            raise ValueError(
+                f"data.train_size={train_size}: must be at least data.batch_size={batch_size}: no full batch"
+            )
         self.batch_size, self.seed, self.split_seed = batch_size, seed, split_seed
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.train_size, self.channels, self.image_size = train_size, channels, image_size
@@ -71,6 +79,8 @@ class InMemoryData(lightning.LightningDataModule):
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that the model sees."""
         channels, height, width = self.native_shape
+        if self.channels and channels not in (1, self.channels):
+            raise ValueError(f"data.channels={self.channels}: these images have {channels}; only one can be repeated")
         return (self.channels or channels, self.image_size or height, self.image_size or width)
 
     def suit(self, channels: int, image_size: int) -> None:
@@ -82,12 +92,12 @@ class InMemoryData(lightning.LightningDataModule):
         if self.train is not None:
             return
         samples = self.load()
-        rest, test = self._split(samples, self.test_fraction, len(samples.classes))
-        train, val = self._split(rest, self.val_fraction, len(samples.classes))
+        rest, test = self._split(samples, "test_fraction", len(samples.classes))
+        train, val = self._split(rest, "val_fraction", len(samples.classes))
         if self.train_size is not None:
             train = self._subset(train, self.train_size)
         self.train, self.val, self.test = train, val, test
-        part = min(len(val.classes), len(train.classes))
+        part = len(val.classes)
         self.train_eval = Samples(train.images[:part], train.classes[:part])
         self.mean, self.std = float(train.images.mean()), float(train.images.std())
 
@@ -111,7 +121,7 @@ class InMemoryData(lightning.LightningDataModule):
         assert self.train is not None, "setup() comes first"
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches = GlobalBatches(len(self.train.classes), self.batch_size, self.seed, rank, world)
-        return DataLoader(TensorDataset(*self.train), sampler=batches, batch_size=None)
+        return _loader(self.train, batches)
 
     def val_dataloader(self) -> "list[DataLoader[tuple[Tensor, ...]]]":
         """The validation part, and the part of the training set measured in eval mode."""
@@ -122,34 +132,45 @@ class InMemoryData(lightning.LightningDataModule):
         return self._eval_loader(self.test)
 
     def _eval_loader(self, samples: Samples) -> "DataLoader[tuple[Tensor, ...]]":
-        """Every sample once, at any number of processes."""
+        """Every sample once, in as many batches on each of any number of processes: DDP synchronises in each."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        own = torch.arange(len(samples.classes)).tensor_split(world)[rank]
-        batches = torch.split(own, 4 * self.batch_size)
-        return DataLoader(TensorDataset(*samples), sampler=batches, batch_size=None)
+        size = len(samples.classes)
+        own = torch.arange(size).tensor_split(world)[rank]
+        return _loader(samples, own.tensor_split(ceil(size / (4 * self.batch_size))))
 
-    def _split(self, samples: Samples, fraction: float, of: int) -> tuple[Samples, Samples]:
+    def _split(self, samples: Samples, key: str, of: int) -> tuple[Samples, Samples]:
+        """Two parts with the same shares of the classes; the second is a fraction ``key`` of ``of`` samples."""
+        fraction, available = getattr(self, key), len(samples.classes)
         count = round(fraction * of)
+        if not self.num_classes <= count <= available - self.num_classes:
+            raise ValueError(
+                f"data.{key}={fraction} is {count} of {available} samples, but both parts need one of each of "
+                f"{self.num_classes} classes"
+            )
         first, second = train_test_split(
-            torch.arange(len(samples.classes)).numpy(),
+            torch.arange(available).numpy(),
             test_size=count,
             stratify=samples.classes.numpy(),
             random_state=self.split_seed,
         )
-        return _take(samples, first), _take(samples, second)
+        return _take(samples, torch.as_tensor(first)), _take(samples, torch.as_tensor(second))
 
     def _subset(self, train: Samples, size: int) -> Samples:
+        """The first of every class, the second of every class, and so on, in the random order that they have."""
         available = len(train.classes)
-        if size == available:
-            return train
-        if not self.num_classes <= size <= available - self.num_classes:
+        if not self.num_classes <= size <= available:
             raise ValueError(
-                f"data.train_size={size}: must be between {self.num_classes} (one a class) and "
-                f"{available - self.num_classes}, or {available} or null for all"
+                f"data.train_size={size}: must be between {self.num_classes} (one a class) and {available}, or null "
+                "for all"
             )
-        return self._split(train, size / available, available)[1]
+        nth_of_class = torch.nn.functional.one_hot(train.classes).cumsum(0).gather(1, train.classes[:, None])[:, 0]
+        return _take(train, nth_of_class.argsort(stable=True)[:size].sort().values)
 
 
-def _take(samples: Samples, indices: object) -> Samples:
-    index = torch.as_tensor(indices)
+def _loader(samples: Samples, batches: Iterable[Tensor]) -> "DataLoader[tuple[Tensor, ...]]":
+    """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""
+    return DataLoader(TensorDataset(*samples), sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+def _take(samples: Samples, index: Tensor) -> Samples:
     return Samples(samples.images[index], samples.classes[index])

@@ -1,0 +1,88 @@
+"""Laws of the explanation without training: the numbers, and what it answers to bad input."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from dropout_lab.explain import explain, main
+
+
+def means(text):
+    """The three means of the vector of ones: as it is, after dropping, after rescaling."""
+    return [float(line.split()[-1]) for line in text.split("Gain")[0].splitlines() if line.startswith("  ")][:3]
+
+
+def gains(text):
+    """Strategy -> (train, its standard error, eval)."""
+    rows = re.findall(r"^  (\w+) +(\S+) ± (\S+) +(\S+)$", text, re.MULTILINE)
+    return {name: tuple(map(float, numbers)) for name, *numbers in rows}
+
+
+def test_ones_fall_to_a_quarter_and_come_back_for_three_quarters():
+    text = explain(0.75)
+    assert means(text) == [1.00, 0.25, 1.00]
+    assert "survivors times 1/(1-p) = 4 " in text
+    assert re.findall(r"\d\.\d\d$", text, re.MULTILINE)[:3] == ["1.00", "0.25", "1.00"]
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.75])
+def test_gains_are_those_of_theory(p):
+    q = 1 - p
+    found = gains(explain(p))
+    expected = {"inverted": (1, 1), "classic": (q, q), "spatial": (1, 1), "unscaled": (q, 1)}
+    assert list(found) == list(expected)
+    for name, (train, exact) in expected.items():
+        gain, error, in_eval = found[name]
+        assert abs(gain - train) <= 4 * error + 1e-4  # four digits are shown
+        assert error < 0.02
+        assert in_eval == pytest.approx(exact, rel=1e-6)
+        assert (error == 0) == (p == 0)
+
+
+def test_spatial_is_noisier():
+    found = gains(explain(0.75))
+    assert found["spatial"][1] == pytest.approx(8 * found["inverted"][1], rel=0.15)  # a map of 64 is one draw
+
+
+def test_another_seed_is_another_sample_of_the_same_law():
+    first, second = gains(explain(0.75)), gains(explain(0.75, seed=1))
+    assert first == gains(explain(0.75))
+    assert first["inverted"][0] != second["inverted"][0]
+    assert first["inverted"][2] == second["inverted"][2]
+
+
+def test_small_numbers_are_not_shown_as_zero():
+    text = explain(0.9993)
+    assert means(text)[1] == pytest.approx(0.0007, rel=0.1)
+    assert gains(text)["classic"][2] == pytest.approx(0.0007, rel=1e-4)
+    assert gains(text)["classic"][0] == pytest.approx(0.0007, rel=0.1)
+
+
+def test_the_command_prints_the_explanation(capsys):
+    main(["p=0.75"])
+    assert capsys.readouterr() == (explain(0.75) + "\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["p=1"], ["p=nan"], ["p=-0.1"], ["p=inf"], ["p=abc"], ["p="], ["0.75"], ["q=0.25"], [], ["p=0.5", "p=0.5"]],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert all(word in err for word in arguments)
+
+
+def test_bad_input_is_answered_without_importing_torch():
+    """And so within a blink."""
+    script = "import sys; from dropout_lab.explain import main\n"
+    script += "try: main(['p=1'])\nexcept SystemExit: assert not {'torch', 'lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -1,0 +1,85 @@
+"""Laws of the progress of a sweep: what a person sees on a terminal, and in a log file."""
+
+import io
+import re
+from contextlib import redirect_stderr
+
+from dropout_lab.progress import SweepProgress
+
+JOBS = ["inverted seed=0", "classic seed=2", "none seed=1"]
+
+
+class Terminal(io.StringIO):
+    """Says that a person is looking."""
+
+    def isatty(self):
+        return True
+
+    def now(self):
+        """What the last line shows: the bar returns to its start to draw over itself."""
+        return self.getvalue().split("\r")[-1]
+
+
+def test_the_bar_shows_the_number_and_name_of_the_running_job():
+    with redirect_stderr(Terminal()) as terminal:
+        progress = SweepProgress(len(JOBS))
+        for number, job in enumerate(JOBS, start=1):
+            progress.start(job)
+            assert terminal.now().startswith(f"{number}/3 {job} |")
+            progress.done()
+        progress.close()
+
+
+def test_the_bar_fills_as_jobs_are_done():
+    with redirect_stderr(Terminal()) as terminal:
+        progress, filled = SweepProgress(len(JOBS)), []
+        for job in JOBS:
+            progress.start(job)
+            filled.append(terminal.now().count("#"))
+            progress.done()
+        progress.close()
+        assert filled[0] == 0 < filled[1] < filled[2] < terminal.now().count("#")
+
+
+def test_the_bar_shows_the_time_that_is_left():
+    with redirect_stderr(Terminal()) as terminal:
+        progress = SweepProgress(len(JOBS))
+        progress.start(JOBS[0])
+        progress.done()
+        progress.start(JOBS[1])
+        assert re.search(r"\d\d:\d\d<\d\d:\d\d", terminal.now())
+        progress.close()
+
+
+def test_close_leaves_the_bar_and_ends_its_line(capsys):
+    with redirect_stderr(Terminal()) as terminal:
+        progress = SweepProgress(len(JOBS))
+        for job in JOBS:
+            progress.start(job)
+            progress.done()
+        progress.close()
+        assert terminal.now().startswith("3/3 none seed=1 |")
+        assert terminal.now().endswith("\n")
+        assert capsys.readouterr().out == ""
+
+
+def test_a_log_file_gets_one_line_for_each_job_that_is_done(capsys):
+    progress = SweepProgress(len(JOBS))
+    for number, job in enumerate(JOBS, start=1):
+        progress.start(job)
+        assert len(capsys.readouterr().err.splitlines()) == 0
+        progress.done()
+        out, err = capsys.readouterr()
+        assert re.fullmatch(rf"{number}/3 {job} \(\d+ s in all\)\n", err)
+        assert out == ""
+    progress.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_sweep_that_stops_early_can_be_closed():
+    with redirect_stderr(Terminal()) as terminal:
+        progress = SweepProgress(len(JOBS))
+        progress.start(JOBS[0])
+        progress.close()
+        progress.close()
+        assert terminal.now().startswith("1/3 inverted seed=0 |")
