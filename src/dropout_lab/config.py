@@ -54,7 +54,8 @@ def plan(arguments: Sequence[str]) -> Plan:
     Raises:
         UserError: the first thing that is wrong.
     """
-    options = get_args_parser().parse_args(list(arguments))
+    arguments = sorted(arguments, key=lambda word: not word.startswith("-"))  # argparse wants -m before or after, not
+    options = get_args_parser().parse_args(arguments)  # between, the overrides
     overrides = options.overrides
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         try:
@@ -66,7 +67,7 @@ def plan(arguments: Sequence[str]) -> Plan:
             base = compose("train", fixed, return_hydra_config=True)
             _resolve(base)
             if not options.multirun:
-                return Plan(list(arguments), False, [_checked(base)], Path(base.hydra.run.dir).absolute())
+                return Plan(arguments, False, [_checked(base)], Path(base.hydra.run.dir).absolute())
             jobs = []
             if str(base.hydra.sweeper._target_).endswith(".ArmsSweeper"):
                 own = [o.input_line or "" for o in parsed if not o.get_key_element().lstrip("+~").startswith("hydra")]
@@ -74,7 +75,7 @@ def plan(arguments: Sequence[str]) -> Plan:
                 jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own))
                 if not jobs:
                     raise UserError("this sweep has no jobs: hydra.sweeper.skip leaves none")
-            return Plan(list(arguments), True, jobs, Path(base.hydra.sweep.dir).absolute())
+            return Plan(arguments, True, jobs, Path(base.hydra.sweep.dir).absolute())
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from error
 

@@ -1,0 +1,258 @@
+"""One run and one sweep, from the command line to the folders they leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from dropout_lab import train
+from dropout_lab.run_folder import read_status
+from wandb_files import read_finished
+
+QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+RUN_FILES = {"config.yaml", "metrics.csv", "activations.csv", "status.json", "checkpoints"}
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        train.main(list(arguments))
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of two epochs."""
+    folder = tmp_path_factory.mktemp("run") / "one"
+    assert exit_code(*QUICK, "trainer.max_epochs=2", f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The headline command, one epoch each, in a process of its own as a user starts it."""
+    folder = tmp_path_factory.mktemp("sweep") / "all"
+    command = [sys.executable, "-m", "dropout_lab.train", "-m", "dropout=inverted,classic,spatial,none", "seed=0,1,2"]
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    done = subprocess.run(
+        [*command, "trainer.max_epochs=1", f"hydra.sweep.dir={folder}"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_leaves_the_files_of_the_contract(folder):
+    assert {path.name for path in folder.iterdir()} >= RUN_FILES
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    status = read_status(folder)
+    assert status["status"] == "ok"
+    assert status["error"] is None
+    assert set(status) == {
+        *("status", "error", "traceback", "git_sha", "git_diff", "versions", "command", "seconds", "config_hash")
+    }
+
+
+def test_the_config_is_resolved_and_names_the_layers(folder):
+    text = (folder / "config.yaml").read_text()
+    assert "${" not in text
+    config = yaml.safe_load(text)
+    assert config["layers"]["11_dropout"] == "dropout"
+    assert config["run"]["dir"] == str(folder)
+    rows = pd.read_csv(folder / "activations.csv")
+    assert set(rows.layer.str.removesuffix("_in")) <= set(config["layers"])
+
+
+def test_metrics_have_the_names_of_the_contract(folder):
+    table = pd.read_csv(folder / "metrics.csv")
+    assert list(table.columns[:2]) == ["epoch", "step"]
+    scalars = {f"{part}/{key}" for part in ("val", "train_eval", "test", "gap") for key in ("loss", "acc")}
+    kinds = {column.split("/")[0] for column in table.columns[2:]}
+    stats = {f"activation_{stat}_{mode}" for stat in ("mean", "std", "zeros") for mode in ("train", "eval")}
+    assert scalars | {"train/loss"} <= set(table.columns)
+    assert kinds == {
+        *("train", "val", "train_eval", "gap", "test", "dropout_gain_train", "dropout_gain_eval"),
+        *("activation_shift", "activation_ratio"),
+        *stats,
+    }
+    assert table["dropout_gain_eval/11_dropout"].dropna().tolist() == [1.0, 1.0]
+
+
+def test_the_sanity_check_leaves_no_row(folder):
+    assert (pd.read_csv(folder / "metrics.csv").step > 0).all()
+
+
+def test_the_test_numbers_come_from_the_best_checkpoint(folder):
+    from dropout_lab.evaluate import evaluate
+
+    logged = pd.read_csv(folder / "metrics.csv").iloc[-1]
+    assert evaluate(folder, "best") == {key: logged[key] for key in ("test/loss", "test/acc")}
+
+
+def test_checkpoints_hold_plain_containers_only(folder):
+    for path in (folder / "checkpoints").iterdir():
+        assert torch.load(path, weights_only=True)["epoch"] >= 0
+
+
+def test_one_seed_is_one_result(folder, tmp_path):
+    assert exit_code(*QUICK, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}") == 0
+    for name in ("metrics.csv", "activations.csv"):
+        assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+def test_strategies_meet_the_same_masks_and_the_same_data(tmp_path):
+    """Classic matched to inverted at p = 0.5 is the same computation bit for bit, so every loss is equal."""
+    losses = []
+    for name, arguments in {"a": ["dropout=inverted"], "b": ["dropout=classic", "optimizer.match=inverted"]}.items():
+        assert exit_code(*QUICK, *arguments, f"hydra.run.dir={tmp_path / name}") == 0
+        losses.append(pd.read_csv(tmp_path / name / "metrics.csv")[["train/loss", "val/loss", "test/loss"]])
+    pd.testing.assert_frame_equal(*losses, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dropout.p=1.5"],
+        ["dropout=invertd"],
+        ["data.batch_size=5000"],
+        ["data.train_size=3"],
+        ["model.widths=[8,8,8,8]"],
+        ["dropout=spatial", "dropout.elsewhere=null"],
+        ["placement=pattern", "placement.pattern=nothing"],
+        ["model._target_=dropout_lab.models.Transformer"],
+    ],
+)
+def test_what_is_invalid_ends_with_2_and_no_folder(arguments, tmp_path, capsys):
+    assert exit_code(*QUICK, *arguments, f"hydra.run.dir={tmp_path / 'run'}") == 2
+    assert not (tmp_path / "run").exists()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: ")
+    assert "Error locating target" not in said[0]
+
+
+def test_a_failing_job_says_why_and_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
+    from dropout_lab.classifier import Classifier
+
+    step = Classifier.training_step
+
+    def broken(self, batch, batch_idx):
+        if self._seed == 1:
+            raise RuntimeError("the loss is\nnot a number")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", broken)
+    assert exit_code(*QUICK, "-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}") == 1
+    assert [read_status(tmp_path / str(job))["status"] for job in range(3)] == ["ok", "failed", "ok"]
+    status = read_status(tmp_path / "1")
+    assert status["error"] == "RuntimeError: the loss is not a number"
+    assert "in broken" in status["traceback"]
+    said = capsys.readouterr().err
+    assert "1 of 3 jobs did not end well" in said
+    assert f"failed  {tmp_path / '1'}  RuntimeError: the loss is not a number" in said
+
+
+def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
+    from dropout_lab.classifier import Classifier
+
+    def interrupted(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "training_step", interrupted)
+    assert exit_code(*QUICK, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 130
+    assert read_status(tmp_path / "0")["status"] == "interrupted"
+    assert not (tmp_path / "1").exists()
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_run_can_be_read(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "dropout_lab.train", "trainer.max_epochs=1000", f"hydra.run.dir={folder}"]
+    running = subprocess.Popen([*command, "logger=csv"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "activations.csv").exists() and time.monotonic() < deadline:
+        assert running.poll() is None
+        time.sleep(0.1)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert read_status(folder)["status"] == "running"
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 0
+    assert len(pd.read_csv(folder / "metrics.csv"))
+    assert len(pd.read_csv(folder / "activations.csv"))
+    from dropout_lab import report
+
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        report.build(tmp_path / "elsewhere")
+    assert "killed" in report.build(tmp_path).text
+
+
+@pytest.mark.slow
+def test_the_headline_command_leaves_a_folder_for_each_job(sweep):
+    folder, done = sweep
+    jobs = sorted(path for path in folder.iterdir() if path.name.isdigit())
+    assert len(jobs) == 12
+    for job in jobs:
+        assert {path.name for path in job.iterdir()} >= RUN_FILES
+        assert read_status(job)["status"] == "ok"
+    assert str(folder) in done.stderr
+
+
+@pytest.mark.slow
+def test_the_headline_command_leaves_a_wandb_run_for_each_job(sweep):
+    folder, _ = sweep
+    runs = [read_finished(path) for path in sorted((folder / "wandb").glob("offline-run-*"))]
+    expected = {f"{kind} seed={seed}" for kind in ("inverted", "classic", "spatial", "none") for seed in (0, 1, 2)}
+    # trainer.max_epochs is not swept but overridden, so it is part of the name
+    assert {run.run["name"] for run in runs} == {name.replace(" ", " trainer.max_epochs=1 ") for name in expected}
+    assert len({run.run["id"] for run in runs}) == 12
+    groups = {}
+    for run in runs:
+        groups.setdefault(run.run["group"], set()).add(run.config["seed"])
+        kind = run.run["name"].split()[0]
+        assert run.exit_code == 0
+        assert run.config["dropout"]["p"] == 0.5
+        assert f"dropout={kind}" in run.config["overrides"]
+        assert run.config["git_sha"] is None or len(run.config["git_sha"]) == 40
+        assert run.summary["test/acc"] > 0
+        assert any(key.startswith("activation_mean_train/") for key in run.summary)
+    assert list(groups.values()) == [{0, 1, 2}] * 4
+
+
+@pytest.mark.slow
+def test_folder_and_wandb_say_the_same(sweep):
+    folder, _ = sweep
+    for path in (folder / "wandb").glob("offline-run-*"):
+        run = read_finished(path)
+        table = pd.read_csv(Path(run.config["run"]["dir"]) / "metrics.csv")
+        for key in ("val/loss", "test/acc", "activation_mean_eval/11_dropout"):
+            assert run.summary[key] == table[key].dropna().iloc[-1]
+
+
+def test_asking_for_help_starts_nothing(capsys):
+    train.main(["--cfg", "job"])
+    assert "scaling: inverted" in capsys.readouterr().out
+
+
+def test_the_full_traceback_is_one_variable_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(Exception, match="must be the probability to DROP"):
+        train.main(["dropout.p=2"])
+
+
+def test_status_holds_what_was_started(folder):
+    status = json.loads((folder / "status.json").read_text())
+    assert status["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert status["seconds"] > 0
+    assert len(status["config_hash"]) == 16
