@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from wandb_files import read_finished
 
 from dropout_lab import train
 from dropout_lab.run_folder import read_status
-from wandb_files import read_finished
 
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
 RUN_FILES = {"config.yaml", "metrics.csv", "activations.csv", "status.json", "checkpoints"}

@@ -133,6 +133,6 @@ def _records(path: Path) -> Iterator[Any]:
         position += _HEADER + length
         collected = piece if place in (_FULL, _FIRST) else collected + piece
         if place in (_FULL, _LAST):
-            record = pb.Record()
+            record = pb.Record()  # type: ignore[attr-defined]
             record.ParseFromString(collected)
             yield record

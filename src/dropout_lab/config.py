@@ -64,7 +64,9 @@ def plan(arguments: Sequence[str]) -> Plan:
             swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
             if swept and not options.multirun:
                 raise UserError(f"{swept[0]}: several values make a sweep; add -m to run one job for each")
-            base = compose("train", fixed, return_hydra_config=True)
+            # What is swept may be what makes a fixed key valid, so a sweep's own settings are composed without the rest.
+            about_sweep = [word for word in fixed if re.match(r"[+~]*(hydra|sweep|experiment|paths)\b", word)]
+            base = compose("train", about_sweep if options.multirun else fixed, return_hydra_config=True)
             _resolve(base)
             if not options.multirun:
                 return Plan(arguments, False, [_checked(base)], Path(base.hydra.run.dir).absolute())

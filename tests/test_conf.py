@@ -1,0 +1,70 @@
+"""Every file of conf/ composes, and everything it describes can be built."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dropout_lab.build import build_data, build_network, build_optimizer, instantiate
+from dropout_lab.config import CONF, plan
+
+# Groups whose options are tried alone; those that need a value of their own get one.
+GROUPS = (
+    "dropout",
+    "placement",
+    "model",
+    "data",
+    "optimizer",
+    "lr_scheduler",
+    "trainer",
+    "logger",
+    "callbacks",
+    "debug",
+)
+NEEDS = {"placement/pattern": ["placement.pattern=*relu*"], "model/torchvision": ["model.stem=cifar"]}
+OPTIONS = sorted(f"{group}/{path.stem}" for group in GROUPS for path in (CONF / group).glob("*.yaml"))
+
+
+def test_every_group_is_tried():
+    untried = {"hydra", "local", "paths", "sweep", "experiment"}  # these are no choice, or tested with their commands
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} - untried == set(GROUPS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_can_be_built(option, tmp_path):
+    group, _, name = option.partition("/")
+    words = [f"{group}={name}", *NEEDS.get(option, []), f"hydra.run.dir={tmp_path}", "+where_torch_is=here"]
+    (cfg,) = plan(words).jobs
+    cfg.run = {key: str(tmp_path) for key in cfg.run}
+    if group in ("dropout", "placement", "model", "data", "optimizer"):
+        data = build_data(cfg)
+        net, layers = build_network(cfg, data)
+        assert build_optimizer(cfg, net, data).param_groups
+        assert layers
+    elif group in ("logger", "callbacks"):
+        for node in cfg[group].values():
+            if "tensorboard" not in node._target_.lower():
+                instantiate(node)
+    elif group == "trainer" and name in ("auto", "cpu"):
+        assert instantiate(cfg.trainer, logger=False).max_epochs == cfg.trainer.max_epochs
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "dropout").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_strategy_is_a_partial_with_p(path: Path):
+    node = OmegaConf.load(path)
+    assert node._partial_ is True
+    assert node.p == 0.5
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")) or [None], ids=str)
+def test_every_experiment_composes(path):
+    if path is None:
+        pytest.skip("there are no experiments yet")
+    assert plan([f"experiment={path.stem}"]).jobs
+
+
+def test_no_value_is_repeated_that_follows_from_another():
+    """placement.p and data.seed follow dropout.p and seed unless they are given."""
+    (cfg,) = plan(["dropout.p=0.25", "seed=3"]).jobs
+    assert cfg.placement.p == 0.25
+    assert cfg.data.seed == 3

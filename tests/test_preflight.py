@@ -1,0 +1,48 @@
+"""What only building shows is known before the first job starts."""
+
+import pytest
+
+from dropout_lab.config import plan
+from dropout_lab.errors import UserError
+from dropout_lab.preflight import refusals
+
+
+def test_good_jobs_are_not_refused():
+    assert refusals(plan(["-m", "dropout=inverted,none", "seed=0,1"]).jobs) == {}
+
+
+def test_a_strategy_that_does_not_fit_the_model_is_refused_with_its_site():
+    jobs = plan(["-m", "dropout=spatial", "dropout.elsewhere=null,element", "model=mlp"]).jobs
+    found = refusals(jobs)
+    assert list(found) == [0]
+    assert "needs (N, C, *spatial) maps" in found[0]
+
+
+def test_matching_that_has_no_equivalent_is_refused():
+    """Between two sigmoids no weight can take the factor."""
+    model = ["model._target_=evaluate_models.Sigmoid", "~model.widths", "~model.hidden", "~model.batch_norm"]
+    assert "Sigmoid" in refusals(plan(["dropout=classic", "optimizer.match=inverted", *model]).jobs)[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.batch_size=4000"], "data.batch_size=4000 is larger than the training set"),
+        (["data.train_size=5"], "data.train_size=5"),
+    ],
+)
+def test_data_that_cannot_be_made_is_one_line(words, message):
+    with pytest.raises(UserError) as caught:
+        refusals(plan(words).jobs)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_configuration_is_built_once(monkeypatch):
+    from dropout_lab import build
+
+    built = []
+    original = build.build_network
+    monkeypatch.setattr(build, "build_network", lambda *args: built.append(1) or original(*args))
+    refusals(plan(["-m", "dropout=inverted,none", "seed=0,1,2"]).jobs)
+    assert len(built) == 2
