@@ -4,6 +4,8 @@ import csv
 import logging
 import os
 from argparse import Namespace
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
 
+MODES = ("auto", "online", "offline", "disabled")
+
 
 class Csv(Logger):
     """``metrics.csv``: one row for each ``log_metrics`` call, columns ``epoch, step`` and the keys in order of arrival.
@@ -22,7 +26,7 @@ class Csv(Logger):
     column, beside the old one and then in its place.
 
     Args:
-        dir: folder of the file; an existing file is continued.
+        dir: folder of the file; an existing file is continued, without a last line that a kill left unfinished.
     """
 
     def __init__(self, dir: str) -> None:
@@ -43,19 +47,25 @@ class Csv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row."""
-        row = {"epoch": metrics.get("epoch", ""), "step": "" if step is None else step}
+        row = {"epoch": int(metrics["epoch"]) if "epoch" in metrics else "", "step": "" if step is None else step}
         row |= {key: float(value) for key, value in metrics.items() if key != "epoch"}
         if not self._columns and self.path.exists():
-            with self.path.open(newline="") as file:
-                self._columns = next(csv.reader(file), [])
+            self._continue()
         new = [key for key in row if key not in self._columns]
         if new:
             self._add_columns(new)
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the configuration is in ``config.yaml``."""
+
+    def _continue(self) -> None:
+        """Read the columns of an existing file, and remove a last line that a killed process left unfinished."""
+        with self.path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+        with self.path.open(newline="") as file:
+            self._columns = next(csv.reader(file), [])
 
     def _add_columns(self, new: list[str]) -> None:
         rows: list[dict[str, str]] = []
@@ -66,7 +76,7 @@ class Csv(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".tmp")
         with beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
+            writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         beside.replace(self.path)
@@ -81,6 +91,9 @@ class Wandb(WandbLogger):
         save_dir: its files go to ``save_dir/wandb``.
         init_timeout, finish_timeout: seconds to wait for the server.
         settings: project, entity, name, group, ... as for ``wandb.init``.
+
+    Raises:
+        ValueError: an unknown mode.
     """
 
     def __init__(
@@ -91,12 +104,10 @@ class Wandb(WandbLogger):
         finish_timeout: float = 120,
         **settings: Any,
     ) -> None:
-        if mode not in ("auto", "online", "offline", "disabled"):
-            raise ValueError(f"logger.wandb.mode={mode}: must be auto, online, offline or disabled")
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         super().__init__(
             save_dir=save_dir,
-            mode=_mode() if mode == "auto" else mode,  # not WandbLogger(offline=True): it sets WANDB_MODE for good
+            mode=_mode(mode),  # not WandbLogger(offline=True): it sets WANDB_MODE for good
             reinit="create_new",  # one run for each logger, also in a sweep within one process
             settings=wandb.Settings(
                 init_timeout=init_timeout, finish_timeout=finish_timeout, silent=True, console="off"
@@ -110,18 +121,23 @@ class Wandb(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run, made at the first call."""
         if self._experiment is None:
+            if self._wandb_init["mode"] in ("auto", "online"):  # wandb.init would prompt on a terminal without a key
+                self._wandb_init["mode"] = "online" if _online(self._wandb_init["mode"]) else "offline"
             try:
                 return super().experiment
-            except wandb.errors.Error as error:  # no key, no network, no permission
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                log.warning("W&B cannot go online (%s); logging offline, upload later with `wandb sync`", reason)
+            except wandb.errors.Error as error:  # the server is there, but this run may not go to it
+                if self.offline:
+                    raise
+                _warn_offline(_first_line(error))
                 self._wandb_init["mode"] = "offline"
+                if self._wandb_init["id"]:  # W&B takes the failed run for one that still has it
+                    self._wandb_init["id"] += "-offline"
                 return super().experiment
         return self._experiment
 
     @property
     def offline(self) -> bool:
-        """Whether the run is (or will be) kept on this machine."""
+        """Whether the run is kept on this machine; known once it has begun."""
         return bool(self._wandb_init["mode"] == "offline")
 
     def finish(self, exit_code: int) -> None:
@@ -131,8 +147,39 @@ class Wandb(WandbLogger):
             self._experiment = None
 
 
-def _mode() -> str:
-    asked = os.environ.get("WANDB_MODE")
-    if asked:
-        return asked
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+_refusal: str | None = None  # why the server refused this process: later runs of a sweep don't wait for it again
+
+
+def _mode(asked: str) -> str:
+    """The mode that was asked for, here or in the environment."""
+    variable = os.environ.get("WANDB_MODE", "")
+    key, mode = ("WANDB_MODE", variable) if asked == "auto" and variable else ("logger.wandb.mode", asked)
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)  # former names, which wandb still takes
+    if mode not in MODES:
+        raise ValueError(f"{key}={mode}: must be {', '.join(MODES[:-1])} or {MODES[-1]}")
+    return mode
+
+
+def _online(mode: str) -> bool:
+    """Whether there is a key and the server takes it. Warns where there is a key, or "online" was asked for."""
+    global _refusal
+    if _refusal is not None:
+        return False
+    try:
+        with redirect_stderr(StringIO()):  # it would tell each job of a sweep that there is a key
+            there = wandb.login(prompt=False, verify=True)
+    except wandb.errors.Error as error:
+        _refusal = _first_line(error)
+        _warn_offline(_refusal)
+        return False
+    if not there and mode == "online":
+        _warn_offline("there is no API key: `wandb login` stores one")
+    return there
+
+
+def _warn_offline(reason: str) -> None:
+    log.warning("W&B cannot go online (%s); logging offline, upload later with `wandb sync`", reason)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
