@@ -89,7 +89,11 @@ class Dropout(_DropoutNd):
         return x * self._rate.q if self.scaling == "classic" else x
 
     def draw(self, x: Tensor) -> Tensor:
-        """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy overrides."""
+        """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy overrides.
+
+        With its bits from `noise.bernoulli` or `noise.normal`, and no row's noise depending on another row, a strategy
+        is keyed; a boolean mask costs one byte an element in backward.
+        """
         shape = self._mask_shape(x)
         if self.noise == "bernoulli":
             return noises.bernoulli(self, x, shape, self._rate)
