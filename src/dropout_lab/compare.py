@@ -33,7 +33,12 @@ def compare(job_plan: Plan) -> int:
         UserError: no strategy applies.
     """
     refused = refusals(job_plan.jobs)
-    reasons = {job.arm or label(job, job.hydra): refused[n] for n, job in enumerate(job_plan.jobs) if n in refused}
+    common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))
+    reasons = {
+        job.arm or label(job, job.hydra, leave_out=common): refused[number]
+        for number, job in enumerate(job_plan.jobs)
+        if number in refused
+    }
     if len(refused) == len(job_plan.jobs):
         raise UserError(next(iter(reasons.values())))
     exit_code = train.execute(job_plan, skip=list(refused))

@@ -6,7 +6,7 @@ Imports neither torch nor Lightning, so that a typo is answered at once.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,15 @@ def fingerprint(cfg: DictConfig, *, without: Sequence[str] = ()) -> str:
     return hashlib.sha256(json.dumps(resolved(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def label(cfg: DictConfig, hydra: DictConfig) -> str:
-    """What a person calls this configuration: its arm or strategy, and what else was overridden, without the seed."""
-    overrides = [str(o) for o in hydra.overrides.task]
+def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -> str:
+    """What a person calls this configuration: its arm or strategy, and what else was overridden, without the seed.
+
+    Args:
+        cfg: composed configuration.
+        hydra: its ``hydra`` node.
+        leave_out: overrides that need no mention, as all jobs have them.
+    """
+    overrides = [str(o) for o in hydra.overrides.task if o not in leave_out]
     strategy = cfg.arm.replace("_", " ") if cfg.arm else hydra.runtime.choices.dropout
     arm = hydra.sweeper.get("arms", {}).get(cfg.arm, "").split() if cfg.arm else []
     told = {"seed", "arm", "dropout", "sweep", *(o.split("=")[0] for o in arm)}

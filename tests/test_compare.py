@@ -1,0 +1,118 @@
+"""The comparison: which runs it starts, what it prints, what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dropout_lab import compare, train
+
+QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        compare.main(list(arguments))
+    return ended.value.code
+
+
+def test_without_arguments_six_strategies_meet_five_seeds(monkeypatch):
+    planned = []
+    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    assert exit_code() == 0
+    arms = [(job.arm, job.seed) for job in planned[0].jobs]
+    names = ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled")
+    assert arms == [(name, seed) for name in names for seed in range(5)]
+    settings = {job.arm: (job.dropout, job.optimizer.match) for job in planned[0].jobs}
+    assert settings["classic_matched"][1] == "inverted"
+    assert settings["classic_unmatched"] == (settings["classic_matched"][0], None)
+
+
+def test_strategies_given_replace_the_six(monkeypatch):
+    planned = []
+    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    exit_code("dropout=inverted,gaussian", "seed=0,1", "model=mlp")
+    assert len(planned[0].jobs) == 4
+    assert {job.dropout.noise for job in planned[0].jobs} == {"bernoulli", "gaussian"}
+
+
+def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason(tmp_path, capsys):
+    words = ["-m", "dropout=none,spatial", "seed=0", "model=mlp", "hydra.sweep.dir=" + str(tmp_path)]
+    refuse = compare.refusals
+
+    def strict(jobs):
+        for job in jobs:
+            if "elsewhere" in job.dropout:
+                job.dropout.elsewhere = None
+        return refuse(jobs)
+
+    compare.refusals = strict
+    try:
+        assert exit_code(*QUICK, *words) == 0
+    finally:
+        compare.refusals = refuse
+    said = capsys.readouterr().out
+    assert "could not be applied: channel dropout can't go in place of layers.0.dropout" in " ".join(said.split())
+    assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["0"]
+    assert list(json.loads((tmp_path / "skipped.json").read_text())) == ["spatial"]
+
+
+def test_where_nothing_applies_it_is_an_error(tmp_path, capsys):
+    words = ["dropout=spatial", "dropout.elsewhere=null", "model=mlp", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    assert exit_code(*QUICK, *words) == 2
+    assert "channel dropout can't go in place of" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path, capsys, monkeypatch):
+    original = train.train
+
+    def failing(cfg, folder):
+        if cfg.seed == 1:
+            raise RuntimeError("out of luck")
+        return original(cfg, folder)
+
+    monkeypatch.setattr(train, "train", failing)
+    assert exit_code(*QUICK, "dropout=none,inverted", "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 1
+    said = capsys.readouterr()
+    assert "2 of 4 jobs did not end well" in said.err
+    assert "RuntimeError: out of luck" in said.out
+    assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
+    command = [sys.executable, "-m", "dropout_lab.compare", "seed=0,1", "trainer.max_epochs=1", "data.train_size=128"]
+    done = subprocess.run(
+        [*command, f"hydra.sweep.dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "WANDB_MODE": "offline"},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
+    for name in ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled"):
+        assert rows[name][1] == "2"  # seeds
+    assert f"{tmp_path}/report.html" in done.stdout
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*   (12 runs)" in done.stdout
+    assert "scripts/lab explain" in done.stdout
+    assert '"matched"' in done.stdout
+    assert "12/12" in done.stderr
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 12
+    # Gain of the last dropout layer: what rescaling is for.
+    import pandas as pd
+
+    table = pd.read_csv(tmp_path / "table.csv").set_index("strategy")
+    q = 0.5
+    for name, train_gain, eval_gain in [
+        ("inverted", 1, 1),
+        ("classic_matched", q, q),
+        ("classic_unmatched", q, q),
+        ("unscaled", q, 1),
+        ("none", 1, 1),
+    ]:
+        assert table.loc[name, "gain_train_mean"] == pytest.approx(train_gain, abs=0.06)
+        assert table.loc[name, "gain_eval_mean"] == pytest.approx(eval_gain, abs=1e-6)
