@@ -1,0 +1,125 @@
+"""The drop probability as a function of training time: t runs from 0 to 1, p is what a layer has in the configuration.
+
+    constant    p
+    linear      p * (start + (end - start) * t)         by default from 0 to p (Morerio et al. 2017 let p rise, too)
+    cosine      the same from start to end along half a cosine
+    early       p until the cutoff, then 0              for networks that underfit (Liu et al. 2023)
+    late        0 until the cutoff, then p              for networks that overfit (Liu et al. 2023)
+
+Each site's p is scaled by itself, so a ramp over depth stays a ramp.
+
+Sources: Liu et al. 2023, "Dropout Reduces Underfitting"; Morerio et al. 2017, "Curriculum Dropout".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+from dropout_lab.dropout.layer import Dropout
+
+Schedule = Callable[[float, float], float]
+"""(p of a layer, t) -> its p at t."""
+
+
+def constant(p: float, t: float) -> float:
+    """p, whatever the time.
+
+    Args:
+        p: the layer's own probability to drop, in [0, 1).
+        t: part of training that is over, in [0, 1].
+
+    Raises:
+        ValueError: t outside [0, 1], as in all schedules.
+    """
+    _part("t", t)
+    return p
+
+
+def linear(p: float, t: float, *, start: float = 0.0, end: float = 1.0) -> float:
+    """From start * p to end * p in equal steps.
+
+    Args:
+        p: the layer's own probability to drop, in [0, 1).
+        t: part of training that is over, in [0, 1].
+        start: share of p at t = 0, in [0, 1].
+        end: share of p at t = 1, in [0, 1].
+
+    Raises:
+        ValueError: t, start or end outside [0, 1].
+    """
+    t = _part("t", t)
+    return p * ((1 - t) * _part("start", start) + t * _part("end", end))
+
+
+def cosine(p: float, t: float, *, start: float = 0.0, end: float = 1.0) -> float:
+    """From start * p to end * p along half a cosine: slow, fast, slow. Arguments and errors as for :func:`linear`."""
+    return linear(p, (1 - math.cos(math.pi * _part("t", t))) / 2, start=start, end=end)
+
+
+def early(p: float, t: float, *, cutoff: float = 0.5) -> float:
+    """p until the cutoff, then 0.
+
+    Args:
+        p: the layer's own probability to drop, in [0, 1).
+        t: part of training that is over, in [0, 1].
+        cutoff: the t from which on nothing is dropped, in [0, 1].
+
+    Raises:
+        ValueError: t or cutoff outside [0, 1].
+    """
+    return p if _part("t", t) < _part("cutoff", cutoff) else 0.0
+
+
+def late(p: float, t: float, *, cutoff: float = 0.5) -> float:
+    """0 until the cutoff, then p. Arguments and errors as for :func:`early`."""
+    return p if _part("t", t) >= _part("cutoff", cutoff) else 0.0
+
+
+class ScheduledRates:
+    """Sets the rates of all dropout layers of the lab in a model as training goes on.
+
+    Their p at construction is what the schedule scales. A new p costs a compiled model no new graph, p = 0 one.
+
+    Args:
+        model: with its dropout layers installed.
+        schedule: one of this file, `functools.partial(late, cutoff=0.3)`, or any function (p, t) -> p.
+
+    Raises:
+        ValueError: a classic layer whose p would change, or a schedule with arguments outside their range.
+    """
+
+    def __init__(self, model: nn.Module, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.rates = {layer: layer.p for layer in model.modules() if isinstance(layer, Dropout)}
+        for layer, p in self.rates.items():
+            changing = any(schedule(p, percent / 100) != p for percent in range(101))
+            if changing and layer.scaling == "classic":
+                raise ValueError(
+                    f"dropout layer {layer.name or type(layer).__name__!r} is classic, and a schedule can't change its "
+                    "p: it multiplies by 1-p in eval, so another p is another network in eval. Use inverted dropout, "
+                    "or the constant schedule"
+                )
+
+    def set(self, step: int, total_steps: int) -> None:
+        """Give each layer its p for the step that comes.
+
+        Args:
+            step: steps done since the start of training, 0 <= step <= total_steps.
+            total_steps: of the whole training, >= 1.
+
+        Raises:
+            ValueError: step or total_steps is outside its range.
+        """
+        if not 0 <= step <= total_steps or total_steps < 1:
+            raise ValueError(f"step must be in [0, total_steps] and total_steps >= 1, got {step} and {total_steps}")
+        for layer, p in self.rates.items():
+            layer.p = self.schedule(p, step / total_steps)
+
+
+def _part(name: str, value: float) -> float:
+    if not 0 <= value <= 1:  # written so that NaN fails
+        raise ValueError(f"dropout schedule: {name} must be in [0, 1], got {value!r}")
+    return value

@@ -1,0 +1,132 @@
+"""The rate as a function of training time: in range, from where it starts to where it ends, for each site by itself."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dropout_lab.dropout import Dropout, Placement, ScheduledRates, install, none
+from dropout_lab.dropout.schedules import Schedule, constant, cosine, early, late, linear
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "linear": linear,
+    "linear down": partial(linear, start=1, end=0.2),
+    "cosine": cosine,
+    "cosine down": partial(cosine, start=1, end=0),
+    "early": partial(early, cutoff=0.3),
+    "late": partial(late, cutoff=0.3),
+}
+# (schedule, at t = 0, just before 0.3, at 0.3, 0.5, 1), as shares of p.
+TABLE = [
+    ("constant", (1, 1, 1, 1, 1)),
+    ("linear", (0, 0.3, 0.3, 0.5, 1)),
+    ("linear down", (1, 0.76, 0.76, 0.6, 0.2)),
+    ("cosine", (0, 0.2061, 0.2061, 0.5, 1)),
+    ("cosine down", (1, 0.7939, 0.7939, 0.5, 0)),
+    ("early", (1, 1, 0, 0, 0)),
+    ("late", (0, 0, 1, 1, 1)),
+]
+RATE, PART = st.floats(0, 1, exclude_max=True), st.floats(0, 1)
+every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+
+
+@pytest.mark.parametrize(("name", "shares"), TABLE)
+def test_a_schedule_is_its_formula(name: str, shares: tuple[float, ...]) -> None:
+    times = (0, math.nextafter(0.3, 0), 0.3, 0.5, 1)
+    assert [SCHEDULES[name](0.4, t) for t in times] == pytest.approx([0.4 * share for share in shares], abs=1e-4)
+
+
+@every_schedule
+@given(p=RATE, t=PART)
+def test_a_schedule_gives_a_rate_no_higher_than_the_layers(name: str, p: float, t: float) -> None:
+    assert 0 <= SCHEDULES[name](p, t) <= p
+
+
+@every_schedule
+@given(p=RATE, t=PART)
+def test_a_ramp_over_depth_stays_a_ramp(name: str, p: float, t: float) -> None:
+    assert SCHEDULES[name](p / 2, t) == pytest.approx(SCHEDULES[name](p, t) / 2)
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine])
+@given(p=RATE, start=PART, end=PART)
+def test_both_ends_are_exact(schedule: Callable[..., float], p: float, start: float, end: float) -> None:
+    assert schedule(p, 0, start=start, end=end) == p * start
+    assert schedule(p, 1, start=start, end=end) == pytest.approx(p * end, rel=1e-15)
+
+
+@given(p=RATE, t=PART, cutoff=PART)
+def test_early_and_late_share_the_time(p: float, t: float, cutoff: float) -> None:
+    assert early(p, t, cutoff=cutoff) + late(p, t, cutoff=cutoff) == p
+
+
+@every_schedule
+@pytest.mark.parametrize("t", [-0.1, 1.1, math.nan])
+def test_time_runs_from_0_to_1(name: str, t: float) -> None:
+    with pytest.raises(ValueError, match=f"dropout schedule: t must be in \\[0, 1\\], got {t}"):
+        SCHEDULES[name](0.5, t)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize(
+    ("schedule", "argument"),
+    [(linear, "start"), (linear, "end"), (cosine, "start"), (cosine, "end"), (early, "cutoff"), (late, "cutoff")],
+)
+def test_shares_and_cutoffs_lie_between_0_and_1(schedule: Any, argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"dropout schedule: {argument} must be in \\[0, 1\\], got {value}"):
+        ScheduledRates(nn.Sequential(Dropout(0.5)), partial(schedule, **{argument: value}))
+
+
+# On a model
+
+
+def net(make: Callable[..., nn.Module] = Dropout) -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    install(model, make, Placement("activations", p=0.4, rate="linear"))
+    return model
+
+
+def rates(model: nn.Module) -> list[float]:
+    return [layer.p for layer in model.modules() if isinstance(layer, Dropout)]
+
+
+def test_every_site_follows_the_schedule_from_its_own_rate() -> None:
+    model = net()
+    scheduled = ScheduledRates(model, linear)
+    found = []
+    for step in (0, 5, 10, 2):
+        scheduled.set(step, 10)
+        found.append(rates(model))
+    assert found == [[0, 0], [0.1, 0.2], [0.2, 0.4], pytest.approx([0.04, 0.08])]
+
+
+def test_layers_that_drop_nothing_stay_so() -> None:
+    model = net(none)
+    ScheduledRates(model, partial(linear, start=1, end=0.5)).set(1, 2)
+    assert rates(model) == [0, 0]
+
+
+@every_schedule
+def test_classic_rates_do_not_change(name: str) -> None:
+    model = net(partial(Dropout, scaling="classic"))
+    if name == "constant":
+        ScheduledRates(model, SCHEDULES[name]).set(5, 10)
+        assert rates(model) == [0.2, 0.4]
+        return
+    with pytest.raises(
+        ValueError, match=r"'01_1' is classic, and a schedule can't change its p: it multiplies by 1-p in"
+    ):
+        ScheduledRates(model, SCHEDULES[name])
+    assert rates(model) == [0.2, 0.4]
+
+
+@pytest.mark.parametrize(("step", "total"), [(-1, 10), (11, 10), (0, 0)])
+def test_steps_lie_within_training(step: int, total: int) -> None:
+    with pytest.raises(ValueError, match=rf"step must be in \[0, total_steps\].*got {step} and {total}"):
+        ScheduledRates(net(), linear).set(step, total)
