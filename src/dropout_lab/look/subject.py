@@ -1,0 +1,169 @@
+"""Who looks at what: a network in eval mode, one image as it sees it, and the names of its classes."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor, nn
+
+from dropout_lab.errors import UserError
+
+DEFAULT_IMAGE = "china.jpg"  # ships with scikit-learn; ImageNet calls it a palace
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and what it looks at.
+
+    Attributes:
+        net: in eval mode.
+        x: the image as the network takes it, (1, channels, height, width).
+        picture: the same for people, (height, width) or (height, width, 3) in [0, 1].
+        classes: names, as many as the network has outputs.
+        title: of the network.
+        image: what the image is, in a few words.
+        trained: False: random initial weights.
+        p: probability to drop, where the user gives none.
+    """
+
+    net: nn.Module
+    x: Tensor
+    picture: np.ndarray[Any, Any]
+    classes: Sequence[str]
+    title: str
+    image: str
+    trained: bool
+    p: float
+
+
+def from_torchvision(name: str, weights: str, image: str, seed: int) -> Subject:
+    """A classification model of torchvision, looking at an image as ImageNet's models do: resized, centre cropped.
+
+    Args:
+        name: as ``torchvision.models.list_models()`` spells it.
+        weights: file with a ``state_dict`` of that model; "": random weights.
+        image: file; "": a photo that ships with scikit-learn.
+        seed: of the random weights.
+
+    Raises:
+        UserError: an unknown name, a file that is missing, not an image, or not of this model.
+    """
+    import torchvision
+
+    from dropout_lab.torchvision_models import check_name
+
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    photo = open_image(image)  # before a large network is built
+    torch.manual_seed(seed)
+    net = _network(name, weights)
+    meta: Any = next(iter(torchvision.models.get_model_weights(name)))
+    pixels = getattr(net, "image_size", None)  # of a vision transformer, which takes no other
+    preset = meta.transforms(**({"crop_size": pixels, "resize_size": pixels} if pixels else {}))
+    x = preset(photo).unsqueeze(0)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preset.mean, preset.std))
+    picture = (x[0] * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+    with torch.no_grad():
+        outputs = net(x).shape[1]
+    known = bool(weights) and outputs == len(meta.meta["categories"])
+    classes = meta.meta["categories"] if known else [f"class {i}" for i in range(outputs)]
+    return Subject(net, x, picture, classes, name, Path(image or DEFAULT_IMAGE).name, bool(weights), 0.5)
+
+
+def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
+    """The network of a run, looking at a test image of its data, or at an image of the user's made alike.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best" or "last".
+        image: file, or the number of a test image; "": the first one.
+
+    Raises:
+        UserError: a folder, checkpoint or image that is not there or does not fit.
+    """
+    from dropout_lab.rebuild import rebuild
+
+    run = rebuild(folder, checkpoint)
+    data = run.data
+    data.setup("test")
+    names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
+    if image and not image.isdigit():
+        channels, height, width = data.native_shape
+        photo = open_image(image).convert("L" if channels == 1 else "RGB")
+        photo = ImageOps.fit(photo, (width, height), Image.Resampling.BOX)
+        raw = torch.from_numpy(np.array(photo)).float().view(1, height, width, -1).permute(0, 3, 1, 2) / 255
+        called = Path(image).name
+    else:
+        index = int(image or 0)
+        if index >= len(data.test.classes):
+            raise UserError(f"image={image}: the run's data has test images 0 to {len(data.test.classes) - 1}")
+        raw = data.test.images[index : index + 1]
+        called = f"test image {index} (class {names[int(data.test.classes[index])]})"
+    shown = raw[0].permute(1, 2, 0).squeeze(-1)
+    shown = (shown - shown.min()) / (shown.max() - shown.min()).clamp(min=1e-12)
+    p = float(run.config.dropout.p)
+    return Subject(run.net, data.prepare(raw), shown.numpy(), names, run.config.run.name, called, True, p)
+
+
+def open_image(path: str) -> Image.Image:
+    """An image file in RGB, upright; "": a photo that ships with scikit-learn.
+
+    Raises:
+        UserError: no image.
+    """
+    if not path:
+        from sklearn.datasets import load_sample_image
+
+        return Image.fromarray(load_sample_image(DEFAULT_IMAGE))
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits, which convert() would cut off
+                upright = Image.fromarray((np.asarray(upright) / 257).astype("uint8"))
+            if "A" in upright.getbands() or "transparency" in upright.info:  # on white, not on what lies below
+                rgba = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            return upright.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"image={path}: cannot be read as an image ({type(error).__name__}: {error})") from error
+
+
+def _network(name: str, weights: str) -> nn.Module:
+    from dropout_lab.torchvision_models import torchvision_model
+
+    state = _read(weights) if weights else {}
+    # A model's head is defined last: its rows are the classes.
+    outputs = len([value for value in state.values() if value.ndim >= 2][-1]) if state else 1000
+    net = torchvision_model((3, 224, 224), outputs, name)
+    if state:
+        state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
+        try:
+            net.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"model.weights={weights}: not the weights of {name}: {reason} ...") from error
+        if hasattr(net, "transform_input"):
+            net.transform_input = True  # type: ignore[assignment]  # googlenet, inception: trained elsewhere
+    return net.eval()
+
+
+def _read(weights: str) -> dict[str, Tensor]:
+    try:  # not mapped into memory, which files of before 2020, torchvision's own among them, don't allow
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model.weights={weights}: cannot be read as a file of weights: {reason}") from error
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(
+            f"model.weights={weights}: holds no state_dict (names and tensors); for a run of this lab use run=DIR"
+        )
+    if not any(value.ndim >= 2 for value in state.values()):
+        raise UserError(f"model.weights={weights}: holds no weight of a layer")
+    return state

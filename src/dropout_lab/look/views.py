@@ -1,0 +1,181 @@
+"""One image through one network four times: dropout off, element-wise, spatial, unscaled, everything else in eval mode.
+
+Dropout acts on the output of the chosen layers, inside the network, so the later layers see what it leaves. All four
+passes draw from the same keys: element-wise and unscaled have the very same masks and differ in the scaling alone.
+Layers of the network's own stay in eval mode; on top of classic dropout's x * q, inverted gives the x * m of training.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from dropout_lab.activations.meter import Tap
+from dropout_lab.activations.taps import taps_of
+from dropout_lab.dropout import Dropout, mask_keys
+from dropout_lab.dropout.graph import calls
+from dropout_lab.dropout.maps import ACTIVATIONS, why_not_maps, why_not_maps_after
+from dropout_lab.errors import UserError
+from dropout_lab.look.subject import Subject
+
+CONDITIONS: dict[str, dict[str, str]] = {
+    "dropout off": {},
+    "element-wise": {},
+    "spatial": {"mask": "channel"},
+    "unscaled": {"scaling": "unscaled"},
+}
+OFF = "dropout off"
+_ROWS = 4  # layers in the picture, unless the user names them
+_PIXELS = 64  # of a map, at most, so that single dropped pixels can be seen
+
+
+@dataclass(frozen=True)
+class View:
+    """One pass: what each layer shown put out, without the batch dimension, and the probability of each class."""
+
+    outputs: dict[str, Tensor]
+    probabilities: Tensor
+
+
+@dataclass(frozen=True)
+class Sight:
+    """All passes, in the order of CONDITIONS.
+
+    Attributes:
+        layers: name -> what it is, "ReLU", for the layers shown, in order of depth.
+        maps: names of the layers that hold (channels, height, width).
+        dropped: names of the layers whose output dropout acts on.
+    """
+
+    subject: Subject
+    p: float
+    seed: int
+    layers: dict[str, str]
+    maps: set[str]
+    dropped: list[str]
+    views: dict[str, View]
+
+
+def look(subject: Subject, p: float, patterns: Sequence[str] = (), where: str = "", seed: int = 0) -> Sight:
+    """Look at the subject's image under every condition.
+
+    Args:
+        subject: left as it was.
+        p: probability to drop.
+        patterns: layers to show, as for ``taps_of``; default: up to four over the depth, those that dropout acts on
+            if the network has dropout on maps, else the last activation at each size of map.
+        where: what dropout acts on: "layers" (those shown), "existing" (dropout layers of the network),
+            "activations", "convolutions"; "": "existing" for a network with dropout on maps, else "layers".
+        seed: of the masks.
+
+    Raises:
+        UserError: a pattern without a layer, a place without one, a layer that gives no floating-point tensor.
+    """
+    taps = {tap.name: tap for tap in _outputs(subject.net, None)}
+    maps = _with_maps(subject.net)
+    existing = [name for name, tap in taps.items() if isinstance(tap.module, _DropoutNd)]
+    if patterns:
+        try:
+            taps |= (chosen := {tap.name: tap for tap in _outputs(subject.net, patterns)})
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        shown = sorted(chosen)
+    elif any(name in maps for name in existing) and where in ("", "existing"):
+        shown = _spread(existing)
+    else:
+        shown = _spread(_last_of_each_size(subject, taps, maps))
+    where = where or ("existing" if any(name in maps for name in existing) else "layers")
+    kinds: dict[str, tuple[type[nn.Module], ...]] = {"activations": ACTIVATIONS, "convolutions": (_ConvNd,)}
+    dropped = {"layers": shown, "existing": existing}.get(where) or [
+        name for name, tap in taps.items() if isinstance(tap.module, kinds.get(where, ()))
+    ]
+    if not dropped:
+        raise UserError(f"where={where}: {subject.title} has no such layer; allowed: layers, activations, convolutions")
+    views = {}
+    for condition, axes in CONDITIONS.items():
+        rate = 0.0 if condition == OFF else p
+        layers = {name: _layer(name, rate, axes, name in maps) for name in dropped}
+        with mask_keys(seed, 0, range(1)), _hooked(taps, layers, shown) as outputs, torch.no_grad():
+            logits = subject.net(subject.x)
+        views[condition] = View(dict(outputs), logits[0].float().softmax(0))
+    missing = [name for name in shown if name not in views[OFF].outputs]
+    if missing:
+        raise UserError(f"layers={','.join(patterns)}: {missing[0]} gives no floating-point tensor in this network")
+    kind = {name: _kind(taps[name].module) for name in shown}
+    return Sight(subject, p, seed, kind, maps, dropped, views)
+
+
+def _outputs(net: nn.Module, patterns: Sequence[str] | None) -> list[Tap]:
+    return [tap for tap in taps_of(net, patterns) if tap.where == "output"]
+
+
+def _with_maps(net: nn.Module) -> set[str]:
+    """Names of the calls that put out (N, C, H, W), by the graph."""
+    return {
+        call.name
+        for call in calls(net)
+        if (why_not_maps_after(call.module) if call.node is None else why_not_maps(call.node)) is None
+    }
+
+
+def _last_of_each_size(subject: Subject, taps: Mapping[str, Tap], maps: set[str]) -> list[str]:
+    """Of the activations (else of all layers) with maps of at most 64 pixels, the last at each size; else all."""
+    activations = [name for name in taps if isinstance(taps[name].module, ACTIVATIONS)] or list(taps)
+    candidates = [name for name in activations if name in maps] or [name for name in taps if name in maps]
+    with _hooked(taps, {}, candidates) as outputs, torch.no_grad():
+        subject.net(subject.x)
+    sizes = {name: value.shape[1:] for name, value in outputs.items()}
+    fitting = {size: name for name, size in sizes.items() if len(size) == 2 and 1 < max(size) <= _PIXELS}
+    return sorted(fitting.values() if len(fitting) > 1 else activations)
+
+
+def _spread(names: Sequence[str]) -> list[str]:
+    """At most four of them, the first and the last among them."""
+    if len(names) <= _ROWS:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (_ROWS - 1))] for i in range(_ROWS)]
+
+
+def _layer(name: str, p: float, axes: dict[str, Any], maps: bool) -> Dropout:
+    # Channel masks would take the tokens of a transformer for channels.
+    layer = Dropout(p, **(axes if maps or axes.get("mask") != "channel" else {}))
+    layer.name = name
+    return layer
+
+
+@contextmanager
+def _hooked(
+    taps: Mapping[str, Tap], layers: Mapping[str, nn.Module], shown: Sequence[str]
+) -> Iterator[dict[str, Tensor]]:
+    """Inside, ``layers`` act on the outputs of the taps of their names, and the outputs of those shown are kept."""
+    kept: dict[str, Tensor] = {}
+    numbers: Counter[nn.Module] = Counter()
+    names: dict[nn.Module, dict[int, str]] = {}
+    for name in {*layers, *shown}:
+        names.setdefault(taps[name].module, {})[taps[name].call] = name
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        name, numbers[module] = names[module].get(numbers[module]), numbers[module] + 1
+        if name is None or not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        output = layers[name](output) if name in layers else output
+        if name in shown:
+            kept[name] = output[0].detach().clone()  # an in-place layer may come next
+        return output
+
+    handles = [module.register_forward_hook(after) for module in names]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _kind(module: nn.Module) -> str:
+    return "dropout" if isinstance(module, _DropoutNd) else type(module).__name__
