@@ -29,7 +29,7 @@ def test_a_row_is_in_the_file_when_the_call_returns(tmp_path):
     csv.log_metrics({"epoch": 0, "val/loss": 0.5}, step=7)
     assert lines(tmp_path) == ["epoch,step,val/loss", "0,7,0.5"]
     csv.log_metrics({"epoch": 1, "val/loss": 0.25}, step=14)
-    assert lines(tmp_path)[1:] == ["0,7,0.5", "1,14,0.25"]
+    assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,step,val/loss\n0,7,0.5\n1,14,0.25\n"
 
 
 def test_a_new_key_adds_a_column_and_keeps_every_row(tmp_path):
@@ -248,6 +248,19 @@ def test_offline_by_default_is_not_worth_a_warning(tmp_path, monkeypatch, caplog
     assert not said(caplog)
 
 
+def test_a_key_is_not_announced_to_every_job_of_a_sweep(tmp_path, monkeypatch, capsys):
+    no_key(monkeypatch, tmp_path)
+    monkeypatch.setattr(wandb, "init", lambda **_: None)
+    monkeypatch.setattr(wandb, "login", lambda **_: print("W&B API key is configured", file=sys.stderr) or True)
+    _ = Wandb(save_dir=str(tmp_path)).experiment
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_that_never_began_can_be_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("a run was made to be finished"))
+    Wandb(mode="offline", save_dir=str(tmp_path)).finish(1)
+
+
 @pytest.mark.parametrize(
     ("mode", "variable", "says"),
     [("onlin", "offline", "logger.wandb.mode=onlin: must be"), ("auto", "of", "WANDB_MODE=of: must be")],
@@ -282,12 +295,16 @@ def test_a_run_that_the_server_refuses_is_kept_offline_under_another_id(tmp_path
 def test_an_error_of_an_offline_run_is_not_hidden(tmp_path, monkeypatch):
     no_key(monkeypatch, tmp_path)
 
+    asked = []
+
     def init(**_):
+        asked.append("offline")
         raise wandb.errors.UsageError("bad id")
 
     monkeypatch.setattr(wandb, "init", init)
     with pytest.raises(wandb.errors.UsageError, match="bad id"):
         _ = Wandb(mode="offline", save_dir=str(tmp_path)).experiment
+    assert len(asked) == 1
 
 
 def test_a_disabled_run_leaves_nothing(clean, tmp_path):

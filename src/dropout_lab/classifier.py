@@ -68,7 +68,7 @@ class Classifier(lightning.LightningModule):
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         with self._masks(step, len(x)):
             logits = self.net(x)
-        loss = F.cross_entropy(logits, y)
+        loss = F.cross_entropy(logits.float(), y)
         for penalty in self._penalties:
             loss = loss + penalty()
         self._train_loss.add(loss.detach())
@@ -130,7 +130,7 @@ class Classifier(lightning.LightningModule):
             with self._masks(batch_idx, len(x)):
                 log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
         else:
-            log_p = F.log_softmax(self.net(x), dim=1)
+            log_p = F.log_softmax(self.net(x).float(), dim=1)
         loss = F.nll_loss(log_p, y, reduction="sum")
         correct = (log_p.argmax(dim=1) == y).sum()
         sums = torch.stack([loss.float(), correct.float(), torch.full_like(loss, len(y), dtype=torch.float)])

@@ -144,7 +144,6 @@ class Wandb(WandbLogger):
         """End the run; a failed job's is marked as failed."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=exit_code)
-            self._experiment = None
 
 
 _refusal: str | None = None  # why the server refused this process: later runs of a sweep don't wait for it again

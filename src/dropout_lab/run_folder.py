@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -78,10 +79,10 @@ def read_status(path: Path) -> dict[str, Any]:
 def provenance() -> dict[str, Any]:
     """Which code ran: git revision and uncommitted changes (None outside a repository), versions, command line."""
     return {
-        "git_sha": _git("rev-parse", "HEAD"),
-        "git_diff": _git("diff", "HEAD"),
+        "git_sha": sha.strip() if (sha := _git("rev-parse", "HEAD")) else None,
+        "git_diff": _git("diff", "--no-ext-diff", "--no-color", "HEAD"),  # whole, so that `git apply` takes it
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
     }
 
 
@@ -110,10 +111,10 @@ def _write(path: Path, text: str) -> None:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace")
 
 
 def _version(package: str) -> str | None:
