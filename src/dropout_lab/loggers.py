@@ -47,7 +47,10 @@ class Csv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row."""
-        row = {"epoch": int(metrics["epoch"]) if "epoch" in metrics else "", "step": "" if step is None else step}
+        row: dict[str, float | str] = {
+            "epoch": int(metrics["epoch"]) if "epoch" in metrics else "",
+            "step": "" if step is None else step,
+        }
         row |= {key: float(value) for key, value in metrics.items() if key != "epoch"}
         if not self._columns and self.path.exists():
             self._continue()

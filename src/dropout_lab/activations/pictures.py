@@ -54,4 +54,4 @@ def heatmap(path: Path) -> Figure:
 def _layers(table: pd.DataFrame) -> list[str]:
     """Names in order of depth: the input of a layer comes before the layer."""
     names = [str(name) for name in table.layer.unique()]
-    return sorted(names, key=lambda name: (name.removesuffix("_in"), not name.endswith("_in")))
+    return sorted(names, key=lambda name: (name.partition("_")[0], -len(name)))  # 03_conv_in is 03_conv and "_in"
