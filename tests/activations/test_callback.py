@@ -158,10 +158,8 @@ def test_the_phase_is_the_trainers_not_the_modules(tmp_path):
     """Monte Carlo dropout in validation: the module is in train mode, the statistics are those of eval."""
 
     class MonteCarlo(Toy):
-        def validation_step(self, batch, batch_idx):
+        def on_validation_epoch_start(self):
             self.net.train()
-            super().validation_step(batch, batch_idx)
-            self.net.eval()
 
     fitter = trainer(tmp_path, ActivationStats())
     fitter.fit(MonteCarlo(Dropout(0.5, scaling="unscaled")), data(), data(200))
@@ -217,6 +215,24 @@ def test_training_without_validation_is_logged_alone(tmp_path):
 def test_validate_alone_counts_eval(tmp_path):
     fitter = trainer(tmp_path, ActivationStats())
     fitter.validate(Toy(), data(37), verbose=False)
+    assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 592
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_a_model_built_late_is_watched(tmp_path, stage):
+    """In ``configure_model``, as sharded models are: after the setup of callbacks."""
+
+    class Late(Toy):
+        def __init__(self):
+            super().__init__()
+            del self.net
+
+        def configure_model(self):
+            if not hasattr(self, "net"):
+                self.net = Toy().net
+
+    fitter = trainer(tmp_path, ActivationStats())
+    fitter.fit(Late(), data(), data(37)) if stage == "fit" else fitter.validate(Late(), data(37), verbose=False)
     assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 592
 
 

@@ -81,7 +81,7 @@ def test_the_standard_error_is_the_spread_over_masks(stat, mask):
     torch.manual_seed(0)
     layer = Dropout(0.5, mask=mask)
     maps = nn.Sequential(nn.Conv2d(1, 50, 3), nn.ReLU(), layer)
-    model, x = (net(layer), torch.randn(100, 20)) if mask == "element" else (maps, torch.randn(4, 1, 6, 6))
+    model, x = (net(layer), torch.randn(100, 20)) if mask == "element" else (maps, torch.randn(1, 1, 6, 6))
     taps = [Tap("out", layer, units="channel" if mask == "channel" else "sample")]
     found = [probed(model, x, taps, masks=1, step=step)["out"] for step in range(100)]
     values = np.array([getattr(one, stat) for one in found])

@@ -96,6 +96,8 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
     if image and not image.isdigit():
         channels, height, width = data.native_shape
+        if channels not in (1, 3):
+            raise UserError(f"image={image}: the run's data has {channels} channels, which no image file has")
         photo = open_image(image).convert("L" if channels == 1 else "RGB")
         photo = ImageOps.fit(photo, (width, height), Image.Resampling.BOX)
         raw = torch.from_numpy(np.array(photo)).float().view(1, height, width, -1).permute(0, 3, 1, 2) / 255
