@@ -245,6 +245,12 @@ def test_an_unknown_scaling_is_refused() -> None:
         check(layer)
 
 
+@pytest.mark.parametrize("p", [1.0, -0.5, float("nan")])
+def test_a_rate_without_laws_is_refused(p: float) -> None:
+    with pytest.raises(ValueError, match=f"drops with p = {p}; the laws are about 0 <= p < 1"):
+        check(nn.Dropout(0.5), p=p)
+
+
 def test_an_unknown_law_is_refused() -> None:
     with pytest.raises(ValueError, match="no law is called gain, speed; there are mean, variance, gain in train, "):
         check(Dropout(0.5), laws=["speed", "gain", "mean"])

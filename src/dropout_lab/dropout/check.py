@@ -85,7 +85,7 @@ def check(
         laws: names of the laws to look at; None is all of them.
 
     Raises:
-        ValueError: the layer has no probability to read and none is given; an unknown scaling or law.
+        ValueError: the layer has no probability to read and none is given; p outside [0, 1); an unknown scaling or law.
     """
     unknown = sorted(set(laws or ()) - set(_LAWS))
     if unknown:
@@ -110,6 +110,8 @@ class _Subject:
                 f"check: {layer} has no attribute p or drop_prob; say how much it drops: check(layer, p=0.5)"
             )
         self.p = float(getattr(layer, str(self.attribute)) if p is None else p)
+        if not 0 <= self.p < 1:
+            raise ValueError(f"check: {layer} drops with p = {self.p}; the laws are about 0 <= p < 1")
         self.scaling = getattr(layer, "scaling", "inverted" if getattr(layer, "scale_by_keep", True) else "unscaled")
         if self.scaling not in ("inverted", "classic", "unscaled"):
             raise ValueError(f"check: {layer} has scaling={self.scaling!r}; allowed: inverted, classic, unscaled")
@@ -143,7 +145,7 @@ class _Subject:
 def _call(
     layer: Callable[[Tensor], Tensor], x: Tensor, step: int = 0, rows: Tensor | None = None, torchs: int | None = None
 ) -> Tensor:
-    torch.manual_seed(step if torchs is None else torchs)
+    torch.default_generator.manual_seed(step if torchs is None else torchs)  # not those of other devices
     with mask_keys(0, step, range(len(x)) if rows is None else rows):
         return layer(x)
 
@@ -265,7 +267,6 @@ def _keys_and_dtype(subject: _Subject) -> _Verdict:
 
 
 def _keys_alone(subject: _Subject) -> _Verdict:
-    torch.manual_seed(0)
     state = torch.get_rng_state()
     with mask_keys(0, 0, range(subject.shape[0])):
         subject.layer.train()(subject.ones())
