@@ -51,6 +51,7 @@ class Classifier(lightning.LightningModule):
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_loss = _Mean()
         self._eval_sums: dict[int, Tensor] = {}
+        self.last_val_loss = float("nan")
         self.tested: dict[str, float] = {}  # of the last test; Lightning's own copy is rounded to float32
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,13 +63,24 @@ class Classifier(lightning.LightningModule):
         assert self._optimizer is not None, "training needs an optimizer"
         return [self._optimizer], [self._lr_scheduler(self._optimizer)] if self._lr_scheduler else []
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Within an epoch there are steps whose loss is not logged yet."""
+        if self._train_loss.count:
+            mean = self.trainer.strategy.reduce(self._train_loss.sum, reduce_op="mean")
+            checkpoint["train_loss"] = {"sum": mean.cpu(), "count": self._train_loss.count}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on adding up where the checkpoint was made."""
+        kept = checkpoint.get("train_loss", {"sum": None, "count": 0})
+        self._train_loss.sum, self._train_loss.count = kept["sum"], kept["count"]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, dropout on."""
         x, y = batch
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         with self._masks(step, len(x)):
             logits = self.net(x)
-        loss = F.cross_entropy(logits.float(), y)
+        loss = F.cross_entropy(_at_least_float32(logits), y)
         for penalty in self._penalties:
             loss = loss + penalty()
         self._train_loss.add(loss.detach())
@@ -92,7 +104,8 @@ class Classifier(lightning.LightningModule):
         metrics = self._take_train_loss()
         for key in val:
             metrics |= {f"val/{key}": val[key], f"train_eval/{key}": train[key], f"gap/{key}": val[key] - train[key]}
-        self.log_dict(metrics, logger=False)  # for callbacks that monitor one
+        self.last_val_loss = val["loss"]
+        self.log_dict(metrics, logger=False, sync_dist=True)  # for callbacks; Lightning warns unless told to sync
         self._write(metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -102,7 +115,7 @@ class Classifier(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of the test part."""
         self.tested = {f"test/{key}": value for key, value in self._take_metrics(0).items()}
-        self.log_dict(self.tested, logger=False)
+        self.log_dict(self.tested, logger=False, sync_dist=True)
         self._write(self.tested)
 
     def _masks(self, step: int, rows: int) -> AbstractContextManager[None]:
@@ -130,16 +143,21 @@ class Classifier(lightning.LightningModule):
             with self._masks(batch_idx, len(x)):
                 log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
         else:
-            log_p = F.log_softmax(self.net(x).float(), dim=1)
+            log_p = F.log_softmax(_at_least_float32(self.net(x)), dim=1)
         loss = F.nll_loss(log_p, y, reduction="sum")
         correct = (log_p.argmax(dim=1) == y).sum()
-        sums = torch.stack([loss.float(), correct.float(), torch.full_like(loss, len(y), dtype=torch.float)])
+        sums = torch.stack([loss, correct.to(loss), torch.full_like(loss, len(y))])
         self._eval_sums[part] = self._eval_sums[part] + sums if part in self._eval_sums else sums
 
     def _take_metrics(self, part: int) -> dict[str, float]:
         """Means over every sample of a part on all processes; the sums start anew."""
         loss, correct, count = self.trainer.strategy.reduce(self._eval_sums.pop(part), reduce_op="sum").tolist()
         return {"loss": loss / count, "acc": correct / count}
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Sums in half precision would have two or three digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _Mean:
@@ -150,7 +168,7 @@ class _Mean:
         self.count = 0
 
     def add(self, value: Tensor) -> None:
-        self.sum = value if self.sum is None else self.sum + value
+        self.sum = value if self.sum is None else self.sum.to(value.device) + value
         self.count += 1
 
     def take(self) -> Tensor:

@@ -32,6 +32,7 @@ def compare(job_plan: Plan) -> int:
     Raises:
         UserError: no strategy applies.
     """
+    train.check_plan(job_plan)
     refused = refusals(job_plan.jobs)
     common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))
     reasons = {

@@ -44,8 +44,7 @@ class Plan:
     def hydra_arguments(self) -> list[str]:
         """The arguments for Hydra, with the folder settled: two processes must not each ask the clock."""
         key = "hydra.sweep.dir" if self.multirun else "hydra.run.dir"
-        path = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
-        return [*(a for a in self.arguments if not a.startswith(f"{key}=")), f"{key}='{path}'"]
+        return [*(a for a in self.arguments if not a.startswith(f"{key}=")), f"{key}={quoted(str(self.folder))}"]
 
 
 def plan(arguments: Sequence[str]) -> Plan:
@@ -54,8 +53,9 @@ def plan(arguments: Sequence[str]) -> Plan:
     Raises:
         UserError: the first thing that is wrong.
     """
-    arguments = sorted(arguments, key=lambda word: not word.startswith("-"))  # argparse wants -m before or after, not
-    options = get_args_parser().parse_args(arguments)  # between, the overrides
+    # argparse wants -m before or after, not between, the overrides.
+    arguments = sorted(_with_those_of_resumed(arguments), key=lambda word: not word.startswith("-"))
+    options = get_args_parser().parse_args(arguments)
     overrides = options.overrides
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         try:
@@ -64,7 +64,7 @@ def plan(arguments: Sequence[str]) -> Plan:
             swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
             if swept and not options.multirun:
                 raise UserError(f"{swept[0]}: several values make a sweep; add -m to run one job for each")
-            # What is swept may be what makes a fixed key valid, so a sweep's own settings are composed without the rest.
+            # What is swept may be what makes a fixed key valid: a sweep's own settings are composed without the rest.
             about_sweep = [word for word in fixed if re.match(r"[+~]*(hydra|sweep|experiment|paths)\b", word)]
             base = compose("train", about_sweep if options.multirun else fixed, return_hydra_config=True)
             _resolve(base)
@@ -80,6 +80,11 @@ def plan(arguments: Sequence[str]) -> Plan:
             return Plan(arguments, True, jobs, Path(base.hydra.sweep.dir).absolute())
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from error
+
+
+def quoted(text: str) -> str:
+    """A value as an override spells it, whatever characters it has."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def fingerprint(cfg: DictConfig, *, without: Sequence[str] = ()) -> str:
     OmegaConf.set_struct(cfg, False)
     cfg.run = dict.fromkeys(cfg.run, "")
     cfg.paths = dict.fromkeys(cfg.paths, "")
-    for key in without:
+    for key in ("resume", *without):
         cfg[key] = None
     return hashlib.sha256(json.dumps(resolved(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -116,6 +121,17 @@ def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -
     arm = hydra.sweeper.get("arms", {}).get(cfg.arm, "").split() if cfg.arm else []
     told = {"seed", "arm", "dropout", "sweep", *(o.split("=")[0] for o in arm)}
     return " ".join([strategy, *(o for o in overrides if o.split("=")[0].lstrip("+~") not in told)])
+
+
+def _with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
+    """With resume=DIR: the overrides of the run that lies there, its folder, and what else was given."""
+    folder = next((word.partition("=")[2].strip("'\"") for word in arguments if word.startswith("resume=")), "auto")
+    if folder in ("auto", "never", "") or not (Path(folder) / "config.yaml").is_file():
+        return list(arguments)
+    saved = OmegaConf.select(OmegaConf.load(Path(folder) / "config.yaml"), "run.overrides") or []
+    given = {word.partition("=")[0] for word in arguments}
+    again = [word for word in saved if word.partition("=")[0] not in given]
+    return [*again, *arguments, f"hydra.run.dir={quoted(str(Path(folder).absolute()))}"]
 
 
 def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:

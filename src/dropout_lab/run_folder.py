@@ -30,10 +30,14 @@ class RunFolder:
     Args:
         path: the folder; made when missing.
         config_hash: fingerprint of the configuration.
+        writes: False on all but one of the processes that share the run: nothing is written then.
+        objective: the run's result, for sweepers that look for the best; set before the end.
     """
 
     path: Path
     config_hash: str
+    writes: bool = True
+    objective: float | None = None
     _start: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -43,7 +47,7 @@ class RunFolder:
         try:
             yield
         except Exception as error:
-            self._write_status("failed", root_cause(error), traceback.format_exc())
+            self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
             raise
         except BaseException as error:  # Ctrl-C, SIGTERM
             self._write_status("interrupted", type(error).__name__, traceback.format_exc())
@@ -52,9 +56,12 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration."""
-        _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        if self.writes:
+            _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
+        if not self.writes:
+            return
         record = {
             "status": status,
             "error": error,
@@ -62,6 +69,7 @@ class RunFolder:
             **provenance(),
             "seconds": round(time.monotonic() - self._start, 3),
             "config_hash": self.config_hash,
+            "objective": self.objective,
         }
         _write(self.path / "status.json", json.dumps(record, indent=1))
 

@@ -62,6 +62,7 @@ class Config(_Section):
     compile: Switch
     channels_last: Switch
     threads: CountOrAll
+    resume: Annotated[str, Field(min_length=1, description="auto, never or the folder of an interrupted run")]
     dropout: Dropout
     data: Data
     optimizer: Optimizer

@@ -17,11 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from dropout_lab import processes
 from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
 from dropout_lab.errors import UserError, full_errors, one_line_errors
 from dropout_lab.preflight import refusals
 from dropout_lab.progress import SweepProgress
+from dropout_lab.resume import check_folder, is_done, start_point
 from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
+
+log = logging.getLogger(__name__)
 
 _progress: SweepProgress | None = None  # of the sweep that runs in this process
 
@@ -34,10 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _hydra(arguments)
             return
         job_plan = plan(arguments)
+        check_plan(job_plan)
         for number, reason in refusals(job_plan.jobs).items():
             which = f"job {number} ({label(job_plan.jobs[number], job_plan.jobs[number].hydra)}): "
             raise UserError((which if job_plan.multirun else "") + reason)
         sys.exit(execute(job_plan))
+
+
+def check_plan(job_plan: Plan) -> None:
+    """Refuse folders that hold something else, and devices that are not there.
+
+    Raises:
+        UserError: the first thing that is in the way.
+    """
+    for number, job in enumerate(job_plan.jobs):
+        folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
+        check_folder(folder, fingerprint(job), job.resume)
+        count = processes.needed(job)
+        if job.data.batch_size % count:
+            raise UserError(
+                f"data.batch_size={job.data.batch_size} is the batch over all devices and must be divisible by their "
+                f"number, {count}"
+            )
 
 
 def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
@@ -73,19 +95,28 @@ def run(cfg: DictConfig) -> float:
     Returns:
         the best validation loss, NaN when the job failed.
     """
-    hydra_cfg: Any = HydraConfig.get()
-    _describe(cfg, hydra_cfg)
-    folder = RunFolder(Path(cfg.run.dir), fingerprint(cfg))
+    describe(cfg, HydraConfig.get())
+    folder = RunFolder(Path(cfg.run.dir), cfg.run.config_hash, writes=processes.rank() == 0)
     if _progress is not None:
         _progress.start(cfg.run.name)
     try:
+        if is_done(folder.path, folder.config_hash):
+            log.warning("%s is done already, with this configuration and this code", folder.path)
+            return float(read_status(folder.path)["objective"])
+        checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
+        count = processes.needed(cfg)
         with folder.recording():
-            return train(cfg, folder)
+            if count > 1:
+                folder.write_config(resolved(cfg))
+                folder.objective = processes.launch(folder.path, count)
+            else:
+                folder.objective = train(cfg, folder, checkpoint)
+        return folder.objective
     except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM; in a sweep it must not look like the end of one job
         raise KeyboardInterrupt from None
     except Exception as error:
         if full_errors():
-            logging.getLogger(__name__).exception("job failed")
+            log.exception("job failed")
         print(f"failed: {cfg.run.name}: {root_cause(error)}", file=sys.stderr)
         return float("nan")
     finally:
@@ -93,17 +124,24 @@ def run(cfg: DictConfig) -> float:
             _progress.done()
 
 
-def train(cfg: DictConfig, folder: RunFolder) -> float:
+def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> float:
     """Build, fit, and test the best checkpoint.
 
+    Args:
+        cfg: the job's configuration, ``run`` filled in.
+        folder: its folder.
+        checkpoint: go on from here; None: from the beginning.
+
     Returns:
-        the best validation loss.
+        the best value of what the checkpoints monitor; the last validation loss where they monitor nothing.
     """
     import lightning
     import torch
 
     from dropout_lab.build import build_data, build_network, build_optimizer, instantiate
+    from dropout_lab.checkpoints import AtomicCheckpointIO
     from dropout_lab.classifier import Classifier
+    from dropout_lab.resume import Resume
 
     quieten_lightning()
     if cfg.threads is not None:
@@ -123,27 +161,31 @@ def train(cfg: DictConfig, folder: RunFolder) -> float:
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=[Resume(folder.path), *callbacks],
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=cfg.run.dir,
         enable_progress_bar=_progress is None and sys.stdout.isatty(),
     )
     exit_code = 1
     try:
         for logger in loggers:
-            logger.log_hyperparams({**config, **provenance(), "overrides": list(HydraConfig.get().overrides.task)})
-        trainer.fit(classifier, data)
-        trainer.test(classifier, data, ckpt_path="best", verbose=False)
+            logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
+        trainer.fit(classifier, data, ckpt_path=checkpoint)
+        best = trainer.checkpoint_callback
+        trainer.test(classifier, data, ckpt_path="best" if best else None, verbose=False)
         exit_code = 0
     finally:
         for logger in loggers:
             if hasattr(logger, "finish"):
                 logger.finish(exit_code)
-    return float(trainer.checkpoint_callback.best_model_score)
+    return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
 
-def _describe(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
-    """Fill in ``run``: where the job lies and what it is called."""
+def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
+    """Fill in ``run``: where the job lies, what it is called, how it came about."""
     directory = Path(hydra_cfg.runtime.output_dir)
+    cfg.run.config_hash = fingerprint(cfg)
+    cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     group = label(cfg, hydra_cfg)
     name = f"{group} seed={cfg.seed}"
@@ -193,6 +235,8 @@ def quieten_lightning() -> None:
         ".*smaller than the logging interval.*",  # the rest of an epoch is logged at its end
         ".*exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.15
+        ".*sync_dist=True.*",  # what is logged has been summed over processes
+        ".*multiple `ModelCheckpoint` callbacks.*",  # the first holds the best
     ):
         warnings.filterwarnings("ignore", message)
 

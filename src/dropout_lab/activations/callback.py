@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -128,6 +128,15 @@ class ActivationStats(L.Callback):
         """Log training alone, where no validation has done it."""
         if self.meter.batches["train"]:
             self._flush(trainer, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted and not yet logged, for checkpoints within an epoch."""
+        return self.meter.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.meter.load_state(state_dict)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Pictures of the whole run, to W&B."""

@@ -119,10 +119,7 @@ class Meter:
         packed = self._sums.flatten()
         if extra is not None:
             packed = torch.cat([packed, extra.flatten().to(packed.device)])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            packed = packed.clone()
-            torch.distributed.all_reduce(packed)
-        host = packed.cpu().clone()
+        host = _over_processes(packed)
         self._sums.zero_()
         batches, self.batches = self.batches, dict.fromkeys(MODES, 0)
         sums, rest = host[: self._sums.numel()].view(self._sums.shape), host[self._sums.numel() :]
@@ -133,6 +130,15 @@ class Meter:
             batches=batches,
             extra=None if extra is None else rest.view(extra.shape),
         )
+
+    def state(self) -> dict[str, Any]:
+        """What was counted since the last flush, over all processes; a collective call."""
+        return {"sums": _over_processes(self._sums), "batches": dict(self.batches)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on counting from there. On one process only, as the sums are those of all."""
+        self._sums.copy_(state["sums"])
+        self.batches = dict(state["batches"])
 
     def observe(self, row: int, value: Any, source: Tensor | None = None) -> Tensor | None:
         """Add the tensor of ``value`` to a row; returns its sums per unit. Called by the hooks."""
@@ -246,6 +252,14 @@ def recomputing() -> bool:
 def doubled(x: Tensor) -> Tensor:
     """x in fp64, on the CPU where its device has none."""
     return x.to(_with_fp64(x.device)).double()
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """A copy on the host, added up over all processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        sums = sums.clone()
+        torch.distributed.all_reduce(sums)
+    return sums.cpu().clone()
 
 
 def _with_fp64(device: torch.device | str) -> torch.device:

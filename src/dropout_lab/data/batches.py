@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 
 class GlobalBatches(Sampler[Tensor]):
@@ -37,6 +38,7 @@ class GlobalBatches(Sampler[Tensor]):
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self.start = 0  # batches of the epoch to leave out, the next time
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation; Lightning calls this at the start of each epoch."""
@@ -47,9 +49,35 @@ class GlobalBatches(Sampler[Tensor]):
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         order = torch.randperm(self.size, generator=generator)
         rows = self.batch_size // self.world_size
-        for step in range(len(self)):
+        for step in range(self.start, len(self)):
             start = step * self.batch_size + self.rank * rows
             yield order[start : start + rows]
 
     def __len__(self) -> int:
         return self.size // self.batch_size
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader that goes on within an epoch: Lightning keeps its state in checkpoints.
+
+    Its ``sampler`` is a :class:`GlobalBatches`, first read at the first batch, as Lightning sets the epoch late.
+    """
+
+    _given = 0  # batches of this epoch so far
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches: Any = self.sampler
+        batches.start = self._given = self._skip
+        self._skip = 0
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the epoch it is; at its end the next one begins."""
+        return {"batches": self._given % len(self)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin there the next time."""
+        self._skip = state_dict["batches"]

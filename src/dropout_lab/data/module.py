@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropout_lab.data.batches import GlobalBatches
+from dropout_lab.data.batches import GlobalBatches, ResumableLoader
 
 
 class Samples(NamedTuple):
@@ -121,7 +121,9 @@ class InMemoryData(lightning.LightningDataModule):
         assert self.train is not None, "setup() comes first"
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches = GlobalBatches(len(self.train.classes), self.batch_size, self.seed, rank, world)
-        return _loader(self.train, batches)
+        return ResumableLoader(
+            TensorDataset(*self.train), sampler=batches, batch_size=None, generator=torch.Generator()
+        )
 
     def val_dataloader(self) -> "list[DataLoader[tuple[Tensor, ...]]]":
         """The validation part, and the part of the training set measured in eval mode."""

@@ -1,0 +1,60 @@
+"""Checkpoints that a kill cannot break, and the newest one of a run that is whole."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, forces it onto the disk and renames it.
+
+    Lightning writes to the temporary folder and moves the file, which is a copy where that folder is another file
+    system: a kill then leaves a part of it and nothing of the old one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; the old file is there until the new one is whole."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f"{target.name}.tmp")
+        with beside.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+
+
+class WithinEpoch(ModelCheckpoint):
+    """Lightning's checkpoints every so many minutes or steps, but for the last step of an epoch.
+
+    Lightning takes a run that goes on from there to be past the epoch, and leaves out its validation.
+    """
+
+    def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+        """Save, where the epoch goes on."""
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *arguments)
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of a run folder with the most steps among those that can be read; None: there is none.
+
+    One that can't be read is named in a warning: it is truncated, or no checkpoint.
+    """
+    whole: list[tuple[int, bool, Path]] = []
+    for path in sorted((folder / "checkpoints").glob("*.ckpt")):
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # Of two with equally many steps the last was written later: it knows how the epoch ended.
+            whole.append((int(checkpoint["global_step"]), path.stem == "last", path))
+        except Exception as error:  # whatever a broken file makes of the reader
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning("%s cannot be read and is left out: %s", path, reason[:200])
+    return max(whole)[2] if whole else None

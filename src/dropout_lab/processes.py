@@ -1,0 +1,144 @@
+"""A job on several devices: one process for each, started through torch.distributed.run, all of them one run.
+
+Lightning's own launcher would start the command line of the whole sweep again in every process. Here each process gets
+the finished configuration of its one job from the run folder: `python -m dropout_lab.processes DIR`.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from dropout_lab.errors import UserError
+from dropout_lab.run_folder import RunFolder, root_cause
+
+LOG = "processes.log"  # what the processes of a job in a sweep print
+RESULT = "objective.txt"
+
+
+class ProcessError(RuntimeError):
+    """One process of a job has failed; ``trace`` is its traceback."""
+
+    def __init__(self, text: str, trace: str | None) -> None:
+        super().__init__(text)
+        self.trace = trace
+
+
+def rank() -> int:
+    """This process's number among those of its job: 0 where there is only one."""
+    if "RANK" in os.environ:  # torch.distributed.run
+        return int(os.environ["RANK"])
+    return int(os.environ["SLURM_PROCID"]) if _in_slurm_step() else 0
+
+
+def needed(cfg: DictConfig) -> int:
+    """How many processes to start for a job: 1 where it uses one device, or where its processes are started already.
+
+    Raises:
+        UserError: several machines, which only a cluster's own launcher can start; more devices than there are.
+    """
+    if "RANK" in os.environ or _in_slurm_step():
+        return 1
+    if cfg.trainer.get("num_nodes", 1) > 1:
+        raise UserError(
+            f"trainer.num_nodes={cfg.trainer.num_nodes}: on several machines torchrun or SLURM has to start one "
+            "process a device; see the README, Several GPUs"
+        )
+    devices = cfg.trainer.devices
+    if isinstance(devices, int) and devices >= 1 and cfg.trainer.accelerator == "cpu":
+        return devices
+    if devices == 1:
+        return 1
+    import torch
+
+    there = 1 if cfg.trainer.accelerator == "cpu" else torch.accelerator.device_count()
+    wanted = there if devices in ("auto", -1) else int(devices)
+    if wanted > there:
+        raise UserError(f"trainer.devices={devices}: this machine has {there or 'no'} GPU{'s' * (there != 1)}")
+    return max(wanted, 1)
+
+
+def launch(folder: Path, count: int) -> float:
+    """Run the job whose configuration lies in a folder on ``count`` processes.
+
+    Returns:
+        the objective: the best value of what the checkpoints monitor.
+
+    Raises:
+        ProcessError: a process has failed, or was killed.
+        KeyboardInterrupt: interrupted; all processes have ended then.
+    """
+    for old in [*folder.glob("failure-*.json"), folder / RESULT]:
+        old.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    in_terminal = sys.stdout.isatty()
+    with (folder / LOG).open("ab") as log:
+        group = subprocess.Popen(
+            [*command, "-m", "dropout_lab.processes", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=None if in_terminal else log,
+            stderr=None if in_terminal else log,
+            start_new_session=True,  # so that all of it can be ended
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            code = group.wait()
+        finally:
+            _end(group)
+    failures = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    if failures:
+        failure = json.loads(failures[0].read_text())
+        raise ProcessError(failure["error"], failure["traceback"])
+    if code != 0:
+        raise ProcessError(f"a process of the job was killed (exit code {code}); its output is in {folder / LOG}", None)
+    objective = float((folder / RESULT).read_text())
+    (folder / RESULT).unlink()
+    return objective
+
+
+def main(arguments: list[str]) -> None:
+    """One process: train as the configuration in the folder says."""
+    from dropout_lab.checkpoints import newest
+    from dropout_lab.train import train
+
+    folder = Path(arguments[0])
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    try:
+        objective = train(cfg, RunFolder(folder, cfg.run.config_hash, writes=rank() == 0), newest(folder))
+        if rank() == 0:
+            (folder / RESULT).write_text(repr(objective))
+    except Exception as error:
+        failure = {"error": f"rank {rank()}: {root_cause(error)}", "traceback": traceback.format_exc()}
+        (folder / f"failure-{rank()}.json").write_text(json.dumps(failure))
+        raise
+
+
+def _in_slurm_step() -> bool:
+    """Whether srun has started several tasks of which this is one."""
+    return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ
+
+
+def _end(group: "subprocess.Popen[bytes]") -> None:
+    """End whatever is left: first kindly, then for good."""
+    for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
+        try:
+            os.killpg(group.pid, kind)
+            group.wait(patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def _die_with_parent() -> None:
+    """Linux: end when the sweep is killed, so that no process stays behind (prctl, PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,213 @@
+"""A run that was interrupted ends as if it had not been."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from dropout_lab import train
+from dropout_lab.run_folder import read_status
+
+# Four epochs of seven steps; everything that has a state: momentum, a schedule, statistics at every second step.
+WORDS = [
+    *("trainer.max_epochs=4", "data.train_size=448", "trainer.log_every_n_steps=3", "logger=csv"),
+    *(
+        "callbacks.activation_stats.every_n_steps=2",
+        "callbacks.activation_stats.probe_masks=1",
+        "model.batch_norm=true",
+    ),
+]
+# A checkpoint every second step, besides those at the ends of epochs.
+OFTEN = ["callbacks.recent.train_time_interval=null", "+callbacks.recent.every_n_train_steps=2"]
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        train.main(list(arguments))
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert exit_code(*WORDS, *OFTEN, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+def same(folder, whole):
+    """Final weights, best weights, metrics and activation statistics, bit for bit."""
+    for name in ("metrics.csv", "activations.csv"):
+        assert (folder / name).read_text() == (whole / name).read_text()
+    for name in ("last", "best"):
+        ours, theirs = (torch.load(where / "checkpoints" / f"{name}.ckpt") for where in (folder, whole))
+        assert ours["global_step"] == theirs["global_step"]
+        for key, value in theirs["state_dict"].items():
+            assert torch.equal(ours["state_dict"][key], value), f"{name}: {key}"
+    return True
+
+
+def interrupt(monkeypatch, where, number):
+    """Raise at the n-th call of a method of the classifier."""
+    from dropout_lab.classifier import Classifier
+
+    original, calls = getattr(Classifier, where), []
+
+    def stopping(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            raise StopError
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Classifier, where, stopping)
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        ("training_step", 1),
+        ("training_step", 8),  # the first of the second epoch
+        ("training_step", 12),  # within it
+        ("training_step", 14),
+        ("validation_step", 9),
+        ("on_validation_epoch_end", 3),
+        ("on_train_epoch_end", 3),
+        ("test_step", 1),
+    ],
+)
+def test_an_interrupted_run_ends_as_the_whole_one(where, number, whole, tmp_path, monkeypatch):
+    words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, where, number)
+        assert exit_code(*words) == 1
+    assert read_status(tmp_path / "run")["status"] == "failed"
+    assert exit_code(*words) == 0
+    assert read_status(tmp_path / "run")["status"] == "ok"
+    assert same(tmp_path / "run", whole)
+
+
+def test_interrupted_twice_it_ends_as_the_whole_one(whole, tmp_path, monkeypatch):
+    words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
+    for number in (10, 9):
+        with monkeypatch.context() as patch:
+            interrupt(patch, "training_step", number)
+            assert exit_code(*words) == 1
+    assert exit_code(*words) == 0
+    assert same(tmp_path / "run", whole)
+
+
+def test_resume_names_the_folder_alone(whole, tmp_path, monkeypatch):
+    folder = tmp_path / "it's here"
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 10)
+        assert exit_code(*WORDS, *OFTEN, f"hydra.run.dir='{str(folder).replace(chr(39), chr(92) + chr(39))}'") == 1
+    monkeypatch.chdir(folder.parent)
+    assert exit_code('resume="it\'s here"') == 0
+    assert same(folder, whole)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_a_broken_checkpoint_is_named_and_the_next_older_one_used(damage, whole, tmp_path, monkeypatch, capsys):
+    words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 12)
+        exit_code(*words)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    last.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b"GIF89a" * 100}[damage])
+    assert exit_code(*words) == 0
+    assert f"{last} cannot be read and is left out" in capsys.readouterr().out
+    assert same(tmp_path / "run", whole)
+
+
+def test_a_finished_run_is_not_run_again(whole, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    assert exit_code(*WORDS, *OFTEN, f"hydra.run.dir={whole}") == 0
+    assert "done already" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    changed = {path for path in before if after[path] != before[path]}
+    assert all(path.name == "train.log" or path.parent.name == ".hydra" for path in changed)  # Hydra's, not ours
+
+
+def test_a_finished_run_of_other_code_starts_anew(tmp_path, monkeypatch):
+    from dropout_lab import resume
+
+    words = ["trainer.max_epochs=1", "data.train_size=64", "logger=csv", f"hydra.run.dir={tmp_path}"]
+    assert exit_code(*words) == 0
+    first = (tmp_path / "metrics.csv").read_text()
+    monkeypatch.setattr(resume, "provenance", lambda: {"git_sha": "another", "git_diff": ""})
+    assert exit_code(*words) == 0
+    assert (tmp_path / "metrics.csv").read_text() == first  # not twice as long
+
+
+def test_never_starts_anew(tmp_path, monkeypatch):
+    words = ["trainer.max_epochs=2", "data.train_size=64", "logger=csv", f"hydra.run.dir={tmp_path}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 2)
+        exit_code(*words)
+    assert exit_code(*words, "resume=never") == 0
+    assert pd.read_csv(tmp_path / "metrics.csv").epoch.min() == 0
+
+
+def test_a_folder_of_another_configuration_is_refused(whole, capsys):
+    before = (whole / "metrics.csv").read_text()
+    assert exit_code(*WORDS, *OFTEN, "dropout.p=0.1", f"hydra.run.dir={whole}") == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+    assert (whole / "metrics.csv").read_text() == before
+
+
+def test_resuming_with_other_overrides_is_refused(whole, capsys):
+    assert exit_code(f"resume={whole}", "dropout.p=0.1") == 2
+    assert "that run has another configuration; give the same overrides as then" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_an_error_and_no_fresh_start(tmp_path, capsys):
+    assert exit_code(f"resume={tmp_path}") == 2
+    assert "no interrupted run is there" in capsys.readouterr().err
+    assert exit_code(f"resume={tmp_path / 'nowhere'}") == 2
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_sweep_started_again_skips_what_is_done_and_resumes_the_rest(tmp_path, monkeypatch):
+    words = ["-m", "seed=0,1,2", *WORDS, f"hydra.sweep.dir={tmp_path}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 28 + 10)  # in the second epoch of the second job
+        assert exit_code(*words) == 1
+    assert [read_status(tmp_path / str(job))["status"] for job in range(3)] == ["ok", "failed", "ok"]
+    done = (tmp_path / "0" / "status.json").stat().st_mtime_ns
+    assert exit_code(*words) == 0
+    assert (tmp_path / "0" / "status.json").stat().st_mtime_ns == done
+    assert read_status(tmp_path / "1")["status"] == "ok"
+    steps = pd.read_csv(tmp_path / "1" / "metrics.csv").step
+    assert steps.is_monotonic_increasing
+    assert steps.max() == 28
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2])
+def test_a_process_killed_at_any_moment_can_go_on(kind, whole, tmp_path):
+    """Kill it three times at random moments, some of them while a checkpoint is written, with TMPDIR elsewhere."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "dropout_lab.train", *WORDS, *OFTEN, f"hydra.run.dir={folder}"]
+    elsewhere = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
+    environment = {**os.environ, "TMPDIR": elsewhere}
+    chance = random.Random(int(kind))
+    for _ in range(3):
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        while running.poll() is None and not (folder / "checkpoints" / "last.ckpt").exists():
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 1.5))
+        running.send_signal(kind)
+        running.wait()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert same(folder, whole)
