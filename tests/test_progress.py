@@ -27,6 +27,7 @@ def test_the_bar_shows_the_number_and_name_of_the_running_job():
             progress.start(job)
             assert terminal.now().startswith(f"{number}/3 {job} |")
             progress.done()
+        assert "\n" not in terminal.getvalue()  # one line, drawn over itself
         progress.close()
 
 

@@ -42,4 +42,4 @@ class SweepProgress:
 
     def _show(self, job: str) -> None:
         if self._live:
-            self._bar.set_description_str(f"{min(self._done + 1, self._total)}/{self._total} {job}")
+            self._bar.set_description_str(f"{self._done + 1}/{self._total} {job}")

@@ -88,6 +88,13 @@ def test_a_layer_whose_shift_is_never_known_keeps_its_row(tmp_path):
     assert drawn.z[1].tolist() == [2.0]
 
 
+def test_a_step_at_which_no_shift_is_known_keeps_its_column(tmp_path):
+    append(
+        tmp_path / "a.csv", [Row(9, 0, "probe", "00_a", "shift", math.nan), Row(18, 0, "probe", "00_a", "shift", 2.0)]
+    )
+    assert list(pictures.heatmap(tmp_path / "a.csv").data[0].x) == [9, 18]
+
+
 def test_without_a_probe_the_heatmap_is_empty(tmp_path):
     append(tmp_path / "a.csv", [Row(9, 0, "train", "00_a", "mean", 1.0)])
     (drawn,) = pictures.heatmap(tmp_path / "a.csv").data

@@ -236,7 +236,7 @@ def test_evaluation_covers_every_sample_once_at_any_number_of_ranks(world_size):
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_every_rank_evaluates_as_many_batches(world_size):
-    """DistributedDataParallel sends the buffers of BatchNorm in each forward pass: one more would wait for ever."""
+    """Where weights are sharded (FSDP), processes meet in each forward pass: one more would wait for ever."""
     for size in range(28, 42):
         data = made(batch_size=1)
         data.val = Samples(data.val.images[:1].expand(size, -1, -1, -1), torch.zeros(size).long())

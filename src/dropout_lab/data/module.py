@@ -134,7 +134,7 @@ class InMemoryData(lightning.LightningDataModule):
         return self._eval_loader(self.test)
 
     def _eval_loader(self, samples: Samples) -> "DataLoader[tuple[Tensor, ...]]":
-        """Every sample once, in as many batches on each of any number of processes: DDP synchronises in each."""
+        """Every sample once, in as many batches on each of any number of processes: FSDP makes them meet in each."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         size = len(samples.classes)
         own = torch.arange(size).tensor_split(world)[rank]

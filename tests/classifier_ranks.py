@@ -1,0 +1,54 @@
+"""Run by test_classifier_ranks.py in 1 and 2 processes: trains and tests the same network on the same global batches.
+
+python -m torch.distributed.run --nproc-per-node 2 classifier_ranks.py FOLDER
+"""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+
+from dropout_lab.classifier import Classifier
+from dropout_lab.data import Synthetic
+from dropout_lab.dropout import Dropout, Placement, install
+from dropout_lab.loggers import Csv
+from dropout_lab.models import MLP
+
+WORLD = int(os.environ.get("WORLD_SIZE", 1))
+ADVICE = (".*does not have many workers", ".*smaller than the logging interval", ".*LeafSpec", ".*litlogger")
+
+
+def run(folder: Path) -> None:
+    lightning.seed_everything(0, verbose=False)
+    # 33 samples to validate: 2 processes have different numbers of them
+    data = Synthetic(size=165, shape=[1, 3, 3], num_classes=3, noise=2.0, batch_size=4, seed=1, val_fraction=0.2)
+    net = MLP((1, 3, 3), 3, widths=(16, 16))
+    install(net, Dropout, Placement(p=0.5))
+    trainer = lightning.Trainer(
+        default_root_dir=folder,
+        logger=Csv(str(folder)),
+        max_epochs=2,
+        log_every_n_steps=7,
+        accelerator="cpu",
+        devices=WORLD,
+        strategy="ddp" if WORLD > 1 else "auto",
+        precision="64-true",
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    classifier = Classifier(net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), seed=2)
+    trainer.fit(classifier, data)
+    trainer.test(classifier, data, verbose=False)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")  # what Lightning says of synchronising would be about us
+    for message in ADVICE:
+        warnings.filterwarnings("ignore", message)
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]))
