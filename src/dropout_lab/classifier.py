@@ -160,11 +160,6 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Sums in half precision would have two or three digits."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
 class _Mean:
     """A mean that stays on the device until it is asked for."""
 
