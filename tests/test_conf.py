@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from dropout_lab.build import build_data, build_network, build_optimizer, instantiate
+from dropout_lab.build import build_data, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.config import CONF, plan
 
 # Groups whose options are tried alone; those that need a value of their own get one.
 GROUPS = (
     "dropout",
     "placement",
+    "dropout_schedule",
     "model",
     "data",
     "optimizer",
@@ -36,11 +37,12 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
     words = [f"{group}={name}", *NEEDS.get(option, []), f"hydra.run.dir={tmp_path}", "+where_torch_is=here"]
     (cfg,) = plan(words).jobs
     cfg.run = {key: str(tmp_path) for key in cfg.run}
-    if group in ("dropout", "placement", "model", "data", "optimizer"):
+    if group in ("dropout", "placement", "dropout_schedule", "model", "data", "optimizer"):
         data = build_data(cfg)
         net, layers = build_network(cfg, data)
         assert build_optimizer(cfg, net, data).param_groups
         assert layers
+        assert build_rates(cfg, net).rates
     elif group in ("logger", "callbacks"):
         for node in cfg[group].values():
             if "tensorboard" not in node._target_.lower():

@@ -120,6 +120,16 @@ def test_weights_of_another_architecture_are_named(folder, tmp_path):
         rebuild(tmp_path)
 
 
+def test_p_belongs_to_a_classic_checkpoint(folder, tmp_path):
+    text = (folder / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("p: 0.3", "p: 0.4"))
+    (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
+    with pytest.raises(
+        UserError, match=r"classic p=0\.3 .*, this model has classic p=0\.4 .* p belongs to its checkpoint"
+    ):
+        rebuild(tmp_path)
+
+
 def test_where_folding_is_not_exact_it_is_refused(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit):

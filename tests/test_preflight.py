@@ -24,6 +24,12 @@ def test_matching_that_has_no_equivalent_is_refused():
     assert "Sigmoid" in refusals(plan(["dropout=classic", "optimizer.match=inverted", *model]).jobs)[0]
 
 
+def test_a_schedule_is_refused_for_classic_dropout_with_the_reason():
+    found = refusals(plan(["-m", "dropout=classic,inverted", "dropout_schedule=early,constant"]).jobs)
+    assert list(found) == [0]
+    assert "multiplies by 1-p in eval, so another p is another network" in found[0]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

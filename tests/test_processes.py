@@ -109,7 +109,9 @@ def test_a_sweep_over_devices_gives_a_right_folder_for_each_job(tmp_path):
     for two, one in ((0, 2), (1, 3)):
         assert gap(folders[two], folders[one]) < 1e-5
         ours, theirs = (pd.read_csv(folders[job] / "metrics.csv") for job in (two, one))
-        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
+        # The probe takes some of the first images of each process, so these differ.
+        probe = [name for name in ours if name.startswith(("activation_shift", "activation_ratio"))]
+        pd.testing.assert_frame_equal(ours.drop(columns=probe), theirs.drop(columns=probe), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -216,6 +218,6 @@ def test_the_first_failure_is_the_one_that_is_told(tmp_path, monkeypatch):
             return 1
 
     monkeypatch.setattr(subprocess, "Popen", Group)
-    with pytest.raises(processes.ProcessError, match="^rank 1: first$") as caught:
+    with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught:
         processes.launch(tmp_path, 2)
     assert caught.value.trace == "trace of 1"

@@ -60,7 +60,18 @@ def test_a_run_leaves_the_files_of_the_contract(folder):
     assert status["status"] == "ok"
     assert status["error"] is None
     assert set(status) == {
-        *("status", "error", "traceback", "git_sha", "git_diff", "versions", "command", "seconds", "config_hash")
+        *(
+            "status",
+            "error",
+            "traceback",
+            "git_sha",
+            "git_diff",
+            "versions",
+            "command",
+            "seconds",
+            "config_hash",
+            "objective",
+        )
     }
 
 
@@ -256,3 +267,20 @@ def test_status_holds_what_was_started(folder):
     assert status["versions"]["torch"] == torch.__version__.split("+")[0]
     assert status["seconds"] > 0
     assert len(status["config_hash"]) == 16
+
+
+def test_a_schedule_changes_the_rates_as_training_goes_on(tmp_path, monkeypatch):
+    from dropout_lab.classifier import Classifier
+
+    seen = []
+    step = Classifier.training_step
+
+    def watching(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        seen.append(self.net.dropout.p)
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", watching)
+    words = ["dropout_schedule=late", "dropout_schedule.cutoff=0.75", "dropout.p=0.4", f"hydra.run.dir={tmp_path}"]
+    assert exit_code(*QUICK, "trainer.max_epochs=2", *words) == 0
+    assert seen == [0.0, 0.0, 0.0, 0.4]

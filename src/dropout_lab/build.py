@@ -9,7 +9,7 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from dropout_lab.data import InMemoryData
-from dropout_lab.dropout import install, match_inverted
+from dropout_lab.dropout import ScheduledRates, install, match_inverted
 from dropout_lab.dropout.graph import calls
 
 
@@ -44,6 +44,11 @@ def build_network(cfg: DictConfig, data: InMemoryData) -> tuple[nn.Module, dict[
     if cfg.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
+
+
+def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
+    """The rates of the installed layers as a function of training time."""
+    return ScheduledRates(net, instantiate(cfg.dropout_schedule))
 
 
 def build_optimizer(cfg: DictConfig, net: nn.Module, data: InMemoryData) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropout_lab.dropout import mask_keys, monte_carlo
+from dropout_lab.dropout import ScheduledRates, check_rates, mask_keys, monte_carlo, rates_of
 
 Batch = tuple[Tensor, Tensor]
 
@@ -29,6 +29,7 @@ class Classifier(lightning.LightningModule):
         net: network from images (N, C, H, W) to logits (N, classes), dropout installed.
         optimizer: of the network's parameters; needed for training only.
         lr_scheduler: makes the learning-rate scheduler from the optimizer; stepped once an epoch.
+        rates: sets the drop probabilities before each training step; None: they stay.
         seed: of the masks.
         keyed: draw masks as a function of (seed, layer, step, row); otherwise from torch's generator.
         monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
@@ -40,13 +41,14 @@ class Classifier(lightning.LightningModule):
         net: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        rates: ScheduledRates | None = None,
         seed: int = 0,
         keyed: bool = True,
         monte_carlo_samples: int = 0,
     ) -> None:
         super().__init__()
         self.net = net
-        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
+        self._optimizer, self._lr_scheduler, self._rates = optimizer, lr_scheduler, rates
         self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_loss = _Mean()
@@ -64,20 +66,29 @@ class Classifier(lightning.LightningModule):
         return [self._optimizer], [self._lr_scheduler(self._optimizer)] if self._lr_scheduler else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Within an epoch there are steps whose loss is not logged yet."""
+        """The rates that the weights belong to; within an epoch the steps whose loss is not logged yet, too."""
+        checkpoint["dropout_rates"] = rates_of(self.net)
         if self._train_loss.count:
             mean = self.trainer.strategy.reduce(self._train_loss.sum, reduce_op="mean")
             checkpoint["train_loss"] = {"sum": mean.cpu(), "count": self._train_loss.count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on adding up where the checkpoint was made."""
+        """Go on adding up where the checkpoint was made.
+
+        Raises:
+            ValueError: the weights belong to another p of classic dropout.
+        """
+        check_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
         kept = checkpoint.get("train_loss", {"sum": None, "count": 0})
         self._train_loss.sum, self._train_loss.count = kept["sum"], kept["count"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, dropout on."""
         x, y = batch
-        step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        steps = int(self.trainer.num_training_batches)
+        step = self.trainer.current_epoch * steps + batch_idx
+        if self._rates is not None and self.trainer.max_epochs is not None:
+            self._rates.set(step, self.trainer.max_epochs * steps)
         with self._masks(step, len(x)):
             logits = self.net(x)
         loss = F.cross_entropy(_at_least_float32(logits), y)

@@ -18,7 +18,7 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
     Raises:
         UserError: data or model cannot be built.
     """
-    from dropout_lab.build import build_data, build_network, build_optimizer
+    from dropout_lab.build import build_data, build_network, build_optimizer, build_rates
 
     why: dict[str, str | None] = {}
     found: dict[int, str] = {}
@@ -33,6 +33,7 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
                 raise UserError(root_cause(error)) from error
             try:
                 net, _ = build_network(job, data)
+                build_rates(job, net)
                 build_optimizer(job, net, data)
                 why[key] = None
             except Exception as error:

@@ -9,6 +9,8 @@ from torch import nn
 
 from dropout_lab.build import build_data, build_network
 from dropout_lab.data import InMemoryData
+from dropout_lab.dropout import check_rates, rates_of
+from dropout_lab.dropout.rates import SavedRate
 from dropout_lab.errors import UserError
 
 CHECKPOINTS = ("best", "last")
@@ -34,12 +36,13 @@ def rebuild(folder: Path, checkpoint: str = "best") -> Rebuilt:
         UserError: no such folder, file or checkpoint, or weights that do not fit the network.
     """
     config = read_config(folder)
-    state = read_weights(folder, checkpoint)
+    state, rates = read_weights(folder, checkpoint)
     data = build_data(config)
     net, _ = build_network(config, data)
     try:
+        check_rates(net, rates or rates_of(net))
         net.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: the weights of {checkpoint}.ckpt do not fit the run's model: {reason}") from error
     return Rebuilt(config, net.eval(), data)
@@ -60,8 +63,8 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
-def read_weights(folder: Path, checkpoint: str) -> dict[str, torch.Tensor]:
-    """The network's part of a run's checkpoint, on the CPU.
+def read_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor], dict[str, SavedRate]]:
+    """The network's part of a run's checkpoint, on the CPU, and the rates that the weights belong to.
 
     Raises:
         UserError: an unknown name, or a file that is missing or cannot be read.
@@ -73,7 +76,8 @@ def read_weights(folder: Path, checkpoint: str) -> dict[str, torch.Tensor]:
         there = sorted(found.stem for found in path.parent.glob("*.ckpt"))
         raise UserError(f"{path} does not exist; " + (f"there is ckpt={there[0]}" if there else "the run saved none"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = whole["state_dict"]
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
-    return {key.removeprefix("net."): value for key, value in state.items()}
+    return {key.removeprefix("net."): value for key, value in state.items()}, whole.get("dropout_rates", {})

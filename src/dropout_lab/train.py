@@ -138,7 +138,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     import lightning
     import torch
 
-    from dropout_lab.build import build_data, build_network, build_optimizer, instantiate
+    from dropout_lab.build import build_data, build_network, build_optimizer, build_rates, instantiate
     from dropout_lab.checkpoints import AtomicCheckpointIO
     from dropout_lab.classifier import Classifier
     from dropout_lab.resume import Resume
@@ -155,7 +155,14 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
 
     if cfg.compile:
         net.compile()
-    classifier = Classifier(net, build_optimizer(cfg, net, data), instantiate(cfg.lr_scheduler), cfg.seed, cfg.keyed)
+    classifier = Classifier(
+        net,
+        build_optimizer(cfg, net, data),
+        instantiate(cfg.lr_scheduler),
+        rates=build_rates(cfg, net),
+        seed=cfg.seed,
+        keyed=cfg.keyed,
+    )
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     trainer = instantiate(

@@ -116,7 +116,9 @@ class ScheduledRates:
         if not 0 <= step <= total_steps or total_steps < 1:
             raise ValueError(f"step must be in [0, total_steps] and total_steps >= 1, got {step} and {total_steps}")
         for layer, p in self.rates.items():
-            layer.p = self.schedule(p, step / total_steps)
+            now = self.schedule(p, step / total_steps)
+            if now != layer.p:  # setting a rate costs as much as a small layer
+                layer.p = now
 
 
 def _part(name: str, value: float) -> float:

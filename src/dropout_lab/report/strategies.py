@@ -46,7 +46,7 @@ class Strategy:
 
     def keeps(self) -> list[float] | None:
         """q = 1 - p of each dropout layer; None where that is not known, or changes over training."""
-        if self.p is None or self.scaling is None or self.config.get("dropout_schedule"):
+        if self.p is None or self.scaling is None or _changes_over_time(self.config):
             return None
         rate = "constant" if self.scaling == "none" else (self.config.get("placement") or {}).get("rate", "constant")
         return keeps(self.p, rate, len(self.dropout_layers))
@@ -171,6 +171,11 @@ def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
         for old, new in repeated
     ]
     return [run for run in runs if run in newest.values()], older
+
+
+def _changes_over_time(config: Mapping[str, Any]) -> bool:
+    schedule = config.get("dropout_schedule") or {}
+    return bool(schedule) and not str(schedule.get("_target_")).endswith(".constant")
 
 
 def _why(failures: list[Run]) -> str:
