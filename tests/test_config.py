@@ -40,6 +40,7 @@ def job(*overrides):
         (["threads=0"], "threads=0: must be an integer >= 1, or null"),
         (["dropout"], "dropout: not an override; write key=value"),
         (["optimizer.match=inverted", "trainer.gradient_clip_val=1.0"], "clipping by the global norm"),
+        (["trainer=ddp_cpu", "trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true: torch has it for GPUs only"),
         (["placement=pattern"], "placement.pattern needs a value: placement.pattern=..."),
         (["-m", "dropout=inverted,classik"], "dropout=classik: no such option; did you mean 'classic'?"),
         (["-m", "dropout.p=0.5,1.5"], "dropout.p=1.5: must be"),

@@ -127,15 +127,6 @@ def test_the_number_of_processes_does_not_change_the_result(strategy, tmp_path):
         pd.testing.assert_frame_equal(*(table[table["mode"] != "probe"].reset_index(drop=True) for table in counted))
 
 
-@pytest.mark.slow
-def test_synchronised_batch_norm_does_not_depend_on_the_number_of_processes(tmp_path):
-    words = ["model.batch_norm=true", "trainer.sync_batchnorm=true", "trainer.precision=64-true"]
-    for devices in (1, 2):
-        done = run(*words, f"trainer.devices={devices}", f"hydra.run.dir={tmp_path / str(devices)}")
-        assert done.returncode == 0, done.stderr
-    assert gap(tmp_path / "2", tmp_path / "1") < 1e-9
-
-
 BREAKING = """
 import os, signal, time
 from torch import nn

@@ -22,7 +22,7 @@ LOG = "processes.log"  # what the processes of a job in a sweep print
 RESULT = "objective.txt"
 
 
-class ProcessError(RuntimeError):
+class ProcessError(ChildProcessError):
     """One process of a job has failed; ``trace`` is its traceback."""
 
     def __init__(self, text: str, trace: str | None) -> None:

@@ -87,6 +87,9 @@ def check(config: dict[str, Any]) -> None:
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
     _check_match(config)
+    trainer = config["trainer"]
+    if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
+        raise UserError("trainer.sync_batchnorm=true: torch has it for GPUs only; use a model without BatchNorm here")
 
 
 def _check_match(config: dict[str, Any]) -> None:
