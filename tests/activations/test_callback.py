@@ -17,8 +17,10 @@ from dropout_lab.activations import ActivationStats
 from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.placement import Placement, install
 
-# Lightning advises on the number of loader workers and of log intervals; neither is about us.
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
+# Lightning advises on loader workers and, where SLURM is installed, on srun, and uses a pytree check torch has renamed
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:The `srun` command"
+)
 
 NAME, NAME_IN = "02_2", "02_2_in"
 

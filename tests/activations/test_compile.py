@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 from dropout_lab.activations import ActivationStats, Meter, Tap, taps_of
 from dropout_lab.dropout import Dropout
 
-# Lightning advises on loader workers and uses a pytree check that torch has renamed
-LIGHTNING = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
+# Lightning advises on loader workers and, where SLURM is installed, on srun, and uses a pytree check torch has renamed
+LIGHTNING = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:The `srun` command"
+)
 pytestmark = [pytest.mark.slow, LIGHTNING]
 
 
