@@ -32,6 +32,11 @@ class Data(_Section):
     train_size: CountOrAll = None
     channels: CountOrAll = None
     image_size: CountOrAll = None
+    num_classes: Annotated[int | None, Field(ge=2, description="an integer >= 2, or null")] = None
+    num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")] = 0
+    label_noise: Annotated[float, Field(ge=0, le=1, description="a number with 0 <= label_noise <= 1")] = 0.0
+    augment: Annotated[Literal["crop_flip"] | None, Field(description="crop_flip or null")] = None
+    download: Switch = True
     val_fraction: Fraction = 0.5
     test_fraction: Fraction = 0.5
 

@@ -2,7 +2,8 @@
 
 from dropout_lab.data.batches import GlobalBatches
 from dropout_lab.data.digits import Digits
-from dropout_lab.data.module import InMemoryData, Samples
+from dropout_lab.data.module import ImageData, InMemoryData
+from dropout_lab.data.samples import Samples
 from dropout_lab.data.synthetic import Synthetic
 
-__all__ = ["Digits", "GlobalBatches", "InMemoryData", "Samples", "Synthetic"]
+__all__ = ["Digits", "GlobalBatches", "ImageData", "InMemoryData", "Samples", "Synthetic"]

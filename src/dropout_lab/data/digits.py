@@ -2,7 +2,8 @@
 
 import torch
 
-from dropout_lab.data.module import InMemoryData, Samples
+from dropout_lab.data.module import InMemoryData
+from dropout_lab.data.samples import Samples
 
 
 class Digits(InMemoryData):

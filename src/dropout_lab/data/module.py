@@ -1,46 +1,43 @@
-"""Data that fits in memory: whole tensors, cut into batches.
+"""What every data set has in common: three parts, one rule for making batches of them, and what the model sees.
 
-A data set subclasses ``InMemoryData``, states ``native_shape`` and ``num_classes``, and returns its samples from
-``load()``.
+A data set that fits in memory subclasses ``InMemoryData``, states ``native_shape`` and ``num_classes``, and returns its
+samples from ``load()``. One whose test part is given subclasses ``ImageData`` and returns its ``parts()``.
 """
 
 from abc import abstractmethod
 from collections.abc import Iterable
 from math import ceil
-from typing import NamedTuple
+from typing import Any
 
 import lightning
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
+from dropout_lab.data.augment import batch_key, crop_flip
 from dropout_lab.data.batches import GlobalBatches, ResumableLoader
+from dropout_lab.data.samples import Rows, Samples, mean_and_std, mislabel, split, subset
 
 
-class Samples(NamedTuple):
-    """Images (N, C, H, W), float32, and their classes (N,), int64."""
-
-    images: Tensor
-    classes: Tensor
-
-
-class InMemoryData(lightning.LightningDataModule):
-    """Training, validation and test parts of a data set held in memory.
+class ImageData(lightning.LightningDataModule):
+    """Training, validation and test parts of a data set of images.
 
     The split is stratified and has a seed of its own, so that every run of a comparison is judged on the same images.
     ``train_eval`` is a fixed part of the training set, as large as the validation part, to measure the generalisation
-    gap in eval mode. Images are kept as they are; each batch is prepared on the device that trains: standardised by the
-    mean and standard deviation of the training part, its channels repeated, resized.
+    gap in eval mode. Images are kept as they are; each batch is prepared on the device that trains: augmented (training
+    batches only), standardised by the mean and standard deviation of each channel of the training part, its channels
+    repeated, resized.
 
     Args:
         batch_size: training batch over all devices.
-        seed: order of the training batches.
-        split_seed: which samples are in which part.
-        val_fraction, test_fraction: of all samples.
+        seed: order of the training batches, and their augmentation.
+        split_seed: which samples are in which part, and which have a wrong label.
+        val_fraction: of the samples that are no test samples by themselves.
         train_size: use so many training samples, classes balanced; a smaller one is part of a larger one; None: all.
+        label_noise: fraction of the training samples that get a wrong class, in ``train`` and ``train_eval``.
         channels: repeat the one channel of grey images so many times; None: what the model wants.
         image_size: resize to so many pixels; None: what the model wants.
+        augment: "crop_flip": :func:`dropout_lab.data.augment.crop_flip`; None: nothing.
 
     Raises:
         ValueError: more training samples asked for than there are, fewer than classes or than a batch; a fraction that
@@ -49,6 +46,7 @@ class InMemoryData(lightning.LightningDataModule):
 
     native_shape: tuple[int, int, int]
     num_classes: int
+    num_workers = 0  # processes that read ahead
 
     def __init__(
         self,
@@ -56,24 +54,29 @@ class InMemoryData(lightning.LightningDataModule):
         seed: int,
         split_seed: int = 0,
         val_fraction: float = 0.15,
-        test_fraction: float = 0.3,
         train_size: int | None = None,
+        label_noise: float = 0.0,
         channels: int | None = None,
         image_size: int | None = None,
+        augment: str | None = None,
     ) -> None:
         super().__init__()
         if train_size is not None and train_size < batch_size:
             raise ValueError(
                 f"data.train_size={train_size}: must be at least data.batch_size={batch_size}: no full batch"
             )
+        if augment not in (None, "crop_flip"):
+            raise ValueError(f"data.augment={augment}: must be crop_flip or null")
+        if not 0 <= label_noise <= 1:
+            raise ValueError(f"data.label_noise={label_noise}: must be a fraction with 0 <= label_noise <= 1")
         self.batch_size, self.seed, self.split_seed = batch_size, seed, split_seed
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.train_size, self.channels, self.image_size = train_size, channels, image_size
+        self.val_fraction, self.train_size, self.label_noise = val_fraction, train_size, label_noise
+        self.channels, self.image_size, self.augment = channels, image_size, augment
         self.train: Samples | None = None
 
     @abstractmethod
-    def load(self) -> Samples:
-        """All samples of the data set."""
+    def parts(self) -> tuple[Samples, Samples, Samples]:
+        """Training, validation and test samples, as there are many; test samples have no part in any choice."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,39 +94,49 @@ class InMemoryData(lightning.LightningDataModule):
         """Load and split; called by Lightning on every process."""
         if self.train is not None:
             return
-        samples = self.load()
-        rest, test = self._split(samples, "test_fraction", len(samples.classes))
-        train, val = self._split(rest, "val_fraction", len(samples.classes))
+        train, self.val, self.test = self.parts()
         if self.train_size is not None:
-            train = self._subset(train, self.train_size)
-        self.train, self.val, self.test = train, val, test
-        part = len(val.classes)
-        self.train_eval = Samples(train.images[:part], train.classes[:part])
-        self.mean, self.std = float(train.images.mean()), float(train.images.std())
+            train = subset(train, self.train_size, self.num_classes)
+        self.mean, self.std = self._statistics(train)
+        self.train = mislabel(train, self.label_noise, self.num_classes, self.split_seed)
+        self.train_eval = self.train.take(slice(len(self.val.classes)))
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Lightning's hook on the device: what the model sees."""
-        images, classes = batch
-        return self.prepare(images), classes
+        (images, classes), trainer = batch, self.trainer
+        kept = images
+        if self.augment and trainer is not None and trainer.training:
+            number = trainer.fit_loop.epoch_loop.batch_idx + 1  # Lightning counts the batch after this hook
+            first_row = trainer.global_rank * len(images)
+            images = crop_flip(images, batch_key(self.seed, trainer.current_epoch, number, first_row))
+        images = self.prepare(images)
+        if trainer is not None and not kept.is_floating_point():  # others Lightning has converted already
+            images = trainer.precision_plugin.convert_input(images)
+        return images, classes
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images as they are kept (N, C, H, W) to images as the model sees them (N, *shape)."""
-        images = (images - self.mean) / self.std
+        """Images as they are kept (N, C, H, W) to images as the model sees them (N, *shape).
+
+        Bytes become float32; floating-point images keep their dtype, but nothing is computed in less than float32.
+        """
+        if self.mean.device != images.device:
+            self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        if images.is_floating_point():
+            seen = (images.to(torch.promote_types(images.dtype, torch.float32)) - self.mean) / self.std
+        else:
+            seen = images.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
         channels, *size = self.shape
-        if images.shape[1] != channels:
-            images = images.expand(-1, channels, -1, -1)
-        if list(images.shape[2:]) != size:
-            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
-        return images
+        if seen.shape[1] != channels:
+            seen = seen.expand(-1, channels, -1, -1)
+        if list(seen.shape[2:]) != size:
+            seen = torch.nn.functional.interpolate(seen, size, mode="bilinear", antialias=True)
+        return seen.to(images.dtype) if images.is_floating_point() else seen
 
     def train_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
         """Batches (images, classes) of this process's rows."""
         assert self.train is not None, "setup() comes first"
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = GlobalBatches(len(self.train.classes), self.batch_size, self.seed, rank, world)
-        return ResumableLoader(
-            TensorDataset(*self.train), sampler=batches, batch_size=None, generator=torch.Generator()
-        )
+        batches = GlobalBatches(len(self.train.classes), self.batch_size, self.seed, *self._place())
+        return self._loader(ResumableLoader, self.train, batches)
 
     def val_dataloader(self) -> "list[DataLoader[tuple[Tensor, ...]]]":
         """The validation part, and the part of the training set measured in eval mode."""
@@ -135,44 +148,55 @@ class InMemoryData(lightning.LightningDataModule):
 
     def _eval_loader(self, samples: Samples) -> "DataLoader[tuple[Tensor, ...]]":
         """Every sample once, in as many batches on each of any number of processes: FSDP makes them meet in each."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = self._place()
         size = len(samples.classes)
         own = torch.arange(size).tensor_split(world)[rank]
-        return _loader(samples, own.tensor_split(ceil(size / (4 * self.batch_size))))
+        return self._loader(DataLoader, samples, own.tensor_split(ceil(size / (4 * self.batch_size))))
 
-    def _split(self, samples: Samples, key: str, of: int) -> tuple[Samples, Samples]:
-        """Two parts with the same shares of the classes; the second is a fraction ``key`` of ``of`` samples."""
-        fraction, available = getattr(self, key), len(samples.classes)
-        count = round(fraction * of)
-        if not self.num_classes <= count <= available - self.num_classes:
-            raise ValueError(
-                f"data.{key}={fraction} is {count} of {available} samples, but both parts need one of each of "
-                f"{self.num_classes} classes"
-            )
-        first, second = train_test_split(
-            torch.arange(available).numpy(),
-            test_size=count,
-            stratify=samples.classes.numpy(),
-            random_state=self.split_seed,
+    def _loader(self, kind: type[DataLoader[Any]], samples: Samples, batches: Iterable[Tensor]) -> DataLoader[Any]:
+        """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""
+        return kind(
+            Rows(samples),
+            sampler=batches,
+            batch_size=None,
+            generator=torch.Generator(),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
         )
-        return _take(samples, torch.as_tensor(first)), _take(samples, torch.as_tensor(second))
 
-    def _subset(self, train: Samples, size: int) -> Samples:
-        """The first of every class, the second of every class, and so on, in the random order that they have."""
-        available = len(train.classes)
-        if not self.num_classes <= size <= available:
-            raise ValueError(
-                f"data.train_size={size}: must be between {self.num_classes} (one a class) and {available}, or null "
-                "for all"
-            )
-        nth_of_class = torch.nn.functional.one_hot(train.classes).cumsum(0).gather(1, train.classes[:, None])[:, 0]
-        return _take(train, nth_of_class.argsort(stable=True)[:size].sort().values)
+    def _place(self) -> tuple[int, int]:
+        """(this process, number of processes)."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, (C, 1, 1)."""
+        return mean_and_std(train.images[:])
 
-def _loader(samples: Samples, batches: Iterable[Tensor]) -> "DataLoader[tuple[Tensor, ...]]":
-    """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""
-    return DataLoader(TensorDataset(*samples), sampler=batches, batch_size=None, generator=torch.Generator())
+    def _without_val(self, rest: Samples, of: int) -> tuple[Samples, Samples]:
+        """Training and validation part of what is not the test part."""
+        return split(rest, "val_fraction", self.val_fraction, of, self.num_classes, self.split_seed)
 
 
-def _take(samples: Samples, index: Tensor) -> Samples:
-    return Samples(samples.images[index], samples.classes[index])
+class InMemoryData(ImageData):
+    """A data set in memory of which a part is put aside as the test part.
+
+    Args:
+        test_fraction: of all samples, as ``val_fraction`` here.
+        arguments: as for :class:`ImageData`.
+    """
+
+    def __init__(self, *, test_fraction: float = 0.3, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.test_fraction = test_fraction
+
+    @abstractmethod
+    def load(self) -> Samples:
+        """All samples of the data set."""
+
+    def parts(self) -> tuple[Samples, Samples, Samples]:
+        """Cut from all samples."""
+        samples = self.load()
+        size = len(samples.classes)
+        rest, test = split(samples, "test_fraction", self.test_fraction, size, self.num_classes, self.split_seed)
+        train, val = self._without_val(rest, size)
+        return train, val, test

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from dropout_lab.data.module import InMemoryData, Samples
+from dropout_lab.data.module import InMemoryData
+from dropout_lab.data.samples import Samples
 
 
 class Synthetic(InMemoryData):
