@@ -1,0 +1,182 @@
+"""A Weights & Biases workspace for these runs, as code: one line for each strategy, seeds as a band.
+
+`python -m dropout_lab.dashboard [runs=DIR]` writes what W&B would be sent to a JSON file; `--push` saves it to your
+project. Every push is a view of its own: nothing that you arranged by hand in W&B is touched.
+"""
+
+import csv
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from dropout_lab.arguments import read_arguments
+from dropout_lab.config import REPOSITORY
+from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.report.depth import in_depth_order
+
+USAGE = (
+    "scripts/lab dashboard [--push] [runs=DIR] [project=dropout-lab] [entity=NAME] [by=group] [out=runs/dashboard.json]"
+)
+RUNS = REPOSITORY / "runs"
+DEFAULTS = {"runs": "", "project": "dropout-lab", "entity": "", "by": "group", "out": str(RUNS / "dashboard.json")}
+
+STEP = "trainer/global_step"
+CURVES = {  # section -> title of a panel -> metrics
+    "Accuracy": {
+        "validation": ["val/acc"],
+        "training images, dropout off": ["train_eval/acc"],
+        "gap: validation - training": ["gap/acc"],
+    },
+    "Loss and gap": {
+        "validation": ["val/loss"],
+        "training images, dropout off": ["train_eval/loss"],
+        "training, dropout on": ["train/loss"],
+        "gap: validation - training": ["gap/loss"],
+    },
+}
+BARS = {"Accuracy": "test/acc", "Loss and gap": "test/loss"}
+LAYERS = {  # section -> what stands before the layer's name in the keys of one panel
+    "Activation means, train and eval": ["activation_mean_train", "activation_mean_eval"],
+    "Gain of each dropout layer: mean out / mean in": ["dropout_gain_train", "dropout_gain_eval"],
+    "Ratio: mean train / mean eval, same inputs": ["activation_ratio"],
+    "Shift: (mean train - mean eval) / std eval, same inputs": ["activation_shift"],
+    "Variance ratio where a BatchNorm reads: var train / var eval": ["activation_variance_ratio"],
+    "Fraction of zeros, train and eval": ["activation_zeros_train", "activation_zeros_eval"],
+    "Drop probability of each layer": ["dropout_p"],
+}
+OPEN = 5  # sections that are unfolded at first
+PICTURES = ["activation_pictures/profile", "activation_pictures/shift"]
+COLUMNS = ["run:displayName", "summary:test/acc", "summary:test/loss", "summary:gap/loss", "summary:final/ratio"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the workspace, or save it to W&B; exit 2 with one line where that cannot be done."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        push = "--push" in words
+        options = read_arguments([word for word in words if word != "--push"], USAGE, DEFAULTS)
+        keys = logged_keys(options["runs"])
+        if push:
+            print(f"saved: {_push(options, keys)}")
+        else:
+            out = Path(options["out"])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(spec(workspace(options, keys)), indent=1) + "\n")
+            print(f"written: {out} (nothing was sent; --push saves it to project {options['project']})")
+
+
+def logged_keys(runs: str) -> list[str]:
+    """The metrics of the runs below a folder; of the newest below ``runs/`` where none is named, if there is one.
+
+    Raises:
+        UserError: the named folder holds no run.
+    """
+    files = sorted(Path(runs or RUNS).rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
+    if runs and not files:
+        raise UserError(f"runs={runs}: no metrics.csv below it; give a run folder or a sweep, or leave runs= out")
+    return list(dict.fromkeys(key for path in (files if runs else files[-1:]) for key in _header(path)))
+
+
+def workspace(options: dict[str, str], keys: Iterable[str]) -> Any:
+    """The workspace: curves, then a panel for each layer, in order of depth.
+
+    Args:
+        options: project, entity, and ``by``: "group" (runs that differ in nothing but the seed) or a configuration
+            key such as ``dropout.p``.
+        keys: metrics of the runs; without any, each section of layers is one panel that finds its lines itself.
+
+    Raises:
+        UserError: wandb-workspaces is not installed.
+    """
+    wr, ws, expr = _library()
+    by = expr.Metric("Group") if options["by"] == "group" else expr.Config(options["by"])
+    band = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+
+    def line(title: str, y: Sequence[str] = (), **more: Any) -> Any:
+        return wr.LinePlot(title=title, y=list(y), **({"x": STEP} | band | more))
+
+    sections = []
+    for name, panels in CURVES.items():
+        lines = [line(title, metrics) for title, metrics in panels.items()]
+        sections.append((name, [*lines, wr.BarPlot(title=BARS[name], metrics=[BARS[name]], **band)]))
+    known = set(keys)
+    for name, kinds in LAYERS.items():
+        layers = in_depth_order({key.partition("/")[2] for key in known if key.partition("/")[0] in kinds})
+        drawn = [line(layer, [f"{kind}/{layer}" for kind in kinds if f"{kind}/{layer}" in known]) for layer in layers]
+        if not known:
+            drawn = [line("all layers", metric_regex=f"^({'|'.join(kinds)})/.*")]
+        sections.append((name, drawn))
+    sections.append(("Pictures of every layer", [wr.MediaBrowser(title="by step", media_keys=PICTURES)]))
+    clock = {"x": "RelativeTime(Process)"}
+    sections.append(
+        ("Speed", [line("epochs by time", ["epoch"], **clock), line("val/acc by time", ["val/acc"], **clock)])
+    )
+
+    return ws.Workspace(
+        name="Dropout: train and eval",
+        entity=options["entity"],
+        project=options["project"],
+        settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=100),
+        runset_settings=ws.RunsetSettings(groupby=[by], pinned_columns=COLUMNS),
+        sections=[
+            ws.Section(name=name, panels=panels, is_open=number < OPEN)
+            for number, (name, panels) in enumerate(sections)
+            if panels
+        ],
+    )
+
+
+def spec(built: Any) -> dict[str, Any]:
+    """What W&B is sent, as plain data."""
+    content: dict[str, Any] = built._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+    return content
+
+
+def _push(options: dict[str, str], keys: Iterable[str]) -> str:
+    """Save the workspace; its address."""
+    _library()
+    import wandb
+
+    entity, project = options["entity"], options["project"]
+    try:
+        with redirect_stderr(StringIO()):  # it would tell where the key is from
+            there = wandb.login(prompt=False, verify=True)
+        if not there:
+            raise UserError("--push needs an API key: `wandb login` stores one, WANDB_API_KEY=... gives one")
+        entity = entity or wandb.Api().default_entity
+        built = workspace({**options, "entity": entity}, keys)
+        with redirect_stderr(StringIO()):
+            built.save()
+    except TypeError:  # the server's answer was nothing
+        raise UserError(f"W&B has no project {entity}/{project}: give project=... and entity=...") from None
+    except (wandb.errors.Error, OSError, ValueError) as error:  # OSError: also what requests raises
+        raise UserError(f"W&B did not take the workspace: {str(error) or type(error).__name__}") from error
+    return str(built.url)
+
+
+def _library() -> tuple[Any, Any, Any]:
+    try:
+        with warnings.catch_warnings():  # it is written for two versions of pydantic
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import wandb_workspaces.reports.v2 as wr
+            import wandb_workspaces.workspaces as ws
+            from wandb_workspaces import expr
+    except ImportError:
+        raise UserError(
+            f"the dashboard needs a package that is not installed: {sys.executable} -m pip install wandb-workspaces"
+        ) from None
+    return wr, ws, expr
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
+
+
+if __name__ == "__main__":
+    main()
