@@ -4,7 +4,7 @@ import pytest
 
 from dropout_lab.config import plan
 from dropout_lab.errors import UserError
-from dropout_lab.preflight import refusals
+from dropout_lab.preflight import outline, refusals
 
 
 def test_good_jobs_are_not_refused():
@@ -52,3 +52,23 @@ def test_each_configuration_is_built_once(monkeypatch):
     monkeypatch.setattr(build, "build_network", lambda *args: built.append(1) or original(*args))
     refusals(plan(["-m", "dropout=inverted,none", "seed=0,1,2"]).jobs)
     assert len(built) == 2
+
+
+def said(*words):
+    job_plan = plan(["-m", "hydra.sweep.dir=/s", *words])
+    refusals(job_plan.known)
+    return outline(job_plan)
+
+
+def test_a_sweep_is_outlined_in_one_line():
+    """15 batches an epoch."""
+    assert said("seed=0,1,2", "trainer.max_epochs=2") == "3 jobs, each 1 device and 30 steps, in /s"
+    words = ["trainer=ddp_cpu", "trainer.devices=1,2", "trainer.max_epochs=1", "trainer.accumulate_grad_batches=1,4"]
+    assert said(*words) == "4 jobs, each 1 to 2 devices and 4 to 15 steps, in /s"
+    assert said("seed=0", "debug=fast") == "1 job, each 1 device and 1 step, in /s"
+
+
+def test_jobs_that_are_left_out_are_not_in_the_outline():
+    job_plan = plan(["-m", "hydra.sweep.dir=/s", "seed=0,1,2", "debug=fast"])
+    refusals(job_plan.known)
+    assert outline(job_plan, skip=[1]).startswith("2 jobs, ")

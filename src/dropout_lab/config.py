@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +40,17 @@ class Plan:
     multirun: bool
     jobs: list[DictConfig]  # composed and checked; empty where only the sweeper knows (optuna)
     folder: Path  # of the run, or of the sweep
+    example: DictConfig | None = None  # where jobs is empty: with the first of the values that each key may take
+
+    @property
+    def known(self) -> list[DictConfig]:
+        """What can be said about the jobs before they run."""
+        return self.jobs or [job for job in [self.example] if job is not None]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the jobs run in other processes than this one."""
+        return bool(self.known[0].hydra.runtime.choices["hydra/launcher"] != "basic")
 
     @property
     def hydra_arguments(self) -> list[str]:
@@ -68,16 +80,21 @@ def plan(arguments: Sequence[str]) -> Plan:
             about_sweep = [word for word in fixed if re.match(r"[+~]*(hydra|sweep|experiment|paths)\b", word)]
             base = compose("train", about_sweep if options.multirun else fixed, return_hydra_config=True)
             _resolve(base)
+            launcher = base.hydra.runtime.choices["hydra/launcher"]
+            if not options.multirun and launcher != "basic":
+                raise UserError(f"hydra/launcher={launcher}: launchers start the jobs of a sweep; add -m")
             if not options.multirun:
                 return Plan(arguments, False, [_checked(base)], Path(base.hydra.run.dir).absolute())
-            jobs = []
-            if str(base.hydra.sweeper._target_).endswith(".ArmsSweeper"):
-                own = [o.input_line or "" for o in parsed if not o.get_key_element().lstrip("+~").startswith("hydra")]
-                hydra = [o for o in fixed if o not in own]
-                jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own))
-                if not jobs:
-                    raise UserError("this sweep has no jobs: hydra.sweeper.skip leaves none")
-            return Plan(arguments, True, jobs, Path(base.hydra.sweep.dir).absolute())
+            folder = Path(base.hydra.sweep.dir).absolute()
+            if not str(base.hydra.sweeper._target_).endswith(".ArmsSweeper"):
+                example = compose("train", _one_of_each(base.hydra.sweeper, parsed), return_hydra_config=True)
+                return Plan(arguments, True, [], folder, _checked(example))
+            own = [o.input_line or "" for o in parsed if not o.get_key_element().lstrip("+~").startswith("hydra")]
+            hydra = [o for o in fixed if o not in own]
+            jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own))
+            if not jobs:
+                raise UserError("this sweep has no jobs: hydra.sweeper.skip leaves none")
+            return Plan(arguments, True, jobs, folder)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from error
 
@@ -132,6 +149,21 @@ def _with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
     given = {word.partition("=")[0] for word in arguments}
     again = [word for word in saved if word.partition("=")[0] not in given]
     return [*again, *arguments, f"hydra.run.dir={quoted(str(Path(folder).absolute()))}"]
+
+
+def _one_of_each(sweeper: DictConfig, overrides: Sequence[Override]) -> list[str]:
+    """The overrides of a job that the sweeper may come up with: each key has the first of its values."""
+    given = {override.key_or_group for override in overrides}
+    own = [f"{key}={values}" for key, values in (sweeper.get("params") or {}).items() if key not in given]
+    return [_first(override) for override in [*OverridesParser.create().parse_overrides(own), *overrides]]
+
+
+def _first(override: Override) -> str:
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    values = override.value()
+    first = values.start if isinstance(values, IntervalSweep) else next(override.sweep_string_iterator())
+    return f"{override.get_key_element()}={first}"
 
 
 def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:

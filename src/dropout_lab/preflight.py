@@ -1,12 +1,16 @@
 """Build what every job needs before the first one starts: what only building shows is then one line, not a failure."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from omegaconf import DictConfig
 
-from dropout_lab.config import fingerprint
+from dropout_lab.config import Plan, fingerprint
 from dropout_lab.errors import UserError
+from dropout_lab.processes import planned
 from dropout_lab.run_folder import root_cause
+
+_batches: dict[str, int] = {}  # of an epoch, by fingerprint of the configuration; known once its data was built
 
 
 def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
@@ -28,7 +32,7 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
             try:
                 data = build_data(job)
                 data.setup("fit")
-                data.train_dataloader()
+                _batches[key] = len(data.train_dataloader())
             except Exception as error:
                 raise UserError(root_cause(error)) from error
             try:
@@ -41,3 +45,32 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
         if reason := why[key]:
             found[number] = reason
     return found
+
+
+def outline(job_plan: Plan, skip: Sequence[int] = ()) -> str:
+    """One line about a sweep: how many jobs, devices and optimizer steps of each, where they will lie."""
+    jobs = [job for number, job in enumerate(job_plan.known) if number not in skip]
+    trials = jobs[0].hydra.sweeper.get("n_trials")
+    count = _amount([len(jobs)], "job") if job_plan.jobs else f"{trials or 'unknown number of'} jobs"
+    devices = _amount(map(planned, jobs), "device")
+    steps = _amount(map(_steps, jobs), "step")
+    launcher = jobs[0].hydra.runtime.choices["hydra/launcher"]
+    through = "" if launcher == "basic" else f" through {launcher}"
+    return f"{count}{through}, each {devices} and {steps}, in {job_plan.folder}"
+
+
+def _steps(job: DictConfig) -> int:
+    """Optimizer steps of a job whose data was built."""
+    batches: int = _batches[fingerprint(job, without=["seed"])]
+    limit = job.trainer.get("limit_train_batches", 1.0)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = int(job.trainer.max_epochs) * math.ceil(batches / job.trainer.accumulate_grad_batches)
+    most = job.trainer.get("max_steps", -1)
+    return min(steps, int(most)) if most >= 0 else steps
+
+
+def _amount(numbers: Iterable[int], thing: str) -> str:
+    found = sorted(set(numbers))
+    if len(found) == 1:
+        return f"{found[0]} {thing}{'s' * (found[0] != 1)}"
+    return f"{found[0]} to {found[-1]} {thing}s"

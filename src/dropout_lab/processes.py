@@ -12,11 +12,15 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.errors import UserError
 from dropout_lab.run_folder import RunFolder, root_cause
+
+if TYPE_CHECKING:
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 LOG = "processes.log"  # what the processes of a job in a sweep print
 RESULT = "objective.txt"
@@ -62,6 +66,44 @@ def needed(cfg: DictConfig) -> int:
     if wanted > there:
         raise UserError(f"trainer.devices={devices}: this machine has {there or 'no'} GPU{'s' * (there != 1)}")
     return max(wanted, 1)
+
+
+def planned(job: DictConfig) -> int:
+    """How many processes a job of a plan will have, wherever its launcher runs it.
+
+    Args:
+        job: composed together with its ``hydra`` node.
+
+    Raises:
+        UserError: as ``needed``; a cluster's tasks that are not the job's devices.
+    """
+    launcher = job.hydra.launcher
+    tasks = launcher.get("tasks_per_node")
+    if tasks is None:
+        return needed(job)
+    devices, nodes = job.trainer.devices, job.trainer.get("num_nodes", 1)
+    if tasks == 1 and launcher.nodes == 1 and isinstance(devices, int) and nodes == 1:
+        return devices  # the job starts them itself
+    if (devices, nodes) != (tasks, launcher.nodes):
+        raise UserError(
+            f"trainer.devices={devices} trainer.num_nodes={nodes} with hydra.launcher.tasks_per_node={tasks} "
+            f"hydra.launcher.nodes={launcher.nodes}: SLURM starts one task a device, so the two pairs must be equal "
+            "(on one node tasks_per_node=1 will also do)"
+        )
+    return int(tasks * nodes)
+
+
+def environment() -> "ClusterEnvironment":
+    """What Lightning is to believe about this process's group; left alone it takes every job of SLURM for a task."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    if "RANK" in os.environ:
+        return TorchElasticEnvironment()
+    if _in_slurm_step():
+        return SLURMEnvironment(auto_requeue=False)  # the launcher requeues
+    return LightningEnvironment()
 
 
 def launch(folder: Path, count: int) -> float:

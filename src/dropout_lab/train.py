@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from dropout_lab import processes
 from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
 from dropout_lab.errors import UserError, full_errors, one_line_errors
-from dropout_lab.preflight import refusals
+from dropout_lab.preflight import outline, refusals
 from dropout_lab.progress import SweepProgress
 from dropout_lab.resume import check_folder, is_done, start_point
 from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         job_plan = plan(arguments)
         check_plan(job_plan)
-        for number, reason in refusals(job_plan.jobs).items():
-            which = f"job {number} ({label(job_plan.jobs[number], job_plan.jobs[number].hydra)}): "
+        for number, reason in refusals(job_plan.known).items():
+            which = f"job {number} ({label(job_plan.known[number], job_plan.known[number].hydra)}): "
             raise UserError((which if job_plan.multirun else "") + reason)
         sys.exit(execute(job_plan))
 
@@ -51,10 +51,11 @@ def check_plan(job_plan: Plan) -> None:
     Raises:
         UserError: the first thing that is in the way.
     """
-    for number, job in enumerate(job_plan.jobs):
+    for number, job in enumerate(job_plan.known):
         folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
-        check_folder(folder, fingerprint(job), job.resume)
-        count = processes.needed(job)
+        if job_plan.jobs:
+            check_folder(folder, fingerprint(job), job.resume)
+        count = processes.planned(job)
         if job.data.batch_size % count:
             raise UserError(
                 f"data.batch_size={job.data.batch_size} is the batch over all devices and must be divisible by their "
@@ -78,6 +79,8 @@ def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
         _progress = SweepProgress(len(job_plan.jobs) - len(skip))
     try:
         _hydra(arguments)
+    if job_plan.multirun:
+        print(outline(job_plan, skip), file=sys.stderr)
     except KeyboardInterrupt:
         print(f"\ninterrupted; what was done is in {job_plan.folder}", file=sys.stderr)
         return 130
@@ -169,7 +172,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
         cfg.trainer,
         logger=loggers,
         callbacks=[Resume(folder.path), *callbacks],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), processes.environment()],
         default_root_dir=cfg.run.dir,
         enable_progress_bar=_progress is None and sys.stdout.isatty(),
     )
@@ -187,6 +190,8 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
                 logger.finish(exit_code)
     return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
+        if _progress is None and folder.writes:
+            print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
 
 def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
     """Fill in ``run``: where the job lies, what it is called, how it came about."""
@@ -256,3 +261,4 @@ def _close_wandb() -> None:
 
 if __name__ == "__main__":
     main()
+        ".*`srun` command is available.*",
