@@ -22,7 +22,11 @@ GROUPS = (
     "callbacks",
     "debug",
 )
-NEEDS = {"placement/pattern": ["placement.pattern=*relu*"], "model/torchvision": ["model.stem=cifar"]}
+NEEDS = {
+    "placement/pattern": ["placement.pattern=*relu*"],
+    "model/torchvision": ["model.stem=cifar"],
+    "data/image_folder": ["data.root=nowhere", "data.image_size=16", "data.num_classes=3"],
+}
 OPTIONS = sorted(f"{group}/{path.stem}" for group in GROUPS for path in (CONF / group).glob("*.yaml"))
 
 

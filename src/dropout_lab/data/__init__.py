@@ -2,8 +2,24 @@
 
 from dropout_lab.data.batches import GlobalBatches
 from dropout_lab.data.digits import Digits
+from dropout_lab.data.image_folder import ImageFolder
 from dropout_lab.data.module import ImageData, InMemoryData
 from dropout_lab.data.samples import Samples
 from dropout_lab.data.synthetic import Synthetic
+from dropout_lab.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
 
-__all__ = ["Digits", "GlobalBatches", "ImageData", "InMemoryData", "Samples", "Synthetic"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "SVHN",
+    "Digits",
+    "FashionMNIST",
+    "GlobalBatches",
+    "ImageData",
+    "ImageFolder",
+    "InMemoryData",
+    "Samples",
+    "Synthetic",
+    "TorchvisionData",
+]

@@ -1,0 +1,163 @@
+"""Images in folders of one's own, a folder a class: read from disk while training, as large sets fit in no memory."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dropout_lab.data.module import ImageData
+from dropout_lab.data.samples import Samples, mean_and_std
+
+STATISTICS_OF = 1000  # training images that mean and standard deviation are taken from
+
+
+class ImageFolder(ImageData):
+    """``ROOT/train/CLASS/IMAGE`` and ``ROOT/test/CLASS/IMAGE``, found by torchvision's ``ImageFolder``.
+
+    Where there is ``ROOT/val`` too it is the validation part, else that is cut from ``train``. Where there is ``val``
+    but no ``test``, as in ImageNet, ``val`` is the test part.
+
+    Args:
+        root: the folder.
+        num_workers: processes that read ahead, for each device; 0: the training process reads. Order and batches are
+            the same for any number.
+        num_classes: None: as many as ``ROOT/train`` has folders.
+        arguments: as for :class:`ImageData`. ``image_size``: the shorter side is brought to so many pixels, the middle
+            of the longer one is cut out; None: what the model wants, else all images must be of one size.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or has no images.
+        ValueError: classes, or sizes of images, that do not match.
+    """
+
+    def __init__(self, *, root: str, num_workers: int = 0, num_classes: int | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.root, self.num_workers = Path(root).expanduser(), num_workers
+        self.num_classes = num_classes or sum(path.is_dir() for path in self._folder("train").iterdir())
+        if self.image_size is None:
+            first = next(iter(sorted(path for path in self._folder("train").glob("*/*") if path.is_file())), None)
+            width, height = (1, 1) if first is None else _size(first)  # torchvision will say that there is none
+            self.native_shape = (3, height, width)
+        else:
+            self.native_shape = (3, self.image_size, self.image_size)
+
+    def parts(self) -> tuple[Samples, Samples, Samples]:
+        """As the folders say."""
+        if self.image_size is not None:  # also where the model has chosen it
+            self.native_shape = (3, self.image_size, self.image_size)
+        has_test, has_val = ((self.root / name).is_dir() for name in ("test", "val"))
+        rest = self._read("train")
+        test = self._read("test" if has_test or not has_val else "val")
+        if has_test and has_val:
+            return rest, self._read("val"), test
+        train, val = self._without_val(rest, len(rest.classes))
+        return train, val, test
+
+    def _read(self, part: str) -> Samples:
+        """The paths of one part."""
+        from torchvision.datasets import ImageFolder as Found
+
+        found = Found(str(self._folder(part)))
+        names = getattr(self, "class_names", found.classes)
+        if found.classes != names or len(names) != self.num_classes:
+            raise ValueError(
+                f"{self.root}/{part} has {len(found.classes)} classes ({', '.join(found.classes)[:60]}); there should "
+                f"be {self.num_classes}, named as in {self.root}/train"
+            )
+        self.class_names = names
+        paths, classes = zip(*found.samples, strict=True)
+        if self.image_size is None:
+            for path in paths:
+                if (self.native_shape[2], self.native_shape[1]) != (size := _size(path)):
+                    raise ValueError(
+                        f"data.image_size=null, but the images differ in size: {path} has {size[0]}x{size[1]} pixels, "
+                        f"others {self.native_shape[2]}x{self.native_shape[1]}; give data.image_size=PIXELS"
+                    )
+        return Samples(
+            ImageFiles(np.array([os.fsencode(path) for path in paths]), self.native_shape[1:]), torch.tensor(classes)
+        )
+
+    def _statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
+        """Of at most ``STATISTICS_OF`` images, evenly spread: reading all of a large set would take hours."""
+        count = len(train.classes)
+        some: Any = train.take(torch.linspace(0, count - 1, min(count, STATISTICS_OF)).long()).images
+        return _statistics(tuple(some.paths), some.size)
+
+    def _folder(self, part: str) -> Path:
+        folder = self.root / part
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} is missing: data.root=FOLDER names a folder with train/CLASS/IMAGE and test/CLASS/IMAGE "
+                "(or val/CLASS/IMAGE)"
+            )
+        return folder
+
+
+class ImageFiles:
+    """Files that become a uint8 tensor (N, 3, H, W) when they are indexed, as a tensor is.
+
+    Args:
+        paths: array of bytes: one compact block, which reading processes share.
+        size: (height, width) that images are brought to.
+    """
+
+    def __init__(self, paths: "np.ndarray[Any, Any]", size: tuple[int, int]) -> None:
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        chosen = self.paths[np.asarray(index) if isinstance(index, Tensor) else index]
+        if isinstance(chosen, bytes):
+            return _image(chosen, self.size)
+        return torch.stack([_image(path, self.size) for path in chosen])
+
+    def only(self, index: Tensor | slice) -> "ImageFiles":
+        """Some of them, not read yet."""
+        return ImageFiles(self.paths[np.asarray(index) if isinstance(index, Tensor) else index], self.size)
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no image; the traceback that a DataLoader puts in front of a worker's message is left out."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+@functools.lru_cache(maxsize=4)
+def _statistics(paths: tuple[bytes, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Read once for all jobs of a sweep."""
+    return mean_and_std(ImageFiles(np.array(paths), size)[:])
+
+
+def _image(raw: bytes, size: tuple[int, int]) -> Tensor:
+    """Pixels (3, H, W); torchvision's ``Resize`` of the shorter side and ``CenterCrop``."""
+    path = os.fsdecode(raw)
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        _unreadable(path, error)
+    if image.size != (size[1], size[0]):
+        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _size(path: str | Path) -> tuple[int, int]:
+    """(width, height), from the beginning of the file."""
+    try:
+        with Image.open(path) as file:
+            return file.size
+    except (OSError, ValueError, SyntaxError) as error:
+        _unreadable(path, error)
+
+
+def _unreadable(path: str | Path, error: Exception) -> NoReturn:
+    reason = " ".join(str(error).replace(repr(str(path)), "it").split())
+    raise UnreadableImageError(f"{path} cannot be read as an image: {reason}; replace or remove it") from error
