@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropout_lab.activations import ActivationStats
+from dropout_lab.activations import ActivationStats, records, taps_of
+from dropout_lab.activations.shown import shown
 from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.placement import Placement, install
 
@@ -125,7 +126,7 @@ def test_one_call_a_flush_against_the_global_step_with_the_keys_of_the_contract(
     layers, positive = ("00_0", "01_1", NAME_IN, NAME, "03_3"), ("01_1", NAME_IN, NAME)
     expected = {f"activation_{stat}/{name}" for stat in streams | {"shift"} for name in layers}
     expected |= {f"activation_ratio/{name}" for name in positive}
-    expected |= {f"dropout_gain_{mode}/{NAME}" for mode in ("train", "eval")}
+    expected |= {f"dropout_gain_{mode}/{NAME}" for mode in ("train", "eval")} | {f"dropout_p/{NAME}"}
     for epoch, (_, metrics) in enumerate(fitter.logger.calls):
         assert metrics.pop("epoch") == epoch
         assert set(metrics) == expected
@@ -341,27 +342,104 @@ def test_installed_layers_go_by_the_name_that_install_gave(tmp_path):
     assert metrics["activation_zeros_train/01_1_in"] < metrics["activation_zeros_train/01_1"]
 
 
+class Run(WandbLogger):
+    """Holds what it is given; nothing is sent anywhere."""
+
+    def __init__(self):
+        self.logged, self.summary = [], {}
+
+    experiment = property(lambda self: SimpleNamespace(log=self.logged.append, summary=self.summary))
+    log_metrics = log_hyperparams = log_graph = save = finalize = lambda self, *_, **__: None
+    after_save_checkpoint = log_metrics
+    name = version = save_dir = "here"
+
+    def pictures(self):
+        return [given for given in self.logged if "activation_pictures/profile" in given]
+
+
 def test_wandb_gets_two_pictures_of_the_run(tmp_path):
-    class Run(WandbLogger):
-        """Holds what it is given."""
-
-        def __init__(self):
-            self.given: dict[str, object] = {}
-
-        experiment = property(lambda self: SimpleNamespace(log=self.given.update))
-
-    callback, logger = ActivationStats(), Run()
-    fitter = trainer(tmp_path, callback, max_epochs=2)
-    fitter.fit(Toy(), data(), data())
-    ended = {"is_global_zero": True, "default_root_dir": tmp_path, "global_step": 8}
-    callback.on_fit_end(SimpleNamespace(loggers=[fitter.logger, logger], **ended), Toy())
-    assert logger.given["trainer/global_step"] == 8
-    profile, shift = (logger.given[f"activation_pictures/{name}"] for name in ("profile", "shift"))
+    run = Run()
+    trainer(tmp_path, ActivationStats(), max_epochs=2, logger=run).fit(Toy(), data(), data())
+    (given,) = run.pictures()
+    assert given["trainer/global_step"] == 8
+    profile, shift = (given[f"activation_pictures/{name}"] for name in ("profile", "shift"))
     layers = ("00_0", "01_1", NAME_IN, NAME, "03_3")
     assert {line.name for line in profile.data} == {"train", "eval"}
     assert all(set(line.x) == set(layers) for line in profile.data)
     assert tuple(profile.layout.xaxis.categoryarray) == tuple(shift.data[0].y) == layers
     assert tuple(shift.data[0].x) == (4, 8)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(8, [8, 16, 24, 32]), (3, [4, 8, 12]), (1, [4])])
+def test_pictures_come_after_each_quarter_of_the_epochs(tmp_path, monkeypatch, epochs, steps):
+    monkeypatch.setattr("dropout_lab.activations.callback.APART", 0.0)
+    run = Run()
+    trainer(tmp_path, ActivationStats(), max_epochs=epochs, logger=run).fit(Toy(), data(), data())
+    assert [given["trainer/global_step"] for given in run.pictures()] == steps
+    assert [given["activation_pictures/shift"].data[0].x[-1] for given in run.pictures()] == steps
+
+
+def test_the_summary_has_the_last_numbers_of_the_last_dropout_layer(tmp_path):
+    toy, run = Toy(), Run()
+    toy.net.append(nn.ReLU()).append(Dropout(0.5, scaling="classic"))
+    trainer(tmp_path, ActivationStats(), max_epochs=2, logger=run).fit(toy, data(400), data(400))
+    table = csv(tmp_path).query("step == step.max() and layer == '05_5'").set_index(["mode", "stat"]).value
+    expected = {"gain_train": ("train", "gain"), "gain_eval": ("eval", "gain"), "ratio": ("probe", "ratio")}
+    assert run.summary == {f"final/{name}": table[place] for name, place in expected.items()}
+    assert run.summary["final/gain_eval"] == pytest.approx(0.5)
+
+
+def test_the_drop_probability_is_logged_as_it_is_when_it_changes(tmp_path):
+    class Falls(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            pl_module.net[2].p = 0.5 - trainer.global_step / 100
+
+    fitter = trainer(tmp_path, Falls(), ActivationStats(), max_epochs=2)
+    fitter.fit(Toy(), data(), data())
+    assert [metrics[f"dropout_p/{NAME}"] for _, metrics in fitter.logger.calls] == pytest.approx([0.47, 0.43])
+
+
+def deep(layers):
+    toy = Toy()
+    toy.net = nn.Sequential(nn.Linear(4, 4), *(nn.ReLU() for _ in range(layers)), Dropout(0.5), nn.Linear(4, 2))
+    return toy
+
+
+def test_the_loggers_get_at_most_max_layers_and_the_file_has_all(tmp_path):
+    fitter = trainer(tmp_path, ActivationStats(max_layers=5))
+    with pytest.warns(UserWarning, match=r"of 13 watched tensors the loggers get 5 \(max_layers\)") as caught:
+        fitter.fit(deep(9), data(), data())
+    assert sum("max_layers" in str(warning.message) for warning in caught) == 1
+    (metrics,) = (metrics for _, metrics in fitter.logger.calls)
+    logged = {key.partition("/")[2] for key in metrics} - {""}
+    assert logged == {"00_0", "05_5", "10_10_in", "10_10", "11_11"}
+    assert {"activation_mean_train/05_5", "dropout_gain_eval/10_10", "activation_shift/11_11"} <= set(metrics)
+    assert csv(tmp_path).layer.nunique() == 13
+
+
+@pytest.mark.parametrize("most", [13, None])
+def test_no_warning_where_all_fit(tmp_path, most):
+    fitter = trainer(tmp_path, ActivationStats(max_layers=most))
+    fitter.fit(deep(9), data(), data())
+    assert len({key.partition("/")[2] for key in fitter.logger.calls[0][1]} - {""}) == 13
+
+
+def test_a_hundred_tensors_are_less_than_a_thousand_keys():
+    """As the docstring says: the largest layers have a dropout layer's, a ReLU's and a BatchNorm's keys."""
+    layers = [nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), Dropout(0.1)]
+    net = nn.Sequential(*(copy.deepcopy(layer) for _ in range(50) for layer in layers))
+    taps = taps_of(net)
+    names = shown(taps, 100)
+    before = {tap.name for tap in taps if tap.before_norm}
+    keys = set()
+    for name in names:
+        stats = {("train", s) for s in ("mean", "std", "zeros")} | {("eval", s) for s in ("mean", "std", "zeros")}
+        stats |= {("probe", s) for s in ("shift", "ratio", "variance_ratio")}
+        if f"{name}_in" in {tap.name for tap in taps}:
+            stats |= {("train", "gain"), ("eval", "gain"), ("train", "p")}
+        keys |= {records.key(records.Row(0, 0, mode, name, stat, 0.0), before) for mode, stat in stats} - {None}
+    assert len(names) == 100
+    assert 900 < len(keys) < 1000
 
 
 def test_batches_without_a_leading_tensor_turn_the_probe_off_and_say_so(tmp_path):
@@ -442,7 +520,7 @@ def test_the_variance_ratio_is_logged_where_a_batch_norm_reads(tmp_path):
     assert found["activation_variance_ratio/03_3"] > 1
 
 
-@pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"probe_masks": -1}, {"probe_size": 0}])
+@pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"probe_masks": -1}, {"probe_size": 0}, {"max_layers": 1}])
 def test_settings_out_of_range_are_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ActivationStats(**bad)

@@ -1,6 +1,8 @@
 """The Lightning callback that logs statistics of activations, in train and in eval and on the same inputs."""
 
+import time
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from dropout_lab.activations import records
 from dropout_lab.activations.meter import Meter
 from dropout_lab.activations.probe import no_probe, probe
 from dropout_lab.activations.readings import Readings
+from dropout_lab.activations.shown import shown
 from dropout_lab.activations.taps import model_of, taps_of
+
+APART = 30.0  # seconds between pictures
 
 
 class ActivationStats(L.Callback):
@@ -30,13 +35,19 @@ class ActivationStats(L.Callback):
     ``activation_shift/<layer>``           (mean_train - mean_eval) / std_eval, on the same inputs (the probe)
     ``activation_ratio/<layer>``           mean_train / mean_eval on the same inputs, where never negative
     ``activation_variance_ratio/<layer>``  var_train / var_eval on the same inputs, where a BatchNorm reads it
+    ``dropout_p/<layer>``                  drop probability of a dropout layer at that moment
     =====================================  ===============================================================
 
     ``<layer>`` is ``03_block1_dropout``, and ``03_block1_dropout_in`` for the input of a dropout layer, which alone has
     a gain; a second call of a module in one forward pass is a layer of its own. All processes are counted together.
-    The same numbers with their standard errors go to ``activations.csv`` in the trainer's ``default_root_dir``, and two
-    pictures of them to W&B at the end. Batches of the sanity check, of ``trainer.test`` and of further validation
-    loaders are not counted.
+    That is 7 to 9 keys for each tensor (12 for the output of a dropout layer) and at most 1000 keys in all: of more
+    than ``max_layers`` tensors the loggers get the dropout layers and evenly spaced others.
+
+    The same numbers of every tensor, with their standard errors, go to ``activations.csv`` in the trainer's
+    ``default_root_dir``. W&B also gets two pictures of them at the end and after each quarter of the epochs (which take
+    0.2 s, so not more often than every 30 s), and in its summary ``final/gain_train``, ``final/gain_eval`` and
+    ``final/ratio`` of the last dropout layer. Batches of the sanity check, of ``trainer.test`` and of further
+    validation loaders are not counted.
 
     Args:
         every_n_steps: count one in so many training batches, beginning with the first of each epoch.
@@ -45,10 +56,11 @@ class ActivationStats(L.Callback):
         probe_size: how many samples of that batch, over all processes.
         layers: shell patterns on names or module paths, ``["*relu*", "features.3"]``; default: dropout layers,
             activations, convolutions and Linear.
+        max_layers: how many tensors go to the loggers (a dropout layer has two, its input and its output); None: all.
 
     Raises:
-        ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``probe_masks`` below 0; at the start of the trainer, a
-            pattern that matches no layer.
+        ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``max_layers`` below 2, ``probe_masks`` below 0; at the
+            start of the trainer, a pattern that matches no layer.
     """
 
     def __init__(
@@ -57,20 +69,25 @@ class ActivationStats(L.Callback):
         probe_masks: int = 4,
         probe_size: int = 64,
         layers: Sequence[str] | None = None,
+        max_layers: int | None = 100,
     ) -> None:
         for key, value, least in (
             ("every_n_steps", every_n_steps, 1),
             ("probe_masks", probe_masks, 0),
             ("probe_size", probe_size, 1),
+            ("max_layers", max_layers, 2),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise ValueError(f"ActivationStats: {key} must be at least {least}, got {value}")
         self.every_n_steps, self.probe_masks, self.probe_size = every_n_steps, probe_masks, probe_size
-        self.layers = layers
+        self.layers, self.max_layers = layers, max_layers
         self.meter = Meter([])
+        self._shown: set[str] = set()
         self._batch: Tensor | None = None
         self._keyed = True
         self._warned: set[str] = set()
+        self._drawn = -inf  # when the last pictures were, by time.monotonic()
+        self._final: dict[str, float] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Hooks must be there before the first call of a compiled model, so before the sanity check."""
@@ -86,8 +103,14 @@ class ActivationStats(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning leaves modules in the mode they were given in, and says nothing."""
+        self._drawn = time.monotonic()
         if not self.meter.taps:
             self._warn("the model has no dropout, activation, convolution or Linear module, so nothing is logged")
+        if len(self._shown) < len(self.meter.taps):
+            self._warn(
+                f"of {len(self.meter.taps)} watched tensors the loggers get {len(self._shown)} (max_layers): dropout "
+                "layers and evenly spaced others; activations.csv has all"
+            )
         if off := [tap.name for tap in self.meter.taps if tap.where == "output" and _off(tap.module)]:
             rank_zero_warn(
                 f"training starts with dropout off: {', '.join(off)} in eval mode; "
@@ -125,9 +148,13 @@ class ActivationStats(L.Callback):
             self._flush(trainer, self._probe(trainer, pl_module) if self.probe_masks else None)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log training alone, where no validation has done it."""
+        """Log training alone, where no validation has done it; pictures after each quarter of the epochs."""
         if self.meter.batches["train"]:
             self._flush(trainer, None)
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        quarter = done < total and 4 * done // total > 4 * (done - 1) // total
+        if quarter and time.monotonic() - self._drawn >= APART:
+            self._draw(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What was counted and not yet logged, for checkpoints within an epoch."""
@@ -139,17 +166,9 @@ class ActivationStats(L.Callback):
             self.meter.load_state(state_dict)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pictures of the whole run, to W&B."""
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        if loggers and trainer.is_global_zero and self._path(trainer).exists():
-            from dropout_lab.activations import pictures
-
-            drawn = {
-                "activation_pictures/profile": pictures.profile(self._path(trainer)),
-                "activation_pictures/shift": pictures.heatmap(self._path(trainer)),
-            }
-            for logger in loggers:
-                logger.experiment.log({**drawn, "trainer/global_step": trainer.global_step})
+        """Pictures of the whole run and its last numbers, to W&B."""
+        for logger in self._draw(trainer):
+            logger.experiment.summary.update(self._final)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Lightning calls no teardown then."""
@@ -165,6 +184,7 @@ class ActivationStats(L.Callback):
         if taps != self.meter.taps:
             self.meter.detach()
             self.meter = Meter(taps, device=trainer.strategy.root_device)
+            self._shown = shown(taps, self.max_layers)
         self.meter.attach()
 
     def _probe_inputs(self, trainer: L.Trainer, batch: Any) -> Tensor | None:
@@ -181,12 +201,16 @@ class ActivationStats(L.Callback):
         rows = records.rows(readings, trainer.global_step, trainer.current_epoch)
         if not rows:
             return
+        if readings.batches["train"]:
+            rows += records.rates(self.meter.taps, trainer.global_step, trainer.current_epoch)
         records.append(self._path(trainer), rows)
         before_norm = {tap.name for tap in self.meter.taps if tap.before_norm}
-        metrics = {key: row.value for row in rows if (key := records.key(row, before_norm))}
+        logged = [row for row in rows if row.layer in self._shown]
+        metrics = {key: row.value for row in logged if (key := records.key(row, before_norm))}
         metrics["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+        self._final |= records.final(rows)
         self._say(readings)
 
     def _probe(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
@@ -202,6 +226,22 @@ class ActivationStats(L.Callback):
                     self._keyed = False
                     self._warn(f"the probe draws its masks from torch's generator: {error}")
             return probe(self.meter, pl_module, x, self.probe_masks, trainer.global_step, rows, keyed=False)
+
+    def _draw(self, trainer: L.Trainer) -> list[WandbLogger]:
+        """Pictures of what was logged so far, to every W&B logger of the first process; those loggers."""
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not (loggers and trainer.is_global_zero and self._path(trainer).exists()):
+            return []
+        from dropout_lab.activations import pictures
+
+        self._drawn = time.monotonic()
+        drawn = {
+            "activation_pictures/profile": pictures.profile(self._path(trainer)),
+            "activation_pictures/shift": pictures.heatmap(self._path(trainer)),
+        }
+        for logger in loggers:
+            logger.experiment.log({**drawn, "trainer/global_step": trainer.global_step})
+        return loggers
 
     def _path(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir) / "activations.csv"

@@ -1,4 +1,4 @@
-"""Two pictures of a run's activations: along its depth at the end, and every layer over all steps."""
+"""Two pictures of a run's activations so far: along its depth as last logged, and every layer over all steps."""
 
 from __future__ import annotations
 

@@ -5,9 +5,13 @@ The file is readable at every moment, also after the process that writes it was 
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
+from torch.nn.modules.dropout import _DropoutNd
+
+from dropout_lab.activations.meter import Tap
 from dropout_lab.activations.probe import compare
 from dropout_lab.activations.readings import Readings
 
@@ -41,14 +45,31 @@ def rows(readings: Readings, step: int, epoch: int) -> list[Row]:
     return found
 
 
+def rates(taps: Iterable[Tap], step: int, epoch: int) -> list[Row]:
+    """The drop probability of each dropout layer, which a schedule may change."""
+    layers = [tap for tap in taps if tap.where == "output" and isinstance(tap.module, _DropoutNd)]
+    return [Row(step, epoch, "train", tap.name, "p", float(tap.module.p)) for tap in layers]
+
+
 def key(row: Row, before_norm: set[str]) -> str | None:
     """Metric name of a row; None for what goes to the file only. ``before_norm``: layers that a BatchNorm reads."""
     if row.mode == "probe":
         logged = row.stat in ("shift", "ratio") or (row.stat == "variance_ratio" and row.layer in before_norm)
         return f"activation_{row.stat}/{row.layer}" if logged else None
+    if row.stat == "p":
+        return f"dropout_p/{row.layer}"
     if row.stat == "gain":
         return f"dropout_gain_{row.mode}/{row.layer}"
     return f"activation_{row.stat}_{row.mode}/{row.layer}" if row.stat in _STATS else None
+
+
+def final(rows: Iterable[Row]) -> dict[str, float]:
+    """Gain in train and in eval and the ratio at the last dropout layer, as far as they are known: a run's summary."""
+    rows = list(rows)
+    last = max((row.layer for row in rows if row.stat == "gain"), default=None)
+    names = {("train", "gain"): "gain_train", ("eval", "gain"): "gain_eval", ("probe", "ratio"): "ratio"}
+    found = {names.get((row.mode, row.stat)): row.value for row in rows if row.layer == last and isfinite(row.value)}
+    return {f"final/{name}": value for name, value in found.items() if name}
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
