@@ -120,6 +120,14 @@ def test_weights_of_another_architecture_are_named(folder, tmp_path):
         rebuild(tmp_path)
 
 
+def test_a_folder_of_older_code_is_named(folder, tmp_path):
+    text = (folder / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("channels_last: true", "channels_first: false"))
+    (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
+    with pytest.raises(UserError, match=r"its configuration is of other code, which had no channels_last"):
+        rebuild(tmp_path)
+
+
 def test_p_belongs_to_a_classic_checkpoint(folder, tmp_path):
     text = (folder / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("p: 0.3", "p: 0.4"))

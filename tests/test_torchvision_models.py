@@ -11,8 +11,8 @@ SHAPE = (3, 32, 32)
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "googlenet", "vit_b_32"])
 def test_the_model_has_as_many_outputs_as_the_data_has_classes(name):
-    model = torchvision_model(SHAPE, 7, name).eval()
-    size = 224 if name.startswith("vit") else 64
+    size = 64
+    model = torchvision_model((3, size, size), 7, name).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 3, size, size)).shape == (1, 7)
 
@@ -39,6 +39,12 @@ def test_the_cifar_stem_keeps_the_resolution():
     model.layer1.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     model(torch.randn(2, *SHAPE))
     assert seen == [(2, 64, 32, 32)]
+
+
+def test_a_vision_transformer_takes_images_of_any_size_that_its_patches_divide():
+    model = torchvision_model((3, 64, 64), 10, "vit_b_32").eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 64)).shape == (1, 10)
 
 
 def test_a_model_wants_the_size_it_was_published_with():

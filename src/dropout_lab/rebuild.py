@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 from torch import nn
 
 from dropout_lab.build import build_data, build_network
@@ -37,8 +39,11 @@ def rebuild(folder: Path, checkpoint: str = "best") -> Rebuilt:
     """
     config = read_config(folder)
     state, rates = read_weights(folder, checkpoint)
-    data = build_data(config)
-    net, _ = build_network(config, data)
+    try:
+        data = build_data(config)
+        net, _ = build_network(config, data)
+    except ConfigAttributeError as error:
+        raise UserError(f"{folder}: its configuration is of other code, which had no {error.full_key}") from error
     try:
         check_rates(net, rates or rates_of(net))
         net.load_state_dict(state)
@@ -78,6 +83,6 @@ def read_weights(folder: Path, checkpoint: str) -> tuple[dict[str, torch.Tensor]
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = whole["state_dict"]
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
         raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
     return {key.removeprefix("net."): value for key, value in state.items()}, whole.get("dropout_rates", {})

@@ -41,6 +41,8 @@ def torchvision_model(
     options: dict[str, Any] = {}
     if name in _WITH_AUXILIARY_HEADS:
         options = {"aux_logits": False, "init_weights": weights is None}
+    elif name.startswith("vit_"):
+        options = {"image_size": input_shape[1]}  # its positions are learnt for one size
     state = None if weights is None else _read(weights)
     classes = num_classes if state is None else _classes_of(state)
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
@@ -86,7 +88,7 @@ def _read(weights: str) -> dict[str, Tensor]:
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"model.weights={weights}: no such file")
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"model.weights={weights}: not a state_dict, which holds names and tensors")
     return state

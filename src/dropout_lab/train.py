@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,8 +25,12 @@ from dropout_lab.progress import SweepProgress
 from dropout_lab.resume import check_folder, is_done, start_point
 from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
 
+if TYPE_CHECKING:
+    from torch import nn
+
 log = logging.getLogger(__name__)
 
+_told: set[str] = set()  # warnings of this process, so that a sweep gives each once
 _progress: SweepProgress | None = None  # of the sweep that runs in this process
 
 
@@ -75,12 +79,12 @@ def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
     """
     global _progress
     arguments = [*job_plan.hydra_arguments, *([f"hydra.sweeper.skip={list(skip)}"] if skip else [])]
+    if job_plan.multirun:
+        print(outline(job_plan, skip), file=sys.stderr)
     if job_plan.multirun and job_plan.jobs:
         _progress = SweepProgress(len(job_plan.jobs) - len(skip))
     try:
         _hydra(arguments)
-    if job_plan.multirun:
-        print(outline(job_plan, skip), file=sys.stderr)
     except KeyboardInterrupt:
         print(f"\ninterrupted; what was done is in {job_plan.folder}", file=sys.stderr)
         return 130
@@ -155,6 +159,8 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     net, layers = build_network(cfg, data)
     config = {**resolved(cfg), "layers": layers}
     folder.write_config(config)
+    if folder.writes:
+        _tell_sites(net)
 
     if cfg.compile:
         net.compile()
@@ -184,14 +190,27 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
         best = trainer.checkpoint_callback
         trainer.test(classifier, data, ckpt_path="best" if best else None, verbose=False)
         exit_code = 0
+        if _progress is None and folder.writes:
+            print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
     finally:
         for logger in loggers:
             if hasattr(logger, "finish"):
                 logger.finish(exit_code)
     return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
-        if _progress is None and folder.writes:
-            print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
+
+def _tell_sites(net: "nn.Module") -> None:
+    """Where dropout is in a single run; in a sweep, too, what dropout there is that no strategy reaches."""
+    from dropout_lab.dropout.placement import site_table
+    from dropout_lab.dropout.unreached import unreached
+
+    if _progress is None:
+        print(f"{site_table(net)}\n", file=sys.stderr)
+    for line in unreached(net):
+        if line not in _told:
+            _told.add(line)
+            log.warning("not reached by any strategy, nor by keyed masks: %s", line)
+
 
 def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
     """Fill in ``run``: where the job lies, what it is called, how it came about."""
@@ -247,6 +266,7 @@ def quieten_lightning() -> None:
         ".*smaller than the logging interval.*",  # the rest of an epoch is logged at its end
         ".*exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.15
+        ".*`srun` command is available.*",
         ".*sync_dist=True.*",  # what is logged has been summed over processes
         ".*multiple `ModelCheckpoint` callbacks.*",  # the first holds the best
     ):
@@ -261,4 +281,3 @@ def _close_wandb() -> None:
 
 if __name__ == "__main__":
     main()
-        ".*`srun` command is available.*",
