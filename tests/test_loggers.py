@@ -13,6 +13,7 @@ import pytest
 import wandb
 from lightning.pytorch.utilities import rank_zero_only
 from wandb_files import read_all
+from wandb_server import KEY, WandbServer
 
 from dropout_lab import loggers
 from dropout_lab.loggers import Csv, Wandb
@@ -159,6 +160,12 @@ def test_the_configuration_is_nested_and_complete(two_runs):
     config = dict(two_runs["runs"][0].config)
     config.pop("_wandb")
     assert config == CONFIG
+
+
+def test_the_summary_names_the_strategy(two_runs):
+    first, second = (found.summary for found in two_runs["runs"])
+    assert first["final/strategy"] == "classic"
+    assert "final/strategy" not in second  # no configuration, no strategy
 
 
 def test_two_runs_in_one_process_stay_separate(two_runs):
@@ -312,6 +319,26 @@ def test_a_disabled_run_leaves_nothing(clean, tmp_path):
     logger.log_metrics({"a": 1.0}, step=0)
     logger.finish(0)
     assert not list((tmp_path / "s").iterdir())
+
+
+def test_with_a_server_and_a_key_each_run_arrives_with_its_ending(clean, tmp_path):
+    with WandbServer() as server:
+        clean.setenv("WANDB_BASE_URL", server.url)
+        clean.setenv("WANDB_API_KEY", KEY)
+        for seed in range(2):
+            logger = Wandb(save_dir=str(tmp_path), id=f"classic-{seed}", name=f"classic {seed}", group="classic 1a")
+            logger.log_hyperparams(CONFIG)
+            logger.log_metrics({"val/loss": 0.5 + seed}, step=3)
+            assert not logger.offline
+            logger.finish(seed)
+        wandb.teardown()
+    for seed in range(2):
+        run = server.runs[f"classic-{seed}"]
+        assert (run.about("displayName"), run.about("groupName")) == (f"classic {seed}", "classic 1a")
+        assert run.exit_code == seed
+        assert [(row["trainer/global_step"], row["val/loss"]) for row in run.history] == [(3, 0.5 + seed)]
+        assert run.summary["final/strategy"] == "classic"
+        assert run.config["dropout"] == CONFIG["dropout"]
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def _push(options: dict[str, str], keys: Iterable[str]) -> str:
             there = wandb.login(prompt=False, verify=True)
         if not there:
             raise UserError("--push needs an API key: `wandb login` stores one, WANDB_API_KEY=... gives one")
-        entity = entity or wandb.Api().default_entity
+        entity = entity or str(wandb.Api().default_entity)
         built = workspace({**options, "entity": entity}, keys)
         with redirect_stderr(StringIO()):
             built.save()

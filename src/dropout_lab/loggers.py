@@ -138,6 +138,13 @@ class Wandb(WandbLogger):
                 return super().experiment
         return self._experiment
 
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """The configuration; and in the summary, where tables of runs are made, the name of the group without hash."""
+        super().log_hyperparams(params)
+        if group := self._wandb_init.get("group"):
+            self.experiment.summary["final/strategy"] = group.rpartition(" ")[0] or group
+
     @property
     def offline(self) -> bool:
         """Whether the run is kept on this machine; known once it has begun."""

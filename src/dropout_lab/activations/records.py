@@ -47,8 +47,11 @@ def rows(readings: Readings, step: int, epoch: int) -> list[Row]:
 
 def rates(taps: Iterable[Tap], step: int, epoch: int) -> list[Row]:
     """The drop probability of each dropout layer, which a schedule may change."""
-    layers = [tap for tap in taps if tap.where == "output" and isinstance(tap.module, _DropoutNd)]
-    return [Row(step, epoch, "train", tap.name, "p", float(tap.module.p)) for tap in layers]
+    return [
+        Row(step, epoch, "train", tap.name, "p", float(tap.module.p))
+        for tap in taps
+        if isinstance(tap.module, _DropoutNd) and tap.where == "output"
+    ]
 
 
 def key(row: Row, before_norm: set[str]) -> str | None:
