@@ -1,22 +1,13 @@
-"""Read W&B's offline runs in tests, without a server: the records of a ``run-*.wandb`` file, put together.
-
-The file is a LevelDB log of protobuf records: a header of 7 bytes, then blocks of 32 KiB, in which each piece of a
-record has a header of 7 bytes (checksum, length, place in the record). ``wandb.proto`` has the records themselves.
-"""
+"""Read W&B's offline runs in tests, without a server: the records of a ``run-*.wandb`` file, put together."""
 
 import json
-import struct
 import time
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wandb.proto import wandb_internal_pb2 as pb
-
-_MAGIC, _BLOCK, _HEADER = b":W&B", 32768, 7
-_FULL, _FIRST, _LAST = 1, 2, 4
+from dropout_lab.offline import records
 
 
 @dataclass
@@ -66,7 +57,7 @@ def read_finished(path: Path, timeout: float = 10) -> OfflineRun:
 def read(path: Path) -> OfflineRun:
     """One run as far as it was written; a last record that a kill left unfinished is left out."""
     found = OfflineRun()
-    for record in _records(next(path.glob("run-*.wandb")) if path.is_dir() else path):
+    for record in records(next(path.glob("run-*.wandb")) if path.is_dir() else path):
         _add(found, record)
     return found
 
@@ -111,28 +102,3 @@ def _put_all(into: dict[str, Any], items: Iterable[Any]) -> None:
         for key in outer:
             node = node.setdefault(key, {})
         node[last] = json.loads(item.value_json)
-
-
-def _records(path: Path) -> Iterator[Any]:
-    data = path.read_bytes()
-    if data and not data.startswith(_MAGIC):
-        raise ValueError(f"{path}: not a .wandb file")
-    position, collected = _HEADER, b""
-    while True:
-        left = _BLOCK - position % _BLOCK
-        if left < _HEADER:  # the end of a block is padded
-            position += left
-        if position + _HEADER > len(data):
-            return
-        checksum, length, place = struct.unpack_from("<IHB", data, position)
-        piece = data[position + _HEADER : position + _HEADER + length]
-        if len(piece) < length or place == 0:
-            return
-        if zlib.crc32(piece, zlib.crc32(bytes([place]))) != checksum:
-            raise ValueError(f"{path}: wrong checksum at byte {position}")
-        position += _HEADER + length
-        collected = piece if place in (_FULL, _FIRST) else collected + piece
-        if place in (_FULL, _LAST):
-            record = pb.Record()  # type: ignore[attr-defined]
-            record.ParseFromString(collected)
-            yield record

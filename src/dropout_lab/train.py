@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from dropout_lab import processes
 from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
 from dropout_lab.errors import UserError, full_errors, one_line_errors
+from dropout_lab.offline import warn_of_losses
 from dropout_lab.preflight import outline, refusals
 from dropout_lab.progress import SweepProgress
 from dropout_lab.resume import check_folder, is_done, start_point
@@ -244,6 +245,7 @@ def _only_asks(arguments: Sequence[str]) -> bool:
 
 def _sum_up(job_plan: Plan) -> int:
     """Print the table of the jobs that did not end well; the exit code."""
+    warn_of_losses(job_plan.folder)
     folders = [job_plan.folder]
     if job_plan.multirun:
         folders = sorted((p for p in job_plan.folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
