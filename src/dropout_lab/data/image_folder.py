@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from dropout_lab.data.module import ImageData
@@ -145,7 +145,9 @@ def _image(raw: bytes, size: tuple[int, int]) -> Tensor:
     except (OSError, ValueError, SyntaxError) as error:
         _unreadable(path, error)
     if image.size != (size[1], size[0]):
-        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+        from torchvision.transforms.functional import center_crop, resize
+
+        image = center_crop(resize(image, min(size)), list(size))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

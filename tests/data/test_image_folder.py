@@ -1,0 +1,203 @@
+"""Laws of images streamed from folders: which part is which, order, workers, resuming, and what cannot be read."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny_sets import write_folder
+from torchvision.datasets import ImageFolder as Theirs
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+
+from dropout_lab.data import ImageFolder
+from dropout_lab.train import main
+
+PARTS = {"train": {"bird": 14, "cat": 10}, "test": {"bird": 4, "cat": 5}}
+
+
+def made(root, setup=True, **options):
+    data = ImageFolder(**{"batch_size": 4, "seed": 0, "val_fraction": 0.25, "root": str(root), **options})
+    if setup:
+        data.setup()
+    return data
+
+
+def keys(samples):
+    """An image is known by its pixels."""
+    return {
+        image.numpy().tobytes(): int(label) for image, label in zip(samples.images[:], samples.classes, strict=True)
+    }
+
+
+def theirs(root, part):
+    return {pil_to_tensor(image).numpy().tobytes(): label for image, label in Theirs(root / part)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("images"), PARTS)
+
+
+def test_images_and_classes_are_torchvisions(root):
+    data = made(root)
+    assert keys(data.test) == theirs(root, "test")
+    assert keys(data.train) | keys(data.val) == theirs(root, "train")
+    assert (len(data.train.classes), len(data.val.classes)) == (18, 6)
+    assert data.shape == (3, 12, 12)
+    assert data.num_classes == 2
+    assert data.class_names == ["bird", "cat"]
+
+
+def test_test_images_come_in_torchvisions_order(root):
+    data = made(root)
+    seen = torch.cat([images for images, _ in data.test_dataloader()])
+    assert torch.equal(seen, torch.stack([pil_to_tensor(image) for image, _ in Theirs(root / "test")]))
+
+
+def test_val_is_the_validation_part_beside_test_and_the_test_part_without(tmp_path):
+    write_folder(tmp_path / "a", {**PARTS, "val": {"bird": 3, "cat": 2}})
+    data = made(tmp_path / "a")
+    assert keys(data.val) == theirs(tmp_path / "a", "val")
+    assert keys(data.test) == theirs(tmp_path / "a", "test")
+    assert len(data.train.classes) == 24
+    write_folder(tmp_path / "b", {"train": PARTS["train"], "val": PARTS["test"]})
+    data = made(tmp_path / "b")
+    assert keys(data.test) == theirs(tmp_path / "b", "val")
+    assert len(data.train.classes) == 18
+
+
+def test_every_channel_of_the_training_part_is_standardised(root):
+    data = made(root)
+    seen = data.prepare(data.train.images[:])
+    assert seen.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (seen.std((0, 2, 3)) - 1).abs().max() < 1e-5
+
+
+def test_the_shorter_side_is_resized_and_the_middle_kept(tmp_path):
+    write_folder(tmp_path, PARTS, size=(30, 20))
+    data = made(tmp_path, image_size=10)
+    assert data.shape == (3, 10, 10)
+    for image, (picture, _) in zip(data.test.images[:], Theirs(tmp_path / "test"), strict=True):
+        assert torch.equal(image, pil_to_tensor(center_crop(resize(picture, 10), 10)))
+
+
+def test_square_images_are_resized_as_torchvision_does(root):
+    data = made(root, image_size=7)
+    expected = torch.stack([pil_to_tensor(resize(image, 7)) for image, _ in Theirs(root / "test")])
+    assert torch.equal(data.test.images[:], expected)
+    assert torch.equal(data.test.images[2:4], expected[2:4])
+    assert torch.equal(data.test.images[torch.tensor([5, 0])], expected[[5, 0]])
+    assert torch.equal(data.test.images[3], expected[3])
+
+
+def test_the_model_chooses_the_size_that_was_left_open(root):
+    data = made(root, setup=False)
+    data.suit(3, 8)
+    data.setup()
+    assert data.shape == (3, 8, 8)
+    assert data.train.images[:2].shape == (2, 3, 8, 8)
+
+
+def test_no_file_is_needed_to_know_the_shape_where_the_configuration_says_it():
+    data = made("nowhere", setup=False, image_size=9, num_classes=4)
+    assert (data.shape, data.num_classes) == ((3, 9, 9), 4)
+
+
+# Order.
+
+
+def epoch(data, number=0):
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return loader, [(images.clone(), classes.clone()) for images, classes in loader]
+
+
+def same(one, two):
+    return len(one) == len(two) and all(
+        torch.equal(a, b) for first, second in zip(one, two, strict=True) for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_batches_of_none(workers, root):
+    plain, read_ahead = made(root), made(root, num_workers=workers)
+    loader, batches = epoch(read_ahead, 3)
+    assert same(batches, epoch(plain, 3)[1])
+    loader.sampler.set_epoch(4)  # the same processes go on
+    assert same(list(loader), epoch(plain, 4)[1])
+    for ours, others in zip(read_ahead.val_dataloader(), plain.val_dataloader(), strict=True):
+        assert same(list(ours), list(others))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("given", [1, 3])
+def test_an_interrupted_epoch_goes_on_at_the_next_batch(given, workers, root):
+    data = made(root, num_workers=workers)
+    _, whole = epoch(data, 1)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    iterator = iter(loader)
+    for _ in range(given):
+        next(iterator)
+    state = loader.state_dict()
+    del iterator, loader
+    resumed = data.train_dataloader()
+    resumed.load_state_dict(state)
+    resumed.sampler.set_epoch(1)
+    assert same(list(resumed), whole[given:])
+
+
+# What cannot be had.
+
+
+def one_line(error, *parts):
+    text = str(error.value)
+    assert "\n" not in text
+    for part in parts:
+        assert str(part) in text
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_missing_folder_is_one_line(part, tmp_path):
+    write_folder(tmp_path, {name: classes for name, classes in PARTS.items() if name != part})
+    with pytest.raises(FileNotFoundError) as error:
+        made(tmp_path)
+    one_line(error, f"{tmp_path / part} is missing: data.root=FOLDER names a folder with train/CLASS/IMAGE")
+
+
+def test_sizes_that_differ_are_refused_unless_a_size_is_given(tmp_path):
+    write_folder(tmp_path, PARTS)
+    odd = tmp_path / "test" / "cat" / "000.png"
+    Image.new("RGB", (5, 6)).save(odd)
+    with pytest.raises(ValueError, match=r"data\.image_size=null") as error:
+        made(tmp_path)
+    one_line(error, f"{odd} has 5x6 pixels, others 12x12; give data.image_size=PIXELS")
+    assert made(tmp_path, image_size=12).shape == (3, 12, 12)
+
+
+def test_classes_that_differ_are_refused(tmp_path):
+    write_folder(tmp_path, {"train": {"bird": 14, "cat": 10}, "test": {"bird": 4, "dog": 5}})
+    with pytest.raises(ValueError, match=r"test has 2 classes \(bird, dog\); there should be 2, named as in"):
+        made(tmp_path)
+    with pytest.raises(ValueError, match=r"train has 2 classes .*; there should be 3"):
+        made(tmp_path, num_classes=3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size", [None, 12])
+def test_a_file_that_is_no_image_is_one_line(size, workers, tmp_path):
+    write_folder(tmp_path, PARTS)
+    path = tmp_path / "test" / "cat" / "001.png"
+    path.write_bytes(path.read_bytes()[:60] if size else b"<html>")
+    with pytest.raises(ValueError, match="cannot be read as an image") as error:
+        list(made(tmp_path, image_size=size, num_workers=workers).test_dataloader())
+    one_line(error, f"{path} cannot be read as an image: ", "replace or remove it")
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.slow
+def test_one_epoch_of_training_streamed_by_two_workers(root, tmp_path, capsys):
+    words = ["data=image_folder", f"data.root={root}", "data.batch_size=4", "data.val_fraction=0.25", "trainer=cpu"]
+    words += ["data.num_workers=2", "trainer.max_epochs=1", "logger=none", "data.augment=crop_flip", "model=mlp"]
+    words += ["model.widths=[8]", "callbacks=checkpoint", f"hydra.run.dir={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0, capsys.readouterr().err
