@@ -1,7 +1,8 @@
 """Compare dropout strategies: one sweep, a table with intervals, a page of pictures.
 
 `python -m dropout_lab.compare [key=value ...]` runs conf/sweep/compare.yaml: six strategies at the same sites, five
-seeds each. `dropout=a,b seed=0,1` choose others; every other override holds for all runs.
+seeds each. `dropout=a,b seed=0,1` choose others; every other override holds for all runs. `experiment=NAME` brings
+arms of its own, and claims about them (conf/experiment), which get their verdict.
 """
 
 import json
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparison and exit as `train` does."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
-        chosen = [] if any(a.startswith("sweep=") for a in given) else ["sweep=compare"]
+        own_arms = any(word.startswith(("sweep=", "experiment=")) for word in given)
+        chosen = [] if own_arms else ["sweep=compare"]
         multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
         sys.exit(compare(plan([*multirun, *chosen, *given])))
 
