@@ -13,9 +13,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -27,9 +29,20 @@ from hydra_plugins.dropout_lab_sweeper import jobs as sweep_jobs
 
 REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
+ORIGIN = REPOSITORY / "origin.json"  # in a copy that a cluster's jobs run: what it is a copy of
 VERSION_BASE = "1.3"
 
-OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+OmegaConf.register_new_resolver(
+    "repository",
+    lambda: json.loads(ORIGIN.read_text())["repository"] if ORIGIN.exists() else str(REPOSITORY),
+    replace=True,
+)
+
+
+# Hydra would merge conf/hydra/launcher/*.yaml with the settings that packages of the same launchers have registered.
+Plugins.instance()
+for _file in (CONF / "hydra" / "launcher").glob("*.yaml"):
+    ConfigStore.instance().repo["hydra"]["launcher"].pop(_file.name, None)
 
 
 @dataclass
@@ -216,7 +229,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if key and "not in struct" in str(cause or error):
         given = next((o for o in overrides if key in o.split("=")[0] or o.split("=")[0] in key), key)
         known = _flat_keys(compose("train"))
-        meant = nearest(key, known)
+        meant = nearest(given.split("=")[0].lstrip("+~"), known)
         return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
     first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
     return first

@@ -33,6 +33,7 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
                 data = build_data(job)
                 data.setup("fit")
                 _batches[key] = len(data.train_dataloader())
+                _build_callbacks(job)
             except Exception as error:
                 raise UserError(root_cause(error)) from error
             try:
@@ -59,6 +60,15 @@ def outline(job_plan: Plan, skip: Sequence[int] = ()) -> str:
     return f"{count}{through}, each {devices} and {steps}, in {job_plan.folder}"
 
 
+def _build_callbacks(job: DictConfig) -> None:
+    from dropout_lab.build import instantiate
+
+    job = job.copy()
+    job.run = dict.fromkeys(job.run, "")  # filled in when the job starts
+    for callback in job.callbacks.values():
+        instantiate(callback)
+
+
 def _steps(job: DictConfig) -> int:
     """Optimizer steps of a job whose data was built."""
     batches: int = _batches[fingerprint(job, without=["seed"])]
@@ -66,7 +76,7 @@ def _steps(job: DictConfig) -> int:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = int(job.trainer.max_epochs) * math.ceil(batches / job.trainer.accumulate_grad_batches)
     most = job.trainer.get("max_steps", -1)
-    return min(steps, int(most)) if most >= 0 else steps
+    return int(min(steps, most)) if most >= 0 else steps
 
 
 def _amount(numbers: Iterable[int], thing: str) -> str:

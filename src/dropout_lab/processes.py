@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,8 +118,8 @@ def launch(folder: Path, count: int) -> float:
         ProcessError: a process has failed, or was killed.
         KeyboardInterrupt: interrupted; all processes have ended then.
     """
-    for old in [*folder.glob("failure-*.json"), folder / RESULT]:
-        old.unlink(missing_ok=True)
+    _forget_failures(folder)
+    (folder / RESULT).unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     in_terminal = sys.stdout.isatty()
     with (folder / LOG).open("ab") as log:
@@ -127,16 +129,14 @@ def launch(folder: Path, count: int) -> float:
             stdout=None if in_terminal else log,
             stderr=None if in_terminal else log,
             start_new_session=True,  # so that all of it can be ended
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_obey_parent,
         )
         try:
             code = group.wait()
         finally:
             _end(group)
-    failures = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    if failures:
-        failure = json.loads(failures[0].read_text())
-        raise ProcessError(failure["error"], failure["traceback"])
+    if failure := _first_failure(folder):
+        raise failure
     if code != 0:
         raise ProcessError(f"a process of the job was killed (exit code {code}); its output is in {folder / LOG}", None)
     objective = float((folder / RESULT).read_text())
@@ -157,9 +157,49 @@ def main(arguments: list[str]) -> None:
         if rank() == 0:
             (folder / RESULT).write_text(repr(objective))
     except Exception as error:
-        failure = {"error": f"rank {rank()}: {root_cause(error)}", "traceback": traceback.format_exc()}
-        (folder / f"failure-{rank()}.json").write_text(json.dumps(failure))
+        _note_failure(folder, error)
         raise
+
+
+@contextmanager
+def failing_as_one(folder: Path) -> Iterator[None]:
+    """Among processes that SLURM has started: one that fails ends, the first one fails for what failed first.
+
+    Raises:
+        ProcessError: in the first process.
+        SystemExit: in every other one, so that SLURM ends those that wait for it.
+    """
+    if not _in_slurm_step():
+        yield
+        return
+    if rank() == 0:
+        _forget_failures(folder)
+    try:
+        yield
+    except Exception as error:
+        _note_failure(folder, error)
+        if rank() > 0:
+            raise SystemExit(1) from error
+        raise _first_failure(folder) or error from error
+
+
+def _note_failure(folder: Path, error: Exception) -> None:
+    failure = {"error": f"rank {rank()}: {root_cause(error)}", "traceback": traceback.format_exc()}
+    (folder / f"failure-{rank()}.json").write_text(json.dumps(failure))
+
+
+def _first_failure(folder: Path) -> ProcessError | None:
+    """What the process that failed first has noted: the others only saw that it was gone."""
+    noted = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not noted:
+        return None
+    failure = json.loads(noted[0].read_text())
+    return ProcessError(failure["error"], failure["traceback"])
+
+
+def _forget_failures(folder: Path) -> None:
+    for path in folder.glob("failure-*.json"):
+        path.unlink(missing_ok=True)
 
 
 def _in_slurm_step() -> bool:
@@ -177,9 +217,11 @@ def _end(group: "subprocess.Popen[bytes]") -> None:
             continue
 
 
-def _die_with_parent() -> None:
-    """Linux: end when the sweep is killed, so that no process stays behind (prctl, PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+def _obey_parent() -> None:
+    """End when the sweep is killed, so that no process stays behind (Linux: prctl, PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster tells all that a job is preempted: the parent acts on it
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from dropout_lab.config import REPOSITORY
+from dropout_lab.config import ORIGIN, REPOSITORY
 
 PACKAGES = ("dropout-lab", "torch", "torchvision", "lightning", "hydra-core", "wandb", "numpy")
 
@@ -86,9 +86,14 @@ def read_status(path: Path) -> dict[str, Any]:
 @functools.cache
 def provenance() -> dict[str, Any]:
     """Which code ran: git revision and uncommitted changes (None outside a repository), versions, command line."""
-    return {
+    git = {
         "git_sha": sha.strip() if (sha := _git("rev-parse", "HEAD")) else None,
         "git_diff": _git("diff", "--no-ext-diff", "--no-color", "HEAD"),  # whole, so that `git apply` takes it
+    }
+    if ORIGIN.exists():
+        git = {key: json.loads(ORIGIN.read_text())[key] for key in git}
+    return {
+        **git,
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
         "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
     }

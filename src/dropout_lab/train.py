@@ -8,7 +8,8 @@ import hashlib
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from dropout_lab.preflight import outline, refusals
 from dropout_lab.progress import SweepProgress
 from dropout_lab.resume import check_folder, is_done, start_point
 from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
+from dropout_lab.watch import watching
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,12 +82,20 @@ def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
     """
     global _progress
     arguments = [*job_plan.hydra_arguments, *([f"hydra.sweeper.skip={list(skip)}"] if skip else [])]
+    names = _names(job_plan, skip)
+    watch: AbstractContextManager[None] = nullcontext()
     if job_plan.multirun:
         print(outline(job_plan, skip), file=sys.stderr)
-    if job_plan.multirun and job_plan.jobs:
-        _progress = SweepProgress(len(job_plan.jobs) - len(skip))
+        progress = SweepProgress(len(names))
+        if job_plan.elsewhere:
+            watch = watching(progress, names)
+        _progress = progress
+    broken = False
     try:
-        _hydra(arguments)
+        with watch:
+            _hydra(arguments)
+    except SystemExit as end:  # Hydra has said why
+        broken = end.code != 0
     except KeyboardInterrupt:
         print(f"\ninterrupted; what was done is in {job_plan.folder}", file=sys.stderr)
         return 130
@@ -94,7 +104,7 @@ def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
             _progress.close()
             _progress = None
         _close_wandb()
-    return _sum_up(job_plan)
+    return max(_sum_up(job_plan, names), int(broken))
 
 
 def run(cfg: DictConfig) -> float:
@@ -113,7 +123,7 @@ def run(cfg: DictConfig) -> float:
             return float(read_status(folder.path)["objective"])
         checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
         count = processes.needed(cfg)
-        with folder.recording():
+        with folder.recording(), processes.failing_as_one(folder.path):
             if count > 1:
                 folder.write_config(resolved(cfg))
                 folder.objective = processes.launch(folder.path, count)
@@ -130,6 +140,8 @@ def run(cfg: DictConfig) -> float:
     finally:
         if _progress is not None:
             _progress.done()
+        else:  # this process may be ended at any time
+            _close_wandb()
 
 
 def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> float:
@@ -161,7 +173,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     config = {**resolved(cfg), "layers": layers}
     folder.write_config(config)
     if folder.writes:
-        _tell_sites(net)
+        _tell_sites(net, table=_is_alone(cfg))
 
     if cfg.compile:
         net.compile()
@@ -181,7 +193,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
         callbacks=[Resume(folder.path), *callbacks],
         plugins=[AtomicCheckpointIO(), processes.environment()],
         default_root_dir=cfg.run.dir,
-        enable_progress_bar=_progress is None and sys.stdout.isatty(),
+        enable_progress_bar=_is_alone(cfg) and sys.stdout.isatty(),
     )
     exit_code = 1
     try:
@@ -191,7 +203,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
         best = trainer.checkpoint_callback
         trainer.test(classifier, data, ckpt_path="best" if best else None, verbose=False)
         exit_code = 0
-        if _progress is None and folder.writes:
+        if _is_alone(cfg) and folder.writes:
             print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
     finally:
         for logger in loggers:
@@ -200,12 +212,12 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
 
-def _tell_sites(net: "nn.Module") -> None:
+def _tell_sites(net: "nn.Module", table: bool) -> None:
     """Where dropout is in a single run; in a sweep, too, what dropout there is that no strategy reaches."""
     from dropout_lab.dropout.placement import site_table
     from dropout_lab.dropout.unreached import unreached
 
-    if _progress is None:
+    if table:
         print(f"{site_table(net)}\n", file=sys.stderr)
     for line in unreached(net):
         if line not in _told:
@@ -243,18 +255,36 @@ def _only_asks(arguments: Sequence[str]) -> bool:
     return any(a.startswith("-") and a not in ("-m", "--multirun", "-r", "--run") for a in arguments)
 
 
-def _sum_up(job_plan: Plan) -> int:
+def _is_alone(cfg: DictConfig) -> bool:
+    """Whether a job is no part of a sweep, so that it may talk."""
+    return bool(cfg.run.root == cfg.run.dir)
+
+
+def _names(job_plan: Plan, skip: Sequence[int]) -> dict[Path, str]:
+    """The run folders that a command line will leave, as far as that is known, and what to call their jobs."""
+    if not job_plan.multirun:
+        return {job_plan.folder: "run"}
+    if job_plan.jobs:
+        names = [f"{label(job, job.hydra)} seed={job.seed}" for job in job_plan.jobs]
+        names = [name for number, name in enumerate(names) if number not in skip]
+    else:
+        names = [f"trial {number}" for number in range(job_plan.known[0].hydra.sweeper.get("n_trials", 0))]
+    return {job_plan.folder / str(number): name for number, name in enumerate(names)}
+
+
+def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
     """Print the table of the jobs that did not end well; the exit code."""
     warn_of_losses(job_plan.folder)
-    folders = [job_plan.folder]
-    if job_plan.multirun:
-        folders = sorted((p for p in job_plan.folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    failed = [(folder, status) for folder in folders if (status := read_status(folder))["status"] != "ok"]
+    folders = set(expected)
+    if job_plan.multirun and job_plan.folder.is_dir():
+        folders |= {path for path in job_plan.folder.iterdir() if path.name.isdigit()}
+    statuses = {folder: read_status(folder) for folder in sorted(folders, key=lambda path: (len(path.name), path.name))}
+    failed = {folder: status for folder, status in statuses.items() if status["status"] != "ok"}
     if not failed:
         print(f"run folder{'s are in' if job_plan.multirun else ':'} {job_plan.folder}", file=sys.stderr)
         return 0
     print(f"\n{len(failed)} of {len(folders)} jobs did not end well:", file=sys.stderr)
-    for folder, status in failed:
+    for folder, status in failed.items():
         print(f"  {status['status']}  {folder}  {status.get('error') or ''}", file=sys.stderr)
     print("tracebacks are in their status.json; HYDRA_FULL_ERROR=1 prints them", file=sys.stderr)
     return 1
@@ -282,4 +312,6 @@ def _close_wandb() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from dropout_lab import train as importable  # what is pickled for other processes has to be found there
+
+    importable.main()

@@ -1,0 +1,253 @@
+"""Launchers: jobs of a sweep side by side on this machine, or as jobs of a cluster.
+
+conf/hydra/launcher/ holds their settings. Imports nothing heavy: Hydra loads every plugin at start-up.
+"""
+
+import copy
+import fcntl
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+
+class Job:
+    """Composes and runs one job in a process that knows nothing yet, as Hydra's own launcher does in this one.
+
+    Of several processes of a job only the first writes its configuration and its log. Started a second time by a
+    cluster, a job goes on in its folder.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction) -> None:
+        self.context, self.config, self.task = context, config, task
+        self.singletons = Singleton.get_state()
+        self.again = False
+
+    def __call__(self, overrides: Sequence[str], number: int) -> JobReturn:
+        """Run the job with this number and these overrides."""
+        from dropout_lab.processes import rank
+
+        setup_globals()
+        Singleton.set_state(self.singletons)
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        first = rank() == 0
+        with open_dict(config):
+            config.hydra.job.id = f"{config.hydra.job.name}_{number}"
+            config.hydra.job.num = number
+            if not first:
+                config.hydra.output_subdir = None
+            if self.again or int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+                config.resume = "auto"
+        keys = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+        return run_job(self.task, config, hydra_context=self.context, configure_logging=first, **keys)
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """What submitit leaves in the queue when a job is preempted: the same again."""
+        import submitit
+
+        self.again = True
+        return submitit.helpers.DelayedSubmission(self, *arguments)
+
+
+class _Elsewhere(Launcher):
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+        self.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+
+class Joblib(_Elsewhere):
+    """Several jobs side by side in processes of joblib, each with its share of the CPUs and of the GPUs.
+
+    Args:
+        n_jobs: processes; None: one for each GPU, or for each CPU where there are no GPUs.
+    """
+
+    def __init__(self, n_jobs: int | None = None) -> None:
+        self.n_jobs = n_jobs
+        self.claims = tempfile.TemporaryDirectory(prefix="dropout-lab-")
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and wait for them."""
+        import joblib
+
+        gpus = visible_gpus()
+        workers = min(self.n_jobs or len(gpus) or joblib.cpu_count(), len(job_overrides))
+        job = Job(self.context, self.config, self.task)
+        run = joblib.delayed(_with_its_gpus)
+        return list(
+            joblib.Parallel(n_jobs=workers, backend="loky", batch_size=1)(
+                run(job, overrides, number, gpus, workers, self.claims.name)
+                for number, overrides in enumerate(job_overrides, initial_job_idx)
+            )
+        )
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    import torch
+
+    return [str(gpu) for gpu in range(torch.cuda.device_count())]
+
+
+def share(gpus: Sequence[str], worker: int, workers: int) -> Sequence[str]:
+    """The GPUs of one of several workers; where there are fewer GPUs than workers, some share one."""
+    return gpus[worker::workers] or [gpus[worker % len(gpus)]]
+
+
+_claim: Any = None  # a locked file: this process's number among the workers, for its life
+
+
+def _with_its_gpus(
+    job: Job, overrides: Sequence[str], number: int, gpus: Sequence[str], workers: int, claims: str
+) -> JobReturn:
+    """Run a job where only a worker's GPUs are seen: they belong to it, as CUDA can't leave a device once started."""
+    global _claim
+    if gpus and _claim is None:
+        worker, _claim = _claimed(Path(claims))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share(gpus, worker % workers, workers))
+    return job(overrides, number)
+
+
+def _claimed(folder: Path) -> tuple[int, Any]:
+    """The first number that no living process has."""
+    worker = 0
+    while True:
+        file = (folder / str(worker)).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return worker, file
+        except BlockingIOError:
+            file.close()
+            worker += 1
+
+
+class Submitit(_Elsewhere):
+    """Each job through submitit: as a job of SLURM, or as a process that stands for one.
+
+    The jobs run the code and the configuration as they are now, from a copy in the sweep's folder.
+
+    Args:
+        cluster: "slurm" or "local".
+        max_num_timeout: how often a job that ran into its time limit goes back into the queue.
+        settings: of the job, see conf/hydra/launcher/submitit_slurm.yaml.
+    """
+
+    def __init__(self, cluster: str, max_num_timeout: int = 0, **settings: Any) -> None:
+        self.cluster, self.max_num_timeout = cluster, max_num_timeout
+        self.settings = {key: value for key, value in settings.items() if value is not None}
+        self.code: Path | None = None
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit the jobs and wait for them."""
+        import submitit
+
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of every cluster without a database
+        self.code = self.code or snapshot(self.folder)
+        executor = submitit.AutoExecutor(
+            self.folder / ".submitit" / "%j", self.cluster, **{f"{self.cluster}_max_num_timeout": self.max_num_timeout}
+        )
+        job = Job(_reading_from(self.code, self.context), self.config, self.task)
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        with _importing_from(self.code) as exports:
+            settings = {**self.settings, "setup": [*exports, *self.settings.get("setup", ())]}
+            if self.cluster == "local":
+                del settings["setup"]  # the processes inherit what is exported
+            executor.update_parameters(**{_parameter(key, self.cluster): value for key, value in settings.items()})
+            submitted = executor.map_array(job, [list(overrides) for overrides in job_overrides], numbers)
+        if self.cluster == "slurm":
+            self._tell(submitted)
+        try:
+            return [_result(one, overrides) for one, overrides in zip(submitted, job_overrides, strict=True)]
+        except KeyboardInterrupt:
+            if self.cluster == "local":
+                for one in submitted:
+                    one.cancel()
+            raise
+
+    def _tell(self, submitted: Sequence[Any]) -> None:
+        number = str(submitted[0].job_id).partition("_")[0]
+        print(f"SLURM job {number}: goes on after Ctrl-C here, scancel {number} ends it", file=sys.stderr)
+        if OmegaConf.select(self.config, "logger.wandb"):
+            print(f"nodes without network: wandb sync {self.folder}/wandb/offline-run-* afterwards", file=sys.stderr)
+
+
+def snapshot(folder: Path) -> Path:
+    """Copy what a job imports and composes into ``folder/code``, so that it runs this however late it starts."""
+    from dropout_lab.config import ORIGIN, REPOSITORY
+    from dropout_lab.run_folder import provenance
+
+    target, fresh = folder / "code", folder / "code.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name in ("src", "conf"):
+        shutil.copytree(REPOSITORY / name, fresh / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(REPOSITORY / "pyproject.toml", fresh)
+    git = {key: value for key, value in provenance().items() if key.startswith("git_")}
+    (fresh / ORIGIN.name).write_text(json.dumps({"repository": str(REPOSITORY), **git}, indent=1))
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    return target
+
+
+@contextmanager
+def _importing_from(code: Path) -> Iterator[list[str]]:
+    """Let processes that are started now import from there; the same as lines of a shell script."""
+    before = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(code / "src"), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = path
+    try:
+        yield [f"export PYTHONPATH={shlex.quote(path)}"]
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _reading_from(code: Path, context: HydraContext) -> HydraContext:
+    """The same context with the configuration that was copied."""
+    from dropout_lab.config import CONF
+
+    search = copy.deepcopy(context.config_loader.get_search_path())
+    for element in search.get_path():
+        if element.path == f"file://{CONF}":
+            element.path = f"file://{code / 'conf'}"
+    return HydraContext(config_loader=ConfigLoaderImpl(search), callbacks=context.callbacks)
+
+
+COMMON = (
+    *("name", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb", "timeout_min"),
+    "stderr_to_stdout",
+)
+
+
+def _parameter(key: str, cluster: str) -> str:
+    """What submitit calls a setting: those that not every cluster has bear its name."""
+    return key if key in COMMON else f"{cluster}_{key}"
+
+
+def _result(job: Any, overrides: Sequence[str]) -> JobReturn:
+    """What the first process of a job has returned; NaN where the job ended without: the others go on."""
+    try:
+        returned: JobReturn = job.task(0).result()
+        return returned
+    except Exception as error:
+        print(f"failed: job {job.job_id} ended without a result, its output is in {job.paths.folder}", file=sys.stderr)
+        logging.getLogger(__name__).debug("%s", error)
+        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))

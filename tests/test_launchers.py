@@ -1,0 +1,155 @@
+"""Launchers: the same sweep with its jobs in other processes leaves the same folders with the same numbers."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from dropout_lab.config import plan
+from dropout_lab.errors import UserError
+from dropout_lab.processes import planned
+from dropout_lab.progress import SweepProgress
+from dropout_lab.run_folder import read_status
+from dropout_lab.watch import watching
+from hydra_plugins.dropout_lab_launchers import _with_its_gpus, share, visible_gpus
+
+QUICK = ["trainer.max_epochs=1", "data.train_size=128", "callbacks.activation_stats.probe_masks=1"]
+BREAKING = """
+import os
+from dropout_lab.models import CNN
+
+class Breaks(CNN):
+    def forward(self, x):
+        if self.training and os.environ["PL_GLOBAL_SEED"] == "1":
+            raise RuntimeError("seed one is unwell")
+        return super().forward(x)
+"""
+
+
+def run(*words, **environment):
+    command = [sys.executable, "-m", "dropout_lab.train", *QUICK, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+
+
+def same(ours, theirs):
+    """Metrics, statistics and final weights, bit for bit."""
+    for name in ("metrics.csv", "activations.csv"):
+        assert (ours / name).read_text() == (theirs / name).read_text()
+    weights = [torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (ours, theirs)]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in (ours, theirs)]
+    assert configs[0]["run"]["config_hash"] == configs[1]["run"]["config_hash"]
+    assert configs[0]["run"]["name"] == configs[1]["run"]["name"]
+    return True
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path):
+    """Also where one of them fails."""
+    (tmp_path / "breaks.py").write_text(BREAKING)
+    words = ["-m", "seed=0,1,2", "model._target_=breaks.Breaks"]
+    done = {}
+    for name, launcher in {"one": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}.items():
+        done[name] = run(*words, *launcher, f"hydra.sweep.dir={tmp_path / name}", PYTHONPATH=str(tmp_path))
+        assert done[name].returncode == 1, done[name].stderr
+        statuses = [read_status(tmp_path / name / job) for job in "012"]
+        assert [status["status"] for status in statuses] == ["ok", "failed", "ok"]
+        assert statuses[1]["error"] == "RuntimeError: seed one is unwell"
+        assert "breaks.py" in statuses[1]["traceback"]
+        assert "1 of 3 jobs did not end well" in done[name].stderr
+        assert len(list((tmp_path / name / "wandb").glob("offline-run-*"))) == 3
+    for job in "02":
+        assert same(tmp_path / "joblib" / job, tmp_path / "one" / job)
+    said = done["joblib"].stderr.splitlines()
+    assert said[0] == f"3 jobs through joblib, each 1 device and 2 steps, in {tmp_path / 'joblib'}"
+    assert [line[:4] for line in said if line[1:4] == "/3 "] == ["1/3 ", "2/3 ", "3/3 "]
+    assert "seed=1: RuntimeError: seed one is unwell" in done["joblib"].stderr
+    assert len(said) <= 10  # nobody prints what only a run that is alone should
+
+
+def test_every_worker_has_its_share_of_the_gpus():
+    gpus = ["0", "1", "2", "3"]
+    assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "2"], ["1", "3"]]
+    assert [share(gpus, worker, 4) for worker in range(4)] == [["0"], ["1"], ["2"], ["3"]]
+    assert [share(["0", "1"], worker, 3) for worker in range(3)] == [["0"], ["1"], ["0"]]
+
+
+def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
+    for visible, expected in {"2,5": ["2", "5"], "": [], "-1": [], "GPU-a1": ["GPU-a1"]}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert visible_gpus() == expected
+
+
+def who(overrides, number):
+    """Stands for a job: which process ran it, and what it saw."""
+    time.sleep(0.2)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_a_worker_keeps_its_gpus_and_no_other_has_them(tmp_path):
+    import joblib
+
+    for gpus, expected in ((["4", "7"], {"4", "7"}), ([], {None})):
+        run_job = joblib.delayed(_with_its_gpus)
+        with joblib.parallel_config(backend="loky", n_jobs=2, temp_folder=str(tmp_path)):
+            seen = joblib.Parallel(batch_size=1)(run_job(who, [], job, gpus, 2, str(tmp_path)) for job in range(6))
+        if gpus:
+            workers = dict(seen)
+            assert len(set(seen)) == len(workers) == 2
+            assert set(workers.values()) == expected
+        joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
+
+
+def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
+    folders = {tmp_path / job: f"job {job}" for job in "012"}
+    for folder in folders:
+        folder.mkdir()
+    (tmp_path / "2" / "status.json").write_text('{"status": "ok"}')  # of an earlier sweep
+    progress = SweepProgress(3)
+    with watching(progress, folders, interval=0.01):
+        (tmp_path / "0" / "status.json").write_text('{"status": "running"}')
+        (tmp_path / "1" / "status.json").write_text('{"status": "failed"}')
+        time.sleep(0.2)
+        assert capsys.readouterr().err.startswith("1/3 job 1 (")
+        (tmp_path / "0" / "status.json").write_text('{"status": "ok"}')
+    assert capsys.readouterr().err.startswith("2/3 job 0 (")
+
+
+@pytest.mark.parametrize(
+    ("words", "devices"),
+    [
+        (["trainer=ddp_cpu"], 2),  # which the job starts itself
+        (["trainer=ddp", "trainer.devices=8"], 8),  # which this machine does not have
+        (["trainer=ddp_cpu", "hydra.launcher.tasks_per_node=2"], 2),
+        (
+            [
+                "trainer=ddp",
+                "trainer.devices=4",
+                "trainer.num_nodes=2",
+                *(f"hydra.launcher.{k}" for k in ("nodes=2", "tasks_per_node=4")),
+            ],
+            8,
+        ),
+        (["trainer=ddp_cpu", "hydra.launcher.tasks_per_node=4"], None),
+        (["hydra.launcher.tasks_per_node=2"], None),
+        (["trainer=ddp_cpu", "trainer.num_nodes=2"], None),
+        (["trainer=ddp_cpu", "hydra.launcher.nodes=2"], None),
+    ],
+)
+def test_the_tasks_of_slurm_are_the_devices_of_the_job(words, devices):
+    (job,) = plan(["-m", "hydra/launcher=submitit_slurm", *words]).jobs
+    if devices:
+        assert planned(job) == devices
+    else:
+        with pytest.raises(UserError, match=r"so the two pairs must be equal"):
+            planned(job)
+
+
+def test_a_launcher_without_a_sweep_is_refused():
+    with pytest.raises(UserError, match="hydra/launcher=joblib: launchers start the jobs of a sweep; add -m"):
+        plan(["hydra/launcher=joblib"])
