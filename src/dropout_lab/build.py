@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from dropout_lab.data import InMemoryData
+from dropout_lab.data import ImageData
 from dropout_lab.dropout import ScheduledRates, install, match_inverted
 from dropout_lab.dropout.graph import calls
 
@@ -18,12 +18,12 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
     return hydra.utils.instantiate(node, _convert_="all", **arguments)
 
 
-def build_data(cfg: DictConfig) -> InMemoryData:
+def build_data(cfg: DictConfig) -> ImageData:
     """The data module, its images of the form that the model wants where the configuration leaves it open.
 
     A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``.
     """
-    data: InMemoryData = instantiate(cfg.data)
+    data: ImageData = instantiate(cfg.data)
     try:
         wants = getattr(pkgutil.resolve_name(cfg.model["_target_"]), "wants", None)
     except (ImportError, AttributeError, ValueError) as error:
@@ -33,7 +33,7 @@ def build_data(cfg: DictConfig) -> InMemoryData:
     return data
 
 
-def build_network(cfg: DictConfig, data: InMemoryData) -> tuple[nn.Module, dict[str, str]]:
+def build_network(cfg: DictConfig, data: ImageData) -> tuple[nn.Module, dict[str, str]]:
     """The network with dropout installed, its initial weights drawn from torch's generator.
 
     Returns:
@@ -51,7 +51,7 @@ def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
     return ScheduledRates(net, instantiate(cfg.dropout_schedule))
 
 
-def build_optimizer(cfg: DictConfig, net: nn.Module, data: InMemoryData) -> torch.optim.Optimizer:
+def build_optimizer(cfg: DictConfig, net: nn.Module, data: ImageData) -> torch.optim.Optimizer:
     """The optimizer; ``optimizer.match`` also rescales the initial weights behind dropout."""
     options = cfg.optimizer.copy()
     with open_dict(options):

@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError
 from torch import nn
 
 from dropout_lab.build import build_data, build_network
-from dropout_lab.data import InMemoryData
+from dropout_lab.data import ImageData
 from dropout_lab.dropout import check_rates, rates_of
 from dropout_lab.dropout.rates import SavedRate
 from dropout_lab.errors import UserError
@@ -24,7 +24,7 @@ class Rebuilt:
 
     config: DictConfig
     net: nn.Module
-    data: InMemoryData
+    data: ImageData
 
 
 def rebuild(folder: Path, checkpoint: str = "best") -> Rebuilt:
