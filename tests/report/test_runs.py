@@ -125,3 +125,8 @@ def test_json_that_python_writes_but_nobody_else_reads_is_read(tmp_path, write_r
     about = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(about | {"seconds": float("nan")}))
     assert read_runs(tmp_path)[0].counted
+
+
+def test_one_run_of_a_sweep_can_be_read_alone(tmp_path, write_run):
+    (run,) = read_runs(write_run(tmp_path / "3"))
+    assert (run.name, run.status) == ("3", "ok")

@@ -16,14 +16,19 @@ LISTED = 10  # runs named in the terminal; the page names all
 
 @dataclass(frozen=True)
 class Report:
-    """What was built: the text for a terminal, and the path of the page."""
+    """What was built: the text for a terminal, the path of the page, and those of the figures."""
 
     text: str
     page: Path
+    figures: tuple[Path, ...] = ()
 
 
-def build(folder: str | Path) -> Report:
+def build(folder: str | Path, figures: Path | None = None) -> Report:
     """Read a folder of runs and write table.md, table.csv and report.html into it.
+
+    Args:
+        folder: a run folder, a sweep, or any folder above them.
+        figures: folder for PDF and PNG files of the pictures; None: none are written.
 
     Raises:
         FileNotFoundError: there is no such folder, or no run in it.
@@ -46,7 +51,14 @@ def build(folder: str | Path) -> Report:
     problems = (
         ["Not in the table:\n" + "\n".join(tables.wrapped(f"  {line}", "    ") for line in listed)] if listed else []
     )
-    return Report("\n\n".join([tables.as_text(table), *map(tables.wrapped, notes), *problems]), page)
+    text = "\n\n".join([tables.as_text(table), *map(tables.wrapped, notes), *problems])
+    return Report(text, page, tuple(_figures(figures, table)) if figures else ())
+
+
+def _figures(folder: Path, table: list[tables.Row]) -> list[Path]:
+    from dropout_lab.report.figures import write_figures  # matplotlib takes half a second
+
+    return write_figures(folder, table)
 
 
 def _listed(left_out: list[Run], runs: list[Run]) -> list[str]:

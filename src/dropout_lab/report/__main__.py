@@ -1,4 +1,4 @@
-"""``python -m dropout_lab.report DIR``: write table and page of a folder of runs again, and print the table."""
+"""``python -m dropout_lab.report DIR [--figures OUT]``: table and page of any folder of runs, figures for a paper."""
 
 import argparse
 import sys
@@ -13,13 +13,16 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m dropout_lab.report", description="Table and page of a folder of runs."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, a sweep, or any folder above them")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--figures", type=Path, metavar="OUT", help="also write PDF and PNG figures to this folder")
+    given = parser.parse_args(arguments)
     try:
-        report = build(folder)
-    except (FileNotFoundError, PermissionError) as error:
+        report = build(given.folder, given.figures)
+    except (FileNotFoundError, FileExistsError, PermissionError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     print(f"{report.text}\n\nReport: {report.page}")
+    if report.figures:
+        print(f"Figures: {given.figures}/ ({', '.join(path.name for path in report.figures)})")
     return 0
 
 

@@ -11,13 +11,12 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from dropout_lab.report.fragments import figures, left_out_list, results_table, setup
+from dropout_lab.report.looks import looks
 from dropout_lab.report.pictures import pictures
 from dropout_lab.report.runs import Run
 from dropout_lab.report.table import Row
 
 HERE = Path(__file__).parent
-# Variables of page.css; the baseline "none" has a neutral one, "ink".
-COLORS = ("blue", "orange", "green", "vermillion", "purple", "sky", "yellow")
 SHOWN_AT_FIRST = 8  # strategies switched on when the page opens: more lines than that hide each other
 
 
@@ -31,10 +30,10 @@ def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequenc
         notes: sentences that belong under the table.
     """
     shown = [row.strategy for row in table if row.seeds]
-    looks = _looks(table)
+    styles = looks(table)
     data = pictures(shown) | {"shownAtFirst": SHOWN_AT_FIRST}
     for strategy, drawn in zip(shown, data["strategies"], strict=True):
-        drawn |= looks[strategy.name]
+        drawn |= styles[strategy.name]
     p = next((strategy.p for strategy in shown if strategy.p), 0.5)
     counted = [run for strategy in shown for run in strategy.runs]
     page = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
@@ -45,8 +44,8 @@ def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequenc
         q=f"{1 - p:.2f}",
         times=f"{1 / (1 - p):.3g}",
         p_sentence=f"A mean of 1.00 falls to {1 - p:.2f}; times 1/(1 − p) it is 1.00 again.",
-        results=results_table(table, looks, notes),
-        pictures=figures(table, looks, SHOWN_AT_FIRST),
+        results=results_table(table, styles, notes),
+        pictures=figures(table, styles, SHOWN_AT_FIRST),
         setup=setup(shown, counted),
         left_out=left_out_list(left_out, counted),
         footer=escape(f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} from {len(counted)} runs."),
@@ -56,20 +55,6 @@ def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequenc
     )
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _looks(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Colour and dash of each strategy: the pair is unique for the first 42, and the baseline is the neutral one."""
-    looks: dict[str, dict[str, Any]] = {}
-    colored = 0
-    for row in table:
-        if not row.seeds:
-            continue
-        plain = row.strategy.kind == "none"
-        color = "ink" if plain else COLORS[colored % len(COLORS)]
-        colored += not plain
-        looks[row.strategy.name] = {"color": color, "dash": len(looks), "base": row.strategy.base}
-    return looks
 
 
 def _lead(table: Sequence[Row], counted: Sequence[Run], left_out: Sequence[Run]) -> str:

@@ -87,7 +87,7 @@ def read_runs(folder: str | Path) -> list[Run]:
         raise FileNotFoundError(f"no runs in {folder}: a run is a folder with {', '.join(RUN_FILES)}, made by training")
     runs = [_read(path, _name(path, folder)) for path in found]
     runs += [Run(path, _name(path, folder), "foreign", reason) for path, reason in foreign]
-    runs += [Run(path, _name(path, folder), "missing", "there is no such folder") for path in _gaps(found)]
+    runs += [Run(path, _name(path, folder), "missing", "there is no such folder") for path in _gaps(found, folder)]
     return sorted(runs, key=lambda run: natural(run.name))
 
 
@@ -189,11 +189,11 @@ def _why_not_counted(run: Run) -> str:
     return f"status.json says {run.status!r}, not ok, failed, interrupted or running"
 
 
-def _gaps(found: list[Path]) -> list[Path]:
-    """Folders a sweep's numbering (0, 1, 2, ...) leaves out."""
+def _gaps(found: list[Path], folder: Path) -> list[Path]:
+    """Folders a sweep's numbering (0, 1, 2, ...) leaves out; of a single run that was asked for, none."""
     numbers: dict[Path, set[int]] = {}
     for path in found:
-        if path.name.isdigit():
+        if path.name.isdigit() and path != folder:
             numbers.setdefault(path.parent, set()).add(int(path.name))
     return [parent / str(n) for parent, taken in numbers.items() for n in range(max(taken)) if n not in taken]
 
