@@ -1,5 +1,6 @@
 """Laws of images streamed from folders: which part is which, order, workers, resuming, and what cannot be read."""
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -193,11 +194,52 @@ def test_a_file_that_is_no_image_is_one_line(size, workers, tmp_path):
     assert str(error.value).startswith(str(path))
 
 
-@pytest.mark.slow
-def test_one_epoch_of_training_streamed_by_two_workers(root, tmp_path, capsys):
-    words = ["data=image_folder", f"data.root={root}", "data.batch_size=4", "data.val_fraction=0.25", "trainer=cpu"]
-    words += ["data.num_workers=2", "trainer.max_epochs=1", "logger=none", "data.augment=crop_flip", "model=mlp"]
-    words += ["model.widths=[8]", "callbacks=checkpoint", f"hydra.run.dir={tmp_path / 'run'}"]
+# A whole run, streamed by two workers, augmented, with wrong labels.
+
+
+def exit_code(*words):
     with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 0, capsys.readouterr().err
+        main(list(words))
+    return ended.value.code
+
+
+def words(root, folder, *more):
+    return [
+        *("data=image_folder", f"data.root={root}", "data.num_workers=2", "data.batch_size=4", "data.val_fraction=0.3"),
+        *("data.augment=crop_flip", "data.label_noise=0.2", "model=mlp", "model.widths=[8]", "trainer.max_epochs=3"),
+        *("logger=csv", "callbacks=checkpoint", "+callbacks.recent.every_n_train_steps=1", "trainer=cpu"),
+        *("callbacks.recent.train_time_interval=null", f"hydra.run.dir={folder}", *more),
+    ]
+
+
+@pytest.mark.slow
+def test_a_streamed_run_that_was_interrupted_ends_as_the_whole_one(root, tmp_path, monkeypatch, capsys):
+    from dropout_lab.classifier import Classifier
+
+    assert exit_code(*words(root, tmp_path / "whole")) == 0, capsys.readouterr().err
+    original, calls = Classifier.training_step, []
+
+    def stopping(self, batch, number):
+        calls.append(1)
+        if len(calls) == 7:  # the third batch of the second epoch
+            raise RuntimeError("stop")
+        return original(self, batch, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stopping)
+        assert exit_code(*words(root, tmp_path / "run")) == 1
+    assert exit_code(*words(root, tmp_path / "run")) == 0
+    assert (tmp_path / "run/metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
+    ours, others = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("run", "whole")
+    )
+    assert all(torch.equal(ours[key], value) for key, value in others.items())
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_a_streamed_set_as_one(root, tmp_path, capsys):
+    for name, more in (("one", []), ("two", ["trainer=ddp_cpu", "data.num_workers=1"])):
+        assert exit_code(*words(root, tmp_path / name, *more)) == 0, capsys.readouterr().err
+    one, two = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    for key in ("train/loss", "val/loss", "train_eval/loss", "test/loss"):
+        assert one[key].dropna().tolist() == pytest.approx(two[key].dropna().tolist(), rel=1e-5)
