@@ -8,9 +8,11 @@ arms of its own, and claims about them (conf/experiment), which get their verdic
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from dropout_lab import train
-from dropout_lab.config import Plan, label, plan
+from dropout_lab.claims import stated
+from dropout_lab.config import Plan, label, plan, resolved
 from dropout_lab.errors import UserError, one_line_errors
 from dropout_lab.preflight import refusals
 
@@ -32,8 +34,10 @@ def compare(job_plan: Plan) -> int:
         the exit code: 0 also where a strategy does not apply to the model, which is a row that says why.
 
     Raises:
-        UserError: no strategy applies.
+        UserError: no strategy applies, or the experiment's claims are none.
     """
+    if section := job_plan.known[0].get("verdict"):
+        stated(resolved(section))
     train.check_plan(job_plan)
     refused = refusals(job_plan.jobs)
     common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))
@@ -53,6 +57,8 @@ def compare(job_plan: Plan) -> int:
 
     page = report.build(job_plan.folder)
     print(f"\n{page.text}\n")
+    if section:
+        print(f"{_verdict(job_plan.folder)}\n")
     print(f"Pictures:  {page.page}")
     offline = sorted((job_plan.folder / "wandb").glob("offline-run-*"))
     if offline:
@@ -64,6 +70,15 @@ def compare(job_plan: Plan) -> int:
         "           scripts/lab explain p=0.75             the arithmetic behind it, without training"
     )
     return exit_code
+
+
+def _verdict(folder: Path) -> str:
+    from dropout_lab.verdict import of_folder
+
+    try:
+        return of_folder(folder)
+    except UserError as error:  # all runs are done, and the table stands
+        return f"No verdict: {error}"
 
 
 if __name__ == "__main__":
