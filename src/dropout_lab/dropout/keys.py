@@ -59,6 +59,11 @@ def active() -> bool:
     return _here() is not None
 
 
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` (vmap, grad, jvp, ...) runs."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
 def row_words(layer: Keyed, x: Tensor, count: int) -> Tensor:
     """Random 32-bit words for each row of x, for this call of ``layer``.
 
@@ -79,7 +84,10 @@ def row_words(layer: Keyed, x: Tensor, count: int) -> Tensor:
     if keys is None:
         rows = x.shape[0] if x.ndim else 1
         # The upper bound is exclusive and no int64 lies above it: one of 2^64 values never occurs.
-        return torch.randint(-(2**63), 2**63 - 1, (rows, 2 * blocks), device=x.device).view(torch.int32)
+        bits = torch.randint(-(2**63), 2**63 - 1, (rows, 2 * blocks), device=x.device)
+        if transformed():  # vmap before torch 2.14 can't view bits as another type
+            return torch.stack((bits.to(torch.int32), (bits >> 32).to(torch.int32)), dim=-1).flatten(-2)
+        return bits.view(torch.int32)
     if x.ndim == 0 or x.shape[0] != keys.count:
         raise ValueError(
             f"dropout layer {_called(layer)}: mask_keys was given {keys.count} rows but the input has shape "

@@ -58,7 +58,7 @@ def bernoulli(layer: keys.Keyed, x: Tensor, shape: torch.Size, rate: Rate) -> Te
         bool tensor of the given shape: keyed where ``keys.active()``, else from torch's generator.
     """
     count = math.prod(shape[1:])
-    if count <= _SHORT_ROW:
+    if count <= _SHORT_ROW or (keys.transformed() and not keys.active()):
         words = keys.row_words(layer, x, count)
         mask = words[:, :count] < rate.keep if count % 4 else words < rate.keep
         return mask if mask.shape == shape else mask.view(shape)
@@ -96,11 +96,12 @@ def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
     """
     if noise.dtype != torch.bool:
         return x * (noise if scale is None else noise * scale).to(x.dtype)
-    if noise.numel() < x.numel():  # one value for a whole map or sample: scale the small tensor, not the big one
+    # One value for a whole map or sample: scale the small tensor, not the big one.
+    if noise.numel() < x.numel() or keys.transformed():
         noise = noise.to(x.dtype)
         return x * (noise if scale is None else noise * scale)
     noise = noise.view(torch.uint8)
-    if noise.numel() > _LARGE and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+    if noise.numel() > _LARGE and not torch.compiler.is_compiling():
         return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
     return x * noise if scale is None else x * noise * scale
 

@@ -67,7 +67,10 @@ def _arguments(node: torch.fx.Node) -> dict[str, Any]:
     """The arguments of a call by name, with defaults; only those given by name where the signature is unknown."""
     owner = node.graph.owning_module
     if node.op == "call_function" and owner is not None:
-        normalized = node.normalized_arguments(owner, normalize_to_only_use_kwargs=True)
+        try:
+            normalized = node.normalized_arguments(owner, normalize_to_only_use_kwargs=True)
+        except RuntimeError:  # torch before 2.14: several signatures fit
+            normalized = None
         if normalized is not None:
             return dict(normalized.kwargs)
     return dict(node.kwargs)
