@@ -39,7 +39,7 @@ def gap(first, second):
 
 @pytest.fixture
 def alone(monkeypatch):
-    for name in ("RANK", "SLURM_NTASKS", "SLURM_PROCID"):
+    for name in ("RANK", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -63,15 +63,17 @@ def test_processes_that_are_started_already_start_no_others(alone):
     assert needed("trainer=ddp_cpu", "trainer.devices=4") == 1
     assert processes.rank() == 1
     alone.delenv("RANK")
-    alone.setenv("SLURM_NTASKS", "2")
+    alone.setenv("SLURM_STEP_NUM_TASKS", "2")
     alone.setenv("SLURM_PROCID", "1")
     assert needed("trainer=ddp_cpu") == 1
     assert processes.rank() == 1
 
 
-def test_a_batch_job_of_one_task_is_no_group_of_processes(alone):
-    alone.setenv("SLURM_NTASKS", "1")
+def test_a_batch_script_is_no_group_of_processes(alone):
+    alone.setenv("SLURM_NTASKS", "2")
     alone.setenv("SLURM_PROCID", "0")
+    assert needed("trainer=ddp_cpu") == 2
+    alone.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert needed("trainer=ddp_cpu") == 2
 
 

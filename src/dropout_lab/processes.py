@@ -43,6 +43,13 @@ def rank() -> int:
     return int(os.environ["SLURM_PROCID"]) if _in_slurm_step() else 0
 
 
+def together() -> int:
+    """How many processes share this one's job already: 1 where it is alone."""
+    if "RANK" in os.environ:
+        return int(os.environ.get("WORLD_SIZE", 1))
+    return _slurm_tasks()
+
+
 def needed(cfg: DictConfig) -> int:
     """How many processes to start for a job: 1 where it uses one device, or where its processes are started already.
 
@@ -204,7 +211,12 @@ def _forget_failures(folder: Path) -> None:
 
 def _in_slurm_step() -> bool:
     """Whether srun has started several tasks of which this is one."""
-    return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ
+    return _slurm_tasks() > 1
+
+
+def _slurm_tasks() -> int:
+    """Of this step: a batch script has SLURM_NTASKS and SLURM_PROCID as well, but is alone."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_PROCID" in os.environ else 1
 
 
 def _end(group: "subprocess.Popen[bytes]") -> None:

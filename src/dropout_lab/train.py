@@ -58,11 +58,14 @@ def check_plan(job_plan: Plan) -> None:
     Raises:
         UserError: the first thing that is in the way.
     """
+    group = processes.together()
+    if group > 1 and (job_plan.multirun or not any("hydra.run.dir=" in word for word in job_plan.arguments)):
+        raise UserError(f"{group} processes were started together: they train one run, in a hydra.run.dir you name")
     for number, job in enumerate(job_plan.known):
         folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
         if job_plan.jobs:
             check_folder(folder, fingerprint(job), job.resume)
-        count = processes.planned(job)
+        count = max(processes.planned(job), group)
         if job.data.batch_size % count:
             raise UserError(
                 f"data.batch_size={job.data.batch_size} is the batch over all devices and must be divisible by their "
@@ -104,6 +107,8 @@ def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
             _progress.close()
             _progress = None
         _close_wandb()
+    if processes.rank():  # the first process of the run does it
+        return int(broken)
     return max(_sum_up(job_plan, names), int(broken))
 
 
@@ -243,7 +248,8 @@ def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
 
 def _hydra(arguments: Sequence[str]) -> None:
     program, before = sys.argv[0], sys.argv
-    sys.argv = [program, *arguments]
+    silent = ["hydra.output_subdir=null", "hydra/job_logging=none"] if processes.rank() else []
+    sys.argv = [program, *arguments, *silent]
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="train")(run)()
     finally:

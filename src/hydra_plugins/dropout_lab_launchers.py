@@ -222,12 +222,10 @@ def _importing_from(code: Path) -> Iterator[list[str]]:
 
 def _reading_from(code: Path, context: HydraContext) -> HydraContext:
     """The same context with the configuration that was copied."""
-    from dropout_lab.config import CONF
-
     search = copy.deepcopy(context.config_loader.get_search_path())
     for element in search.get_path():
-        if element.path == f"file://{CONF}":
-            element.path = f"file://{code / 'conf'}"
+        if element.provider == "main":
+            element.path = str(code / "conf")
     return HydraContext(config_loader=ConfigLoaderImpl(search), callbacks=context.callbacks)
 
 

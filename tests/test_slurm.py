@@ -1,0 +1,190 @@
+"""Sweeps as jobs of a real SLURM, of one node, which scripts/slurm_local starts for these tests."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from dropout_lab.config import REPOSITORY
+from dropout_lab.run_folder import read_status
+
+MISSING = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)} here: apt install slurm-wlm munge"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="starting a SLURM needs root"),
+]
+
+PATIENCE = 240  # seconds for anything, on a machine that has other things to do
+WORDS = ["trainer.max_epochs=4", "data.train_size=448", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=30"]
+# A checkpoint every second step, and in SLURM time enough to be preempted between two of them.
+SLOW = """
+import os, time
+from dropout_lab.models import CNN
+
+class Slow(CNN):
+    def forward(self, x):
+        if self.training and "SLURM_JOB_ID" in os.environ and os.environ["PL_GLOBAL_SEED"] == "1":
+            time.sleep(0.2)
+        return super().forward(x)
+"""
+OFTEN = ["callbacks.recent.train_time_interval=null", "+callbacks.recent.every_n_train_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The environment in which this cluster is found."""
+    folder = tmp_path_factory.mktemp("slurm")
+    script = str(REPOSITORY / "scripts" / "slurm_local")
+    # What it starts holds on to its output, so that goes into a file.
+    with (folder / "start.log").open("w") as output:
+        started = subprocess.run(
+            [script, "start", str(folder)], env={**os.environ, "CPUS": "2"}, stdout=output, stderr=output, timeout=60
+        )
+    assert started.returncode == 0, (folder / "start.log").read_text()
+    yield {**os.environ, "OMP_NUM_THREADS": "1", "SLURM_CONF": str(folder / "slurm.conf")}
+    subprocess.run([script, "stop", str(folder)], check=True, timeout=90)
+
+
+class Training:
+    """A command that runs, and what it has said on stderr so far."""
+
+    def __init__(self, environment, folder, *words):
+        where = f"hydra.{'sweep' if '-m' in words else 'run'}.dir={folder}"
+        self.folder, self.output = folder, folder.with_name(f"{folder.name}.stderr")
+        with self.output.open("w") as output:
+            command = [sys.executable, "-m", "dropout_lab.train", *WORDS, *words, where]
+            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=output)
+
+    def said(self):
+        return self.output.read_text()
+
+    def everything(self):
+        logs = sorted((self.folder / ".submitit").rglob("*_log.*"))
+        return "\n".join([self.said(), *(f"{path}\n{path.read_text()}" for path in logs)])
+
+    def wait_until(self, true, what):
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            assert self.process.poll() is None, f"ended while waiting until {what}\n{self.everything()}"
+            if time.monotonic() > deadline:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"waited {PATIENCE} s until {what}\n{self.everything()}")
+            time.sleep(0.1)
+
+    def finish(self, code=0):
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.returncode == code, self.everything()
+        return self.said()
+
+
+def slurm(environment, *command):
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def same(ours, theirs):
+    """Metrics, statistics and final weights, bit for bit."""
+    assert read_status(ours)["status"] == "ok"
+    for name in ("metrics.csv", "activations.csv"):
+        assert (ours / name).read_text() == (theirs / name).read_text()
+    weights = [torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (ours, theirs)]
+    return all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
+    """An array of two: submitted from a clone that is broken before they start, and one is preempted half-way."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = ["-m", "seed=0,1", "model._target_=slow.Slow", *OFTEN]
+    whole = tmp_path / "whole"
+    Training({**cluster, "PYTHONPATH": str(tmp_path)}, whole, *words).finish()
+
+    clone, sweep = tmp_path / "clone", tmp_path / "sweep"
+    for name in ("src", "conf"):
+        shutil.copytree(REPOSITORY / name, clone / name)
+    shutil.copy(REPOSITORY / "pyproject.toml", clone)
+    environment = {**cluster, "PYTHONPATH": f"{clone / 'src'}:{tmp_path}"}
+    training = Training(environment, sweep, *words, *SLURM, "+hydra.launcher.additional_parameters.hold=true")
+    training.wait_until(lambda: "SLURM job" in training.said(), "the jobs are submitted")
+    number = re.search(r"SLURM job (\d+)", training.said())[1]
+    with (clone / "src" / "dropout_lab" / "classifier.py").open("a") as file:
+        file.write("\nraise RuntimeError('this was edited after the jobs were submitted')\n")
+    (clone / "conf" / "dropout" / "inverted.yaml").write_text("_target_: nothing.Here\n_partial_: true\np: 0.5\n")
+    slurm(cluster, "scontrol", "release", number)
+
+    second = sweep / "1"
+    training.wait_until((second / "checkpoints" / "last.ckpt").exists, "there is a checkpoint")
+    slurm(cluster, "scancel", "--signal=USR2", f"{number}_1")
+    training.wait_until(lambda: read_status(second)["status"] == "interrupted", "the job has been preempted")
+    said = training.finish()
+    assert "2/2 " in said
+    assert "Requeued job" in training.everything()
+    assert "Restarts=1" in slurm(cluster, "scontrol", "show", "job", f"{number}_1")
+    for job in "01":
+        assert same(sweep / job, whole / job), job
+    assert str(sweep / "code") in (second / ".hydra" / "hydra.yaml").read_text()
+
+
+@pytest.mark.parametrize("tasks", [2, 1])
+def test_two_processes_of_slurm_are_those_of_one_machine(tasks, cluster, tmp_path):
+    """Started by SLURM, or by the job itself."""
+    words = ["trainer=ddp_cpu", "trainer.devices=2"]
+    sweep = tmp_path / "sweep"
+    Training(cluster, tmp_path / "local", *words).finish()
+    Training(cluster, sweep, "-m", *words, *SLURM, f"hydra.launcher.tasks_per_node={tasks}").finish()
+    assert same(sweep / "0", tmp_path / "local")
+    written = {path.name for path in (sweep / "0").iterdir()}
+    assert written - {".hydra", "train.log"} == {path.name for path in (tmp_path / "local").iterdir()} - {
+        *(".hydra", "train.log"),
+        *(("processes.log",) if tasks == 2 else ()),
+    }
+    assert len(list((sweep / ".submitit").rglob("*_log.out"))) == tasks
+
+
+def test_processes_that_srun_starts_are_one_run(cluster, tmp_path):
+    """Each of them sets up the environment, or finds that there is nothing to do."""
+    srun = ["srun", "--ntasks=2", "--ntasks-per-node=2", "--kill-on-bad-exit=1", str(REPOSITORY / "scripts" / "train")]
+    words = [*WORDS, "trainer=ddp_cpu"]
+    environment = {**cluster, "VIRTUAL_ENV": sys.prefix}
+    lost = subprocess.run([*srun, *words], env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert lost.returncode == 2
+    assert "error: 2 processes were started together: they train one run, in a hydra.run.dir you name" in lost.stderr
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [*srun, *words, f"hydra.run.dir={run}"], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("run folder: ") == 1
+    assert read_status(run)["status"] == "ok"
+
+
+BREAKS = """
+import os
+from dropout_lab.models import CNN
+
+class Breaks(CNN):
+    def forward(self, x):
+        if self.training and os.environ["SLURM_PROCID"] == "1":
+            raise RuntimeError("rank one is unwell")
+        return super().forward(x)
+"""
+
+
+def test_what_failed_first_is_why_the_job_failed(cluster, tmp_path):
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    words = ["-m", "trainer=ddp_cpu", "model._target_=breaks.Breaks", *SLURM, "hydra.launcher.tasks_per_node=2"]
+    training = Training({**cluster, "PYTHONPATH": str(tmp_path)}, tmp_path / "sweep", *words)
+    assert "rank 1: RuntimeError: rank one is unwell" in training.finish(code=1)
