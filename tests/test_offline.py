@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import wandb
@@ -28,7 +27,8 @@ def write_run(root, number, rows, wandb_root=None):
             )
     logs[1].experiment.log({"activation_pictures/profile": 1, "trainer/global_step": rows})  # is in no CSV file
     logs[1].finish(0)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"run": {"id": about["id"]}}))
+    loggers = {"csv": {"_target_": "lab.Csv"}, "wandb": {"_target_": "lab.Wandb", "save_dir": about["save_dir"]}}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"run": {"id": about["id"]}, "logger": loggers}))
     (folder / "status.json").write_text('{"status": "ok"}')
     return folder
 
@@ -61,26 +61,26 @@ def folders(sweep):
 
 
 def test_where_all_is_there_nothing_is_said(sweep):
-    assert disagreements(sweep, folders(sweep)) == []
+    assert disagreements(folders(sweep)) == []
 
 
 def test_rows_that_are_lost_are_counted(sweep, cut):
     cut(len(file_of(sweep, 1).read_bytes()) // 2)
     kept = sum("epoch" in row for row in read(file_of(sweep, 1)).history)
     assert 0 < kept < ROWS
-    assert disagreements(sweep, folders(sweep)) == [f"{sweep / '1'}: W&B has {kept} of {ROWS} rows"]
+    assert disagreements(folders(sweep)) == [f"{sweep / '1'}: W&B has {kept} of {ROWS} rows"]
 
 
 def test_an_ending_that_is_lost_is_said(sweep, cut):
     cut(len(file_of(sweep, 1).read_bytes()) - 8)
-    assert disagreements(sweep, folders(sweep)) == [f"{sweep / '1'}: W&B does not know that it has ended"]
+    assert disagreements(folders(sweep)) == [f"{sweep / '1'}: W&B does not know that it has ended"]
 
 
 def test_an_empty_or_damaged_file_is_said(sweep, cut):
     cut(0)
-    assert disagreements(sweep, folders(sweep)) == [f"{sweep / '1'}: W&B has 0 of {ROWS} rows"]
+    assert disagreements(folders(sweep)) == [f"{sweep / '1'}: W&B has 0 of {ROWS} rows"]
     file_of(sweep, 1).write_bytes(b":W&B" + bytes(3) + b"\x07\x00\x00\x00\x03\x00\x01abc")
-    (line,) = disagreements(sweep, folders(sweep))
+    (line,) = disagreements(folders(sweep))
     assert "wrong checksum at byte 7" in line
 
 
@@ -91,16 +91,19 @@ def test_both_files_of_a_resumed_run_count(tmp_path):
         one.log_metrics({"epoch": 3, "a": 1.0}, step=3)
     again.finish(0)
     wandb.teardown()
-    assert disagreements(tmp_path, [folder]) == []
+    assert disagreements([folder]) == []
     first, _ = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     first.write_bytes(b"")
-    assert disagreements(tmp_path, [folder]) == [f"{folder}: W&B has 1 of 4 rows"]
+    assert disagreements([folder]) == [f"{folder}: W&B has 1 of 4 rows"]
 
 
-def test_runs_without_offline_files_are_not_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("read a file"))
-    Csv(str(tmp_path / "0")).log_metrics({"epoch": 0}, step=0)
-    assert disagreements(tmp_path, [tmp_path / "0"]) == []
+def test_runs_without_offline_files_are_not_looked_at(tmp_path):
+    for number, config in enumerate(
+        ("", "logger: {}", "logger: {wandb: {_target_: a.Wandb, save_dir: x}}\nrun: {id: y}")
+    ):
+        Csv(str(tmp_path / str(number))).log_metrics({"epoch": 0}, step=0)
+        (tmp_path / str(number) / "config.yaml").write_text(config)
+    assert disagreements([tmp_path / str(number) for number in range(4)]) == []
 
 
 def test_another_file_is_refused(tmp_path):
@@ -146,6 +149,6 @@ def test_a_full_disk_is_noticed(tmp_path, small_disk):
     """W&B says nothing and looks finished; the CSV file is on another disk here, so that it is whole."""
     folder = write_run(tmp_path, 0, ROWS, wandb_root=small_disk)
     wandb.teardown()
-    (line,) = disagreements(small_disk, [folder])
+    (line,) = disagreements([folder])
     assert line.startswith(f"{folder}: W&B has ")
     assert line.endswith(f" of {ROWS} rows")

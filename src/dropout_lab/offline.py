@@ -22,28 +22,30 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def warn_of_losses(root: Path) -> None:
-    """Say on stderr which runs of a sweep (or the one run) end well and have offline files that are not complete."""
+    """Say on stderr which runs of a sweep (or the one run) ended well and have offline files that are not complete."""
     folders = [folder for folder in (root, *root.glob("*/")) if read_status(folder)["status"] == "ok"]
-    if lines := disagreements(root, sorted(folders)):
+    if lines := disagreements(sorted(folders)):
         print("\nwarning: W&B's files lack what metrics.csv has; was the disk full?", file=sys.stderr)
         print("".join(f"  {line}\n" for line in lines), file=sys.stderr)
 
 
-def disagreements(root: Path, folders: Iterable[Path]) -> list[str]:
+def disagreements(folders: Iterable[Path]) -> list[str]:
     """A line for each run whose offline files lack rows of its ``metrics.csv``, or its ending; none where all is well.
 
     Runs without offline files (online, or without W&B) are not looked at.
 
     Args:
-        root: the offline files are in ``root/wandb``.
         folders: of runs that ended well.
     """
-    files: dict[str, list[Path]] = {}
-    for path in sorted(root.glob("wandb/offline-run-*/run-*.wandb")):
-        files.setdefault(path.stem.removeprefix("run-").removesuffix("-offline"), []).append(path)
-    if not files:
-        return []
-    return [line for folder in folders if (own := files.get(_id(folder))) and (line := _lacks(folder, own))]
+    files: dict[str, dict[str, list[Path]]] = {}  # where the loggers write -> id -> a file for each start of the run
+    lines = []
+    for folder in folders:
+        name, place = _logged_as(folder)
+        if place not in files:
+            files[place] = _by_id(place)
+        if own := files[place].get(name):
+            lines.append(_lacks(folder, own))
+    return [line for line in lines if line]
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -78,13 +80,24 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
-def _id(folder: Path) -> str:
-    """The run's id at W&B; a refused run's offline file has ``-offline`` behind it."""
+def _logged_as(folder: Path) -> tuple[str, str]:
+    """A run's id at W&B and the ``save_dir`` of its logger; "" where it had none."""
     try:
         text = (folder / "config.yaml").read_text()
-        return str(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["run"]["id"])  # C: 10 times as fast
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return ""
+        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # in C it is 10 times as fast
+        loggers = config["logger"].values()
+        place = next(str(one["save_dir"]) for one in loggers if str(one["_target_"]).endswith(".Wandb"))
+        return str(config["run"]["id"]), place
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, StopIteration):
+        return "", ""
+
+
+def _by_id(place: str) -> dict[str, list[Path]]:
+    """The offline files in ``place/wandb``; that of a run which the server refused has ``-offline`` behind its id."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(Path(place).glob("wandb/offline-run-*/run-*.wandb")) if place else ():
+        files.setdefault(path.stem.removeprefix("run-").removesuffix("-offline"), []).append(path)
+    return files
 
 
 def _lacks(folder: Path, files: list[Path]) -> str | None:
