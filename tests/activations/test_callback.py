@@ -370,6 +370,21 @@ def test_wandb_gets_two_pictures_of_the_run(tmp_path):
     assert tuple(shift.data[0].x) == (4, 8)
 
 
+def test_a_full_disk_costs_the_pictures_and_not_the_run(tmp_path):
+    class Full(Run):
+        @property
+        def experiment(self):
+            return SimpleNamespace(log=self.fails, summary=self.summary)
+
+        def fails(self, given):
+            raise OSError(28, "No space left on device")
+
+    run = Full()
+    with pytest.warns(UserWarning, match="W&B cannot store the pictures: No space left on device"):
+        trainer(tmp_path, ActivationStats(), logger=run).fit(Toy(), data(), data())
+    assert "final/gain_eval" in run.summary
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(8, [8, 16, 24, 32]), (3, [4, 8, 12]), (1, [4])])
 def test_pictures_come_after_each_quarter_of_the_epochs(tmp_path, monkeypatch, epochs, steps):
     monkeypatch.setattr("dropout_lab.activations.callback.APART", 0.0)

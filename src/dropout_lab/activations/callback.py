@@ -240,7 +240,10 @@ class ActivationStats(L.Callback):
             "activation_pictures/shift": pictures.heatmap(self._path(trainer)),
         }
         for logger in loggers:
-            logger.experiment.log({**drawn, "trainer/global_step": trainer.global_step})
+            try:
+                logger.experiment.log({**drawn, "trainer/global_step": trainer.global_step})
+            except OSError as error:  # a full disk is no reason to lose the run
+                self._warn(f"W&B cannot store the pictures: {error.strerror or error}")
         return loggers
 
     def _path(self, trainer: L.Trainer) -> Path:
