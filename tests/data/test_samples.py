@@ -129,11 +129,13 @@ def test_preparing_a_batch_leaves_the_images_as_they_are():
         assert torch.equal(data.train.images, before)
 
 
-def test_a_channel_without_contrast_is_no_division_by_zero():
-    class Grey(Photos):
+@pytest.mark.parametrize("kind", [Photos, Floats])
+@pytest.mark.parametrize("value", [0, 7, 77, 171, 255])
+def test_a_channel_without_contrast_is_no_division_by_rounding_errors(value, kind):
+    class Grey(kind):
         def load(self):
             images, classes = super().load()
-            images[:, 1] = 7
+            images[:, 1] = value if self.as_bytes else value / 255
             return Samples(images, classes)
 
     data = made(Grey)

@@ -97,7 +97,9 @@ def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
         total, values = counts.sum(1), torch.arange(256, dtype=torch.float64) / 255
         mean = counts @ values / total
         std = ((counts * (values - mean[:, None]) ** 2).sum(1) / (total - 1)).sqrt()
+        constant = (counts > 0).sum(1) == 1
     else:
         mean, std = channels.mean(1), channels.std(1)
-    std = torch.where(std > 0, std, 1.0)
+        constant = channels.amin(1) == channels.amax(1)
+    std = torch.where(constant, 1.0, std)  # rounding errors would be divided by rounding errors
     return mean.float().view(-1, 1, 1), std.float().view(-1, 1, 1)
