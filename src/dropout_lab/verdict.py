@@ -159,11 +159,11 @@ def rule(statement: Stated) -> str:
 
 
 def what(claim: Claim) -> str:
-    """The arms as a formula: ``unscaled - inverted``."""
+    """The arms as a formula, what is added first: ``unscaled - inverted``."""
     if claim.pair is not None:
         return f"{claim.pair[0]} to {claim.pair[1]}"
     terms: list[str] = []
-    for arm, weight in (claim.contrast or {}).items():
+    for arm, weight in sorted((claim.contrast or {}).items(), key=lambda term: term[1] < 0):
         factor = "" if abs(weight) == 1 else f"{abs(weight):.3g} "
         sign = ("- " if weight < 0 else "+ ") if terms else ("-" if weight < 0 else "")
         terms.append(f"{sign}{factor}{arm}")

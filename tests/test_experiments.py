@@ -1,0 +1,74 @@
+"""Every file of conf/experiment states beforehand what it tests, with arms and seeds that can answer it."""
+
+import pytest
+
+from dropout_lab import compare
+from dropout_lab.claims import stated
+from dropout_lab.config import plan, resolved
+from dropout_lab.measures import LAYER_METRICS
+from dropout_lab.results import experiments, header
+from dropout_lab.significance import smallest_p
+from hydra_plugins.dropout_lab_sweeper import jobs
+
+SCALARS = {"test/acc", "test/loss", "test/ece", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}
+OF_PAIRS = {"weights/difference", "weights/norm_ratio", "val/loss/difference"}
+
+
+@pytest.fixture(scope="module", params=experiments())
+def experiment(request):
+    """Name, the sweep's settings, and what is claimed."""
+    (cfg,) = plan([f"experiment={request.param}"]).jobs
+    return request.param, cfg.hydra.sweeper, stated(resolved(cfg.verdict))
+
+
+def test_the_first_comment_says_what_where_and_how(experiment):
+    name, _, _ = experiment
+    assert header(name)["Run"] == f"scripts/compare experiment={name}"
+
+
+def test_every_arm_of_a_claim_is_one_of_the_sweep(experiment):
+    _, sweeper, statement = experiment
+    assert {arm for claim in statement.claims for arm in claim.arms} <= {*sweeper.arms}
+
+
+def test_seeds_are_enough_to_tell(experiment):
+    _, sweeper, statement = experiment
+    seeds = len(jobs(sweeper, [])) // len(sweeper.arms)
+    assert len(statement.claims) * smallest_p(seeds) <= statement.alpha
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", experiments())
+def test_every_arm_composes(name):
+    arms = [job.arm for job in plan(["-m", f"experiment={name}", "seed=0"]).jobs]
+    assert len(arms) == len(set(arms)) > 1
+
+
+def test_contrasts_compare_like_with_like(experiment):
+    """The weights of a contrast add up to 0, but for single arms that a theory speaks of."""
+    _, _, statement = experiment
+    for claim in statement.claims:
+        assert claim.pair or len(claim.contrast) == 1 or sum(claim.contrast.values()) == pytest.approx(0, abs=1e-9)
+
+
+def test_metrics_are_known(experiment):
+    _, _, statement = experiment
+    for claim in statement.claims:
+        known = OF_PAIRS if claim.pair else SCALARS | {f"{kind}/*" for kind in LAYER_METRICS}
+        assert claim.metric in known
+
+
+def test_an_experiment_brings_its_own_arms(monkeypatch):
+    planned = []
+    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    with pytest.raises(SystemExit):
+        compare.main(["experiment=depth", "seed=0"])
+    assert {job.arm for job in planned[0].jobs} == {"constant", "rising", "falling"}
+
+
+def test_claims_that_cannot_be_tested_are_refused_before_anything_runs(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        compare.main(["experiment=depth", "seed=0", "verdict.alpha=2", f"hydra.sweep.dir={tmp_path / 'sweep'}"])
+    assert ended.value.code == 2
+    assert "verdict.alpha: Input should be less than 1" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
