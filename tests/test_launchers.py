@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -153,3 +154,32 @@ def test_the_tasks_of_slurm_are_the_devices_of_the_job(words, devices):
 def test_a_launcher_without_a_sweep_is_refused():
     with pytest.raises(UserError, match="hydra/launcher=joblib: launchers start the jobs of a sweep; add -m"):
         plan(["hydra/launcher=joblib"])
+
+
+def test_a_search_is_planned_with_the_first_of_the_values_of_each_key(tmp_path):
+    words = ["-m", "sweep=optuna", "dropout.p=interval(0.2,0.8)", "model=choice(mlp,cnn)", "optimizer.lr=range(1,9)"]
+    searched = plan([*words, f"hydra.sweep.dir={tmp_path}"])
+    assert searched.jobs == []
+    assert (searched.example.dropout.p, searched.example.optimizer.lr) == (0.2, 1)
+    assert "MLP" in searched.example.model._target_
+    with pytest.raises(UserError, match=r"dropout\.p=2\.0: must be the probability"):
+        plan(["-m", "sweep=optuna", "dropout.p=interval(2,3)"])
+
+
+@pytest.mark.slow
+def test_every_trial_of_a_search_is_a_right_run_of_two_processes(tmp_path):
+    words = ["-m", "sweep=optuna", "hydra.sweeper.n_trials=2", "trainer=ddp_cpu", "trainer.devices=2"]
+    done = run(*words, "logger=csv", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"2 jobs, each 2 devices and 2 steps, in {tmp_path}\n")
+    found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    trials = {}
+    for job in "01":
+        assert read_status(tmp_path / job)["status"] == "ok"
+        config = yaml.safe_load((tmp_path / job / "config.yaml").read_text())
+        assert config["trainer"]["devices"] == 2
+        trials[config["dropout"]["p"]] = read_status(tmp_path / job)["objective"]
+        assert len(pd.read_csv(tmp_path / job / "metrics.csv"))
+    assert len(trials) == 2
+    assert found["best_value"] == min(trials.values())
+    assert found["best_params"]["dropout.p"] == min(trials, key=trials.get)

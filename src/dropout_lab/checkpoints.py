@@ -5,9 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from dropout_lab.processes import rank
+from dropout_lab.resume import TABLES
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,27 @@ class WithinEpoch(ModelCheckpoint):
             super().on_train_batch_end(trainer, *arguments)
 
 
+class Resume(L.Callback):
+    """Puts into each checkpoint how long the run's tables are, and cuts them to that length when it is loaded.
+
+    What was logged after the checkpoint is logged again. Steps can't tell the two apart: an epoch's last row and the
+    next epoch's first may have the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lines of each table."""
+        return {name: _lines(self.folder / name) for name in TABLES}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Cut the tables; only the process that writes them has to."""
+        if rank() == 0:
+            for name, count in state_dict.items():
+                _cut(self.folder / name, count)
+
+
 def newest(folder: Path) -> Path | None:
     """The checkpoint of a run folder with the most steps among those that can be read; None: there is none.
 
@@ -58,3 +83,19 @@ def newest(folder: Path) -> Path | None:
             reason = " ".join(str(error).split()) or type(error).__name__
             log.warning("%s cannot be read and is left out: %s", path, reason[:200])
     return max(whole)[2] if whole else None
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _cut(path: Path, count: int) -> None:
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)[:count]
+    if not lines:
+        path.unlink()
+        return
+    beside = path.with_name(f"{path.name}.tmp")
+    beside.write_bytes(b"".join(lines))
+    beside.replace(path)

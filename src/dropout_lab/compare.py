@@ -38,6 +38,8 @@ def compare(job_plan: Plan) -> int:
     """
     if section := job_plan.known[0].get("verdict"):
         stated(resolved(section))
+    if not job_plan.jobs:
+        raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
     train.check_plan(job_plan)
     refused = refusals(job_plan.jobs)
     common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))

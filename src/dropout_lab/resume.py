@@ -1,12 +1,8 @@
 """Going on where a run was interrupted, so that it ends as if it had not been: same numbers, same files."""
 
 from pathlib import Path
-from typing import Any
-
-import lightning as L
 
 from dropout_lab.errors import UserError
-from dropout_lab.processes import rank
 from dropout_lab.run_folder import provenance, read_status
 
 TABLES = ("metrics.csv", "activations.csv")
@@ -66,40 +62,3 @@ def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True
         for path in [*(folder / "checkpoints").glob("*.ckpt"), *(folder / name for name in TABLES)]:
             path.unlink(missing_ok=True)
     return found
-
-
-class Resume(L.Callback):
-    """Puts into each checkpoint how long the run's tables are, and cuts them to that length when it is loaded.
-
-    What was logged after the checkpoint is logged again. Steps can't tell the two apart: an epoch's last row and the
-    next epoch's first may have the same.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def state_dict(self) -> dict[str, Any]:
-        """Lines of each table."""
-        return {name: _lines(self.folder / name) for name in TABLES}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Cut the tables; only the process that writes them has to."""
-        if rank() == 0:
-            for name, count in state_dict.items():
-                _cut(self.folder / name, count)
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _cut(path: Path, count: int) -> None:
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)[:count]
-    if not lines:
-        path.unlink()
-        return
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.write_bytes(b"".join(lines))
-    beside.replace(path)

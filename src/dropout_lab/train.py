@@ -164,9 +164,8 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     import torch
 
     from dropout_lab.build import build_data, build_network, build_optimizer, build_rates, instantiate
-    from dropout_lab.checkpoints import AtomicCheckpointIO
+    from dropout_lab.checkpoints import AtomicCheckpointIO, Resume
     from dropout_lab.classifier import Classifier
-    from dropout_lab.resume import Resume
 
     quieten_lightning()
     if cfg.threads is not None:
