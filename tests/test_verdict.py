@@ -66,6 +66,7 @@ def test_few_seeds_can_never_tell(tmp_path):
     assert words(sweep(tmp_path / "4", LESS, effect=-0.5, seeds=4)) == [verdict.TOO_FEW]  # 2^-4 > 0.05
     assert words(sweep(tmp_path / "5", LESS, effect=-0.5, seeds=5)) == [verdict.HOLDS]
     assert words(sweep(tmp_path / "two", LESS, LESS, effect=-0.5, seeds=5)) == [verdict.TOO_FEW] * 2  # 2 * 2^-5
+    assert words(sweep(tmp_path / "against", LESS, LESS, effect=0.5, seeds=5)) == [verdict.TOO_FEW] * 2
 
 
 def test_equality_is_shown_refuted_or_open(tmp_path):
