@@ -162,6 +162,8 @@ def test_push_saves_the_workspace_to_the_project_of_the_user(server, runs, tmp_p
     out, err = capsys.readouterr()
     assert out.startswith(f"saved: {server.url}/{ENTITY}/mine?nw=")
     assert not err
+    dashboard.main(["--push", f"runs={runs}", "project=mine", "entity=us"])
+    assert [view["entityName"] for view in server.views] == [ENTITY, "us"]
 
 
 def test_a_project_that_is_not_there_is_one_line(server, runs, capsys):

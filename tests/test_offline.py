@@ -71,6 +71,24 @@ def test_rows_that_are_lost_are_counted(sweep, cut):
     assert disagreements(folders(sweep)) == [f"{sweep / '1'}: W&B has {kept} of {ROWS} rows"]
 
 
+def test_the_file_of_a_run_that_the_server_refused_is_found(sweep, cut):
+    """Its id there has ``-offline`` behind it."""
+    cut(9000)
+    path = file_of(sweep, 1)
+    refused = path.rename(path.with_name("run-classic-1-offline.wandb"))
+    (line,) = disagreements(folders(sweep))
+    refused.rename(path)
+    assert line.startswith(f"{sweep / '1'}: W&B has ")
+
+
+def test_pictures_are_not_taken_for_rows(sweep):
+    path = sweep / "2" / "metrics.csv"
+    whole = path.read_text()
+    path.write_text(f"{whole}{ROWS},{ROWS}\n")
+    assert disagreements(folders(sweep)) == [f"{sweep / '2'}: W&B has {ROWS} of {ROWS + 1} rows"]
+    path.write_text(whole)
+
+
 def test_an_ending_that_is_lost_is_said(sweep, cut):
     cut(len(file_of(sweep, 1).read_bytes()) - 8)
     assert disagreements(folders(sweep)) == [f"{sweep / '1'}: W&B does not know that it has ended"]
