@@ -18,6 +18,7 @@ def exit_code(*arguments):
     return ended.value.code
 
 
+@pytest.mark.slow
 def test_without_arguments_six_strategies_meet_five_seeds(monkeypatch):
     planned = []
     monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
@@ -38,6 +39,7 @@ def test_strategies_given_replace_the_six(monkeypatch):
     assert {job.dropout.noise for job in planned[0].jobs} == {"bernoulli", "gaussian"}
 
 
+@pytest.mark.slow
 def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason(tmp_path, capsys):
     words = ["-m", "dropout=none,spatial", "seed=0", "model=mlp", "hydra.sweep.dir=" + str(tmp_path)]
     refuse = compare.refusals
@@ -66,13 +68,14 @@ def test_where_nothing_applies_it_is_an_error(tmp_path, capsys):
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path, capsys, monkeypatch):
     original = train.train
 
-    def failing(cfg, folder):
+    def failing(cfg, *others):
         if cfg.seed == 1:
             raise RuntimeError("out of luck")
-        return original(cfg, folder)
+        return original(cfg, *others)
 
     monkeypatch.setattr(train, "train", failing)
     assert exit_code(*QUICK, "dropout=none,inverted", "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 1

@@ -150,6 +150,7 @@ def server(clean):
         yield there
 
 
+@pytest.mark.slow
 def test_push_saves_the_workspace_to_the_project_of_the_user(server, runs, tmp_path, capsys):
     dashboard.main(["--push", f"runs={runs}", "project=mine"])
     (view,) = server.views

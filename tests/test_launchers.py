@@ -92,6 +92,7 @@ def who(overrides, number):
     return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_its_gpus_and_no_other_has_them(tmp_path):
     import joblib
 

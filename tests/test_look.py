@@ -179,6 +179,7 @@ def test_signed_maps_have_zero_in_the_middle_of_their_colours():
 
 
 @pytest.mark.parametrize("shape", [(5,), (17, 6), (16, 6), (18, 6), (3, 3, 20), (2, 1, 1)])
+@pytest.mark.slow
 def test_outputs_of_any_shape_can_be_drawn(shape):
     class Shaped(nn.Module):
         def __init__(self):

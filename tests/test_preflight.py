@@ -60,6 +60,7 @@ def said(*words):
     return outline(job_plan)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_outlined_in_one_line():
     """15 batches an epoch."""
     assert said("seed=0,1,2", "trainer.max_epochs=2") == "3 jobs, each 1 device and 30 steps, in /s"

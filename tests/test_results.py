@@ -58,6 +58,7 @@ def test_a_field_missing_from_the_first_comment_is_named(tmp_path, monkeypatch):
         results.header("mine")
 
 
+@pytest.mark.slow
 def test_a_comparison_of_an_experiment_ends_with_its_verdicts(tmp_path, monkeypatch, capsys):
     def execute(job_plan, skip):
         write_depth(job_plan.folder, seeds=1)

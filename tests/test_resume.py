@@ -14,6 +14,8 @@ import torch
 from dropout_lab import train
 from dropout_lab.run_folder import read_status
 
+pytestmark = pytest.mark.slow
+
 # Four epochs of seven steps; everything that has a state: momentum, a schedule, statistics at every second step.
 WORDS = [
     *("trainer.max_epochs=4", "data.train_size=448", "trainer.log_every_n_steps=3", "logger=csv"),
@@ -192,7 +194,6 @@ def test_a_sweep_started_again_skips_what_is_done_and_resumes_the_rest(tmp_path,
     assert steps.max() == 28
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2])
 def test_a_process_killed_at_any_moment_can_go_on(kind, whole, tmp_path):
     """Kill it three times at random moments, some of them while a checkpoint is written, with TMPDIR elsewhere."""

@@ -94,7 +94,7 @@ def test_metrics_have_the_names_of_the_contract(folder):
     assert scalars | {"train/loss"} <= set(table.columns)
     assert kinds == {
         *("train", "val", "train_eval", "gap", "test", "dropout_gain_train", "dropout_gain_eval"),
-        *("activation_shift", "activation_ratio"),
+        *("activation_shift", "activation_ratio", "dropout_p"),
         *stats,
     }
     assert table["dropout_gain_eval/11_dropout"].dropna().tolist() == [1.0, 1.0]
@@ -122,6 +122,7 @@ def test_one_seed_is_one_result(folder, tmp_path):
         assert (tmp_path / name).read_text() == (folder / name).read_text()
 
 
+@pytest.mark.slow
 def test_strategies_meet_the_same_masks_and_the_same_data(tmp_path):
     """Classic matched to inverted at p = 0.5 is the same computation bit for bit, so every loss is equal."""
     losses = []
@@ -269,6 +270,7 @@ def test_status_holds_what_was_started(folder):
     assert len(status["config_hash"]) == 16
 
 
+@pytest.mark.slow
 def test_a_schedule_changes_the_rates_as_training_goes_on(tmp_path, monkeypatch):
     from dropout_lab.classifier import Classifier
 

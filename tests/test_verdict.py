@@ -69,6 +69,7 @@ def test_few_seeds_can_never_tell(tmp_path):
     assert words(sweep(tmp_path / "against", LESS, LESS, effect=0.5, seeds=5)) == [verdict.TOO_FEW] * 2
 
 
+@pytest.mark.slow
 def test_equality_is_shown_refuted_or_open(tmp_path):
     assert words(sweep(tmp_path / "same", EQUAL, seeds=6)) == [verdict.HOLDS]
     assert words(sweep(tmp_path / "other", EQUAL, effect=0.05, seeds=6)) == [verdict.FAILS]
@@ -177,6 +178,7 @@ def test_curves_are_compared_at_every_step(tmp_path):
         measure_pair(runs[0], runs[1], "val/loss")
 
 
+@pytest.mark.slow
 def test_weights_of_matched_classic_training_are_those_of_inverted_divided_by_q(tmp_path):
     def saved(name, *words):
         (cfg,) = plan(["model=mlp", "model.widths=[8]", "dropout.p=0.2", f"hydra.run.dir={tmp_path}", *words]).jobs

@@ -386,6 +386,7 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(8, [8, 16, 24, 32]), (3, [4, 8, 12]), (1, [4])])
+@pytest.mark.slow
 def test_pictures_come_after_each_quarter_of_the_epochs(tmp_path, monkeypatch, epochs, steps):
     monkeypatch.setattr("dropout_lab.activations.callback.APART", 0.0)
     run = Run()

@@ -118,6 +118,7 @@ def same(one, two):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_batches_of_none(workers, root):
     plain, read_ahead = made(root), made(root, num_workers=workers)
     loader, batches = epoch(read_ahead, 3)
@@ -130,6 +131,7 @@ def test_any_number_of_workers_gives_the_batches_of_none(workers, root):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("given", [1, 3])
+@pytest.mark.slow
 def test_an_interrupted_epoch_goes_on_at_the_next_batch(given, workers, root):
     data = made(root, num_workers=workers)
     _, whole = epoch(data, 1)

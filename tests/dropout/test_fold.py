@@ -338,6 +338,7 @@ def nets(ops: st.SearchStrategy[Callable[[], nn.Module]]) -> st.SearchStrategy[n
 
 @settings(deadline=None, max_examples=60)
 @given(nets(st.one_of(PASSES, AFFINES)), st.integers(0, 99))
+@pytest.mark.slow
 def test_nets_of_legal_ops_fold(model: nn.Module, seed: int) -> None:
     torch.manual_seed(seed)
     model, x = warm_up(model).double(), torch.randn(4, WIDTH, dtype=torch.float64)
@@ -346,6 +347,7 @@ def test_nets_of_legal_ops_fold(model: nn.Module, seed: int) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(nets(st.one_of(PASSES, AFFINES, BLOCKS)), st.integers(0, 99), st.sampled_from(["inverted", "unscaled"]))
+@pytest.mark.slow
 def test_any_net_converts_or_is_refused(model: nn.Module, seed: int, scaling: str) -> None:
     torch.manual_seed(seed)
     model, x = warm_up(model).double(), torch.randn(4, WIDTH, dtype=torch.float64)

@@ -426,6 +426,7 @@ def net() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["rows", "range"])
+@pytest.mark.slow
 def test_compiled_is_eager_with_100_steps_in_one_graph(backend: Counting, whole: bool) -> None:
     model, x = net(), torch.randn(4, 6, requires_grad=True)
     compiled = torch.compile(model, fullgraph=True, backend=backend)
@@ -440,6 +441,7 @@ def test_compiled_is_eager_with_100_steps_in_one_graph(backend: Counting, whole:
     assert backend.graphs == 1
 
 
+@pytest.mark.slow
 def test_a_new_rate_does_not_recompile(backend: Counting) -> None:
     """One graph for all rates, and one for p = 0."""
     of, x = layer(0.5), torch.ones(4, 300)
@@ -453,6 +455,7 @@ def test_a_new_rate_does_not_recompile(backend: Counting) -> None:
     assert backend.graphs == 2
 
 
+@pytest.mark.slow
 def test_a_new_rate_of_gaussian_noise_does_not_recompile(backend: Counting) -> None:
     of, x = layer(0.5, noise="gaussian"), torch.ones(4, 30)
     compiled = torch.compile(of, fullgraph=True, backend=backend)
@@ -465,6 +468,7 @@ def test_a_new_rate_of_gaussian_noise_does_not_recompile(backend: Counting) -> N
     assert backend.graphs == 1
 
 
+@pytest.mark.slow
 def test_a_context_inside_the_compiled_function_is_not_needed(backend: Counting) -> None:
     """Keyed and unkeyed calls are two graphs, and each stays what it is."""
     of, x = layer(), torch.ones(4, 300)

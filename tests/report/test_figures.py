@@ -62,6 +62,7 @@ def test_each_picture_is_a_pdf_and_a_png_that_open(written):
         assert b"/CreationDate" not in pdf  # the same runs give the same file
 
 
+@pytest.mark.slow
 def test_text_is_readable_and_inside_the_figure(drawn):
     for name, figure in drawn.items():
         with matplotlib.rc_context(figures.STYLE):
