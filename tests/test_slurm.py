@@ -159,7 +159,7 @@ def test_two_processes_of_slurm_are_those_of_one_machine(tasks, cluster, local, 
 
 def test_processes_that_srun_starts_are_one_run(cluster, local, tmp_path):
     """Each of them sets up the environment, or finds that there is nothing to do."""
-    srun = ["srun", "--ntasks=2", "--ntasks-per-node=2", "--kill-on-bad-exit=1", str(REPOSITORY / "scripts" / "train")]
+    srun = ["srun", "--ntasks=2", "--ntasks-per-node=2", str(REPOSITORY / "scripts" / "train")]
     words = [*WORDS, "trainer=ddp_cpu"]
     environment = {**cluster, "VIRTUAL_ENV": sys.prefix}
     lost = subprocess.run([*srun, *words], env=environment, capture_output=True, text=True, timeout=PATIENCE)
