@@ -55,7 +55,9 @@ def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path):
     (tmp_path / "breaks.py").write_text(BREAKING)
     words = ["-m", "seed=0,1,2", "model._target_=breaks.Breaks"]
     done = {}
-    for name, launcher in {"one": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}.items():
+    launchers = {"one": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
+    launchers["submitit"] = ["hydra/launcher=submitit_local"]
+    for name, launcher in launchers.items():
         done[name] = run(*words, *launcher, f"hydra.sweep.dir={tmp_path / name}", PYTHONPATH=str(tmp_path))
         assert done[name].returncode == 1, done[name].stderr
         statuses = [read_status(tmp_path / name / job) for job in "012"]
@@ -66,6 +68,7 @@ def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path):
         assert len(list((tmp_path / name / "wandb").glob("offline-run-*"))) == 3
     for job in "02":
         assert same(tmp_path / "joblib" / job, tmp_path / "one" / job)
+        assert same(tmp_path / "submitit" / job, tmp_path / "one" / job)
     said = done["joblib"].stderr.splitlines()
     assert said[0] == f"3 jobs through joblib, each 1 device and 2 steps, in {tmp_path / 'joblib'}"
     assert [line[:4] for line in said if line[1:4] == "/3 "] == ["1/3 ", "2/3 ", "3/3 "]
