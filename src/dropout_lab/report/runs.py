@@ -17,7 +17,7 @@ from dropout_lab.report.curves import Tracks, read_activations, read_metrics
 from dropout_lab.report.depth import in_depth_order, natural
 
 RUN_FILES = ("status.json", "config.yaml", "metrics.csv")
-NOT_RUNS = {"wandb", "checkpoints", "tensorboard", "__pycache__"}  # what training leaves beside or inside run folders
+NOT_RUNS = {"wandb", "checkpoints", "tensorboard", "code", "__pycache__"}  # left beside or inside run folders
 
 
 @dataclass(frozen=True, eq=False)  # frames have no yes-or-no equality
