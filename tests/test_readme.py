@@ -20,7 +20,13 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip() and not line.startswith("#")
 ]
-TRAINING = [line for line in COMMANDS if line.startswith(("scripts/train", "scripts/compare", "scripts/lab explain"))]
+FORKED = re.findall(r"^# conf/dropout/(\w+)\.yaml$", README, flags=re.MULTILINE)  # strategies the reader adds
+TRAINING = [
+    line
+    for line in COMMANDS
+    if line.startswith(("scripts/train", "scripts/compare", "scripts/lab explain"))
+    and not any(name in line for name in FORKED)  # tested in the fork below
+]
 PYTHON = [block for language, block in BLOCKS if language == "python" and "# src/" not in block]
 # So that each takes seconds; what a command gives itself stays.
 SMALL = {"trainer.max_epochs": "1", "data.train_size": "64", "logger": "csv", "threads": "1"}
