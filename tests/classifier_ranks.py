@@ -18,7 +18,13 @@ from dropout_lab.loggers import Csv
 from dropout_lab.models import MLP
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
-ADVICE = (".*does not have many workers", ".*smaller than the logging interval", ".*LeafSpec", ".*litlogger")
+ADVICE = (
+    ".*`srun` command is available",
+    ".*does not have many workers",
+    ".*smaller than the logging interval",
+    ".*LeafSpec",
+    ".*litlogger",
+)
 
 
 def run(folder: Path) -> None:
