@@ -97,6 +97,21 @@ def test_the_batch_must_be_divisible_by_the_devices(tmp_path):
 
 
 @pytest.mark.slow
+def test_training_with_ddp_on_one_device_leaves_nothing_in_the_process(tmp_path, alone):
+    """Else the next job of a sweep, and whatever it starts, inherits the port of this one."""
+    from dropout_lab import train
+
+    before = dict(os.environ)
+    with pytest.raises(SystemExit) as ended:
+        train.main([*QUICK, "trainer.devices=1", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}"])
+    assert ended.value.code == 0
+    assert {name: os.environ.get(name) for name in processes.GROUP} == {
+        name: before.get(name) for name in processes.GROUP
+    }
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.slow
 def test_a_sweep_over_devices_gives_a_right_folder_for_each_job(tmp_path):
     done = run("-m", "trainer.devices=2,1", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr

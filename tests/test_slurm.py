@@ -48,10 +48,7 @@ def cluster(tmp_path_factory):
             [script, "start", str(folder)], env={**os.environ, "CPUS": "2"}, stdout=output, stderr=output, timeout=60
         )
     assert started.returncode == 0, (folder / "start.log").read_text()
-    # What Lightning leaves in the environment of a process that has trained with DDP, as other tests do in this one.
-    left = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK", "RANK")
-    clean = {name: value for name, value in os.environ.items() if name not in left}
-    yield {**clean, "OMP_NUM_THREADS": "1", "SLURM_CONF": str(folder / "slurm.conf")}
+    yield {**os.environ, "OMP_NUM_THREADS": "1", "SLURM_CONF": str(folder / "slurm.conf")}
     subprocess.run([script, "stop", str(folder)], check=True, timeout=90)
 
 

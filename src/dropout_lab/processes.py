@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LOG = "processes.log"  # what the processes of a job in a sweep print
 RESULT = "objective.txt"
+GROUP = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")  # what Lightning sets for DDP
 
 
 class ProcessError(ChildProcessError):
@@ -188,6 +189,28 @@ def failing_as_one(folder: Path) -> Iterator[None]:
         if rank() > 0:
             raise SystemExit(1) from error
         raise _first_failure(folder) or error from error
+
+
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """Take back what training with DDP on one device leaves in a process: the next job, and what it starts, is not of
+    that group. Its variables name a port that is still open."""
+    if together() > 1:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in GROUP}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if "torch" in sys.modules:
+            distributed = sys.modules["torch"].distributed
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
 
 
 def _note_failure(folder: Path, error: Exception) -> None:

@@ -128,7 +128,7 @@ def run(cfg: DictConfig) -> float:
             return float(read_status(folder.path)["objective"])
         checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
         count = processes.needed(cfg)
-        with folder.recording(), processes.failing_as_one(folder.path):
+        with folder.recording(), processes.failing_as_one(folder.path), processes.leaving_nothing():
             if count > 1:
                 folder.write_config(resolved(cfg))
                 folder.objective = processes.launch(folder.path, count)
