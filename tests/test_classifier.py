@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger
+from memory_logger import Memory
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,28 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 BATCH, STEPS = 8, 5  # samples in a batch, batches in an epoch
 KEYS = {f"{part}/{key}" for part in ("val", "train_eval", "gap") for key in ("loss", "acc")}
-
-
-class Memory(Logger):
-    """Keeps each call of log_metrics."""
-
-    name, version = "memory", 0
-
-    def __init__(self):
-        super().__init__()
-        self.calls: list[tuple[int, dict[str, float]]] = []
-
-    def log_metrics(self, metrics, step=None):
-        self.calls.append((step, dict(metrics)))
-
-    def log_hyperparams(self, *args, **kwargs):
-        pass
-
-    def series(self, key):
-        return [(step, metrics[key]) for step, metrics in self.calls if key in metrics]
-
-    def last(self, key):
-        return self.series(key)[-1][1]
 
 
 class Uneven(Synthetic):

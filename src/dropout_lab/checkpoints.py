@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dropout_lab.processes import rank
 from dropout_lab.resume import TABLES
+from dropout_lab.run_folder import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,4 @@ def _cut(path: Path, count: int) -> None:
     if not lines:
         path.unlink()
         return
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.write_bytes(b"".join(lines))
-    beside.replace(path)
+    write_whole(path, b"".join(lines))

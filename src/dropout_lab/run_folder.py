@@ -57,7 +57,7 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration."""
         if self.writes:
-            _write(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+            write_whole(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
 
     def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
         if not self.writes:
@@ -71,7 +71,7 @@ class RunFolder:
             "config_hash": self.config_hash,
             "objective": self.objective,
         }
-        _write(self.path / "status.json", json.dumps(record, indent=1))
+        write_whole(self.path / "status.json", json.dumps(record, indent=1).encode())
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -112,11 +112,12 @@ def root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is whole at any moment: beside it, onto the disk, then in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.tmp")
-    with beside.open("w") as file:
-        file.write(text)
+    with beside.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
+from memory_logger import Memory
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,25 +25,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 NAME, NAME_IN = "02_2", "02_2_in"
-
-
-class Memory(Logger):
-    """Keeps each call of log_metrics."""
-
-    name, version = "memory", 0
-
-    def __init__(self):
-        super().__init__()
-        self.calls: list[tuple[int, dict[str, float]]] = []
-
-    def log_metrics(self, metrics, step=None):
-        self.calls.append((step, dict(metrics)))
-
-    def log_hyperparams(self, *args, **kwargs):
-        pass
-
-    def with_key(self, part):
-        return [(step, metrics) for step, metrics in self.calls if any(part in key for key in metrics)]
 
 
 class Toy(L.LightningModule):
