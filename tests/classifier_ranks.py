@@ -11,10 +11,13 @@ from pathlib import Path
 import lightning
 import torch
 
+from dropout_lab.activations import ActivationStats
+from dropout_lab.averaging import WeightAveraging
 from dropout_lab.classifier import Classifier
 from dropout_lab.data import Synthetic
 from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.loggers import Csv
+from dropout_lab.max_norm import MaxNorm
 from dropout_lab.models import MLP
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
@@ -30,11 +33,18 @@ ADVICE = (
 def run(folder: Path) -> None:
     lightning.seed_everything(0, verbose=False)
     # 33 samples to validate: 2 processes have different numbers of them
-    data = Synthetic(size=165, shape=[1, 3, 3], num_classes=3, noise=2.0, batch_size=4, seed=1, val_fraction=0.2)
+    data = Synthetic(
+        size=165, shape=[1, 3, 3], num_classes=3, noise=2.0, batch_size=4, seed=1, val_fraction=0.2, mixup=0.5
+    )
     net = MLP((1, 3, 3), 3, widths=(16, 16))
     install(net, Dropout, Placement(p=0.5))
     trainer = lightning.Trainer(
         default_root_dir=folder,
+        callbacks=[
+            ActivationStats(every_n_steps=3, probe_size=20),  # of validation batches of 17 and 16 samples
+            MaxNorm(0.5),
+            WeightAveraging(decay=0.9),
+        ],
         logger=Csv(str(folder)),
         max_epochs=2,
         log_every_n_steps=7,

@@ -37,6 +37,7 @@ TABLE = [
     ("train", "dropout.scaling=none", "allowed: inverted, classic, unscaled"),
     ("train", "trainer.max_epochs=-1", "must be an integer >= 1"),
     ("train", "trainer.max_epochs=many", "must be an integer >= 1"),
+    ("train", "trainer.devices=0", "must be a number of devices >= 1, or auto"),
     ("train", "trainer.devices=two", "must be a number of devices >= 1, or auto"),
     ("train", "trainer.accumulate_grad_batches=0", "must be an integer >= 1"),
     ("train", "data.batch_size=0", "must be an integer >= 1"),
@@ -61,8 +62,13 @@ TABLE = [
     ("train", "dropout=classic dropout_schedule=linear", "multiplies by 1-p in eval"),
     ("train", "model=mlp dropout=spatial dropout.elsewhere=null", "needs (N, C, *spatial) maps"),
     ("train", "optimizer.match=inverted trainer.gradient_clip_val=1.0", "clipping by the global norm"),
+    (
+        "train",
+        "trainer=ddp_cpu data.batch_size=34 data.mixup=0.2",
+        "must be divisible by twice the number of devices, 4",
+    ),
+    ("train", "data.mixup=-1", "data.mixup=-1: must be a number >= 0"),
     ("train", "trainer=ddp_cpu trainer.devices=3", "must be divisible by their number, 3"),
-    ("train", "trainer=ddp_cpu trainer.sync_batchnorm=true", "torch has it for GPUs only"),
     ("train", "trainer=ddp_cpu trainer.num_nodes=2", "torchrun or SLURM"),
     ("train", "trainer=ddp trainer.devices=99", "this machine has"),
     ("train", "data.batch_size=4096", "is larger than the training set"),
@@ -80,7 +86,9 @@ TABLE = [
     ("train", "data=cifar10 data.root=EMPTY data.download=false", "EMPTY"),
     ("train", "-m dropout=inverted,classik", "did you mean 'classic'?"),
     ("train", "-m dropout.p=0.5,1.5", "dropout.p=1.5"),
-    ("train", "-m seed=0 hydra.sweeper.skip=[0]", "this sweep has no jobs"),
+    ("train", "-m seed=range(0)", "this sweep has no jobs"),
+    ("train", "-m seed=0,1 hydra.sweeper.skip=[0]", "is what a comparison leaves out by itself"),
+    ("train", "--config-dir=DIR dropout.p=0.2", "hydra.searchpath=[file:///FOLDER]"),
     ("compare", "dropout.p=2", "a number with 0 <= p < 1"),
     ("compare", "optimizer.match=inverted", "is set by classic_matched"),
     ("evaluate", "run=DIR", "does not exist"),
@@ -94,6 +102,9 @@ TABLE = [
     ("explain", "", "p=0.75"),
     ("look", "model.name=vgg61", "did you mean 'vgg"),
     ("look", "run=DIR", "not a run folder, it has no config.yaml"),
+    ("diff", "EMPTY", "two run folders are needed, got 1"),
+    ("diff", "EMPTY DIR", "is not a run folder"),
+    ("train", "placement.where=[none,input]", "none can't be together with other places"),
 ]
 
 

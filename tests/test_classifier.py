@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from memory_logger import Memory
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropout_lab import classifier as module
+from dropout_lab.build import instantiate
 from dropout_lab.classifier import Classifier
+from dropout_lab.config import CONF
 from dropout_lab.data import GlobalBatches, Synthetic
 from dropout_lab.dropout import Dropout, mask_keys, monte_carlo
 
@@ -219,6 +222,28 @@ def test_penalties_of_layers_count_in_training_alone():
     assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
 
 
+def test_another_loss_is_minimised_but_not_measured():
+    samples = data()
+    smoothed = torch.nn.CrossEntropyLoss(label_smoothing=0.3)
+    plain, other = made(), made(loss=smoothed)
+    _, logger = trained(other, samples, log_every_n_steps=1, epochs=1)
+    trained(plain, samples, epochs=1)
+    rows = next(iter(GlobalBatches(len(samples.train.classes), BATCH, samples.seed)))
+    with mask_keys(0, 0, range(BATCH)):
+        logits = network().train()(samples.prepare(samples.train.images[rows]))
+    assert logger.series("train/loss")[0][1] == pytest.approx(smoothed(logits, samples.train.classes[rows]).item())
+    assert not torch.equal(weights(plain), weights(other))
+    for part, own in (("val", samples.val), ("train_eval", samples.train_eval)):
+        expected = direct(other.net, samples.prepare(own.images), own.classes)
+        assert logger.last(f"{part}/loss") == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_the_loss_of_the_configuration_is_cross_entropy_to_the_last_bit():
+    default = OmegaConf.load(CONF / "loss" / "cross_entropy.yaml")
+    configured, plain = trained(made(loss=instantiate(default)))[0], trained(made())[0]
+    assert torch.equal(weights(configured), weights(plain))
+
+
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_low_precision_of_the_network_does_not_reach_the_sums(part):
     """A sum in bfloat16 has two or three digits. (Lightning hands the images over in bfloat16.)"""
@@ -331,5 +356,5 @@ def test_monte_carlo_evaluation_averages_probabilities_over_masks():
         mean = monte_carlo(copy.deepcopy(net).eval(), samples.prepare(samples.test.images), 20).mean
     loss = F.nll_loss(mean.log(), samples.test.classes).item()
     assert found[0]["test/loss"] == found[1]["test/loss"] == pytest.approx(loss, rel=1e-5)
-    assert found[0]["test/acc"] == (mean.argmax(1) == samples.test.classes).double().mean()
+    assert found[0]["test/acc"] == (mean.argmax(1) == samples.test.classes).float().mean()
     assert found[0]["test/loss"] != found[2]["test/loss"]

@@ -31,6 +31,7 @@ def test_without_arguments_six_strategies_meet_five_seeds(monkeypatch):
     assert settings["classic_unmatched"] == (settings["classic_matched"][0], None)
 
 
+@pytest.mark.slow
 def test_strategies_given_replace_the_six(monkeypatch):
     planned = []
     monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
@@ -40,8 +41,8 @@ def test_strategies_given_replace_the_six(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason(tmp_path, capsys):
-    words = ["-m", "dropout=none,spatial", "seed=0", "model=mlp", "hydra.sweep.dir=" + str(tmp_path)]
+def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason_each_time(tmp_path, capsys):
+    words = ["-m", "dropout=spatial,none", "seed=0", "model=mlp", "hydra.sweep.dir=" + str(tmp_path)]
     refuse = compare.refusals
 
     def strict(jobs):
@@ -53,14 +54,17 @@ def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason(tmp_path, capsy
     compare.refusals = strict
     try:
         assert exit_code(*QUICK, *words) == 0
+        said = capsys.readouterr().out
+        assert exit_code(*QUICK, *words) == 0
     finally:
         compare.refusals = refuse
-    said = capsys.readouterr().out
+    assert "is done already" in capsys.readouterr().out
     assert "could not be applied: channel dropout can't go in place of layers.0.dropout" in " ".join(said.split())
     assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["0"]
     assert list(json.loads((tmp_path / "skipped.json").read_text())) == ["spatial"]
 
 
+@pytest.mark.slow
 def test_where_nothing_applies_it_is_an_error(tmp_path, capsys):
     words = ["dropout=spatial", "dropout.elsewhere=null", "model=mlp", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     assert exit_code(*QUICK, *words) == 2
@@ -77,11 +81,16 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
             raise RuntimeError("out of luck")
         return original(cfg, *others)
 
+    def blind(*_):
+        raise RuntimeError("too dark")
+
     monkeypatch.setattr(train, "train", failing)
-    assert exit_code(*QUICK, "dropout=none,inverted", "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 1
+    monkeypatch.setattr("dropout_lab.look.views.look", blind)
+    assert exit_code(*QUICK, "dropout=none,inverted", "seed=1,0", f"hydra.sweep.dir={tmp_path}") == 1
     said = capsys.readouterr()
     assert "2 of 4 jobs did not end well" in said.err
     assert "RuntimeError: out of luck" in said.out
+    assert "No picture of a network looking at an image: RuntimeError: too dark" in said.out
     assert (tmp_path / "report.html").exists()
 
 
@@ -104,6 +113,8 @@ def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
     assert "scripts/lab explain" in done.stdout
     assert '"matched"' in done.stdout
     assert "12/12" in done.stderr
+    assert [path.parent.parent.name for path in tmp_path.rglob("look.json")] == ["0"]  # one network, for the page
+    assert "A network looking at something" in (tmp_path / "report.html").read_text()
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 12
     # Gain of the last dropout layer: what rescaling is for.
     import pandas as pd

@@ -1,13 +1,15 @@
 """From a command line to checked configurations: what is composed, what is refused, and in which words."""
 
+import copy
 import subprocess
 import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from dropout_lab.config import CONF, VERSION_BASE, fingerprint, label, plan, resolved
+from dropout_lab.config import CONF, VERSION_BASE, fingerprint, label, one_store, plan, resolved
 from dropout_lab.errors import UserError
 
 
@@ -15,10 +17,16 @@ def job(*overrides):
     return plan(overrides).jobs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["dropout=invertd"], "dropout=invertd: no such option; did you mean 'inverted'? allowed: classic,"),
+        (
+            ["experiment=mnist_mlp"],
+            "experiment=mnist_mlp: no such option; did you mean 'baseline/mnist_mlp'? allowed: ",
+        ),
+        (["experiment=baseline/svhn"], "experiment=baseline/svhn: no such option; did you mean 'baseline/svhn_conv'?"),
         (["droput=inverted"], "droput=inverted: there is no key 'droput'; did you mean 'dropout'?"),
         (["trainer.max_epoch=3"], "there is no key 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         (["dropout.p=1.5"], "dropout.p=1.5: must be the probability to DROP a unit, a number with 0 <= p < 1"),
@@ -35,16 +43,20 @@ def job(*overrides):
         (["seed=-1"], "seed=-1: must be an integer with 0 <= seed < 2^32"),
         (["seed=0,1"], "seed=0,1: several values make a sweep; add -m"),
         (["optimizer.lr=0"], "optimizer.lr=0: must be a number > 0"),
+        (["loss.label_smoothing=1"], "loss.label_smoothing=1: must be the share of the target for all classes"),
         (["optimizer.match=inverse"], "optimizer.match=inverse: must be inverted or null"),
         (["keyed=maybe"], "keyed=maybe: must be true or false"),
         (["threads=0"], "threads=0: must be an integer >= 1, or null"),
         (["dropout"], "dropout: not an override; write key=value"),
         (["optimizer.match=inverted", "trainer.gradient_clip_val=1.0"], "clipping by the global norm"),
-        (["trainer=ddp_cpu", "trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true: torch has it for GPUs only"),
+        (
+            ["experiment=baseline/mnist_mlp", "callbacks=default"],
+            "callbacks.max_norm has settings, but there is no such",
+        ),
         (["placement=pattern"], "placement.pattern needs a value: placement.pattern=..."),
         (["-m", "dropout=inverted,classik"], "dropout=classik: no such option; did you mean 'classic'?"),
         (["-m", "dropout.p=0.5,1.5"], "dropout.p=1.5: must be"),
-        (["-m", "seed=0", "hydra.sweeper.skip=[0]"], "this sweep has no jobs"),
+        (["-m", "seed=range(0)"], "this sweep has no jobs"),
         (["-m", "sweep=compare", "optimizer.match=inverted"], "optimizer.match is set by classic_matched"),
     ],
 )
@@ -64,6 +76,13 @@ def test_planning_imports_neither_torch_nor_lightning():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_hydra_copies_its_store_but_where_it_only_answers_questions():
+    store = ConfigStore.instance()
+    with one_store():
+        assert copy.deepcopy([store])[0] is store
+    assert copy.deepcopy([store])[0] is not store
 
 
 def test_a_bad_job_is_found_before_any_folder_is_made(tmp_path):

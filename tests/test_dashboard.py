@@ -167,6 +167,7 @@ def test_push_saves_the_workspace_to_the_project_of_the_user(server, runs, tmp_p
     assert [view["entityName"] for view in server.views] == [ENTITY, "us"]
 
 
+@pytest.mark.slow
 def test_a_project_that_is_not_there_is_one_line(server, runs, capsys):
     server.refuses_views = True
     assert exit_code("--push", f"runs={runs}", "project=mine") == 2

@@ -1,12 +1,17 @@
 """A run tested again, folded and read back, from its folder alone."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from dropout_lab import evaluate as evaluation
 from dropout_lab import fold as folding
 from dropout_lab import train
+from dropout_lab.config import plan
 from dropout_lab.errors import UserError
 from dropout_lab.rebuild import rebuild
 
@@ -28,6 +33,46 @@ def test_evaluate_gives_the_run_s_own_numbers_to_the_last_bit(folder):
     assert evaluation.evaluate(folder) == {key: logged[key] for key in ("test/loss", "test/acc")}
 
 
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A run of two processes. The test part has an odd number of images."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    with pytest.raises(SystemExit) as ended:
+        train.main([*QUICK, "trainer=ddp_cpu", "trainer.devices=2", f"hydra.run.dir={folder}"])
+    assert ended.value.code == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [0, 5])
+def test_evaluate_gives_the_same_at_any_number_of_processes(samples, of_two):
+    """On as many as the run had it is the same to the last bit. Processes of one torchrun print once."""
+    one = evaluation.evaluate(of_two, monte_carlo_samples=samples)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    mode = ["eval.mode=monte_carlo", f"eval.samples={samples}"] if samples else []
+    done = subprocess.run(
+        [*command, "-m", "dropout_lab.evaluate", f"run={of_two}", *mode], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    _, *lines = done.stdout.splitlines()
+    two = {key: float(value) for key, value in (line.split() for line in lines)}
+    assert two == pytest.approx(one, rel=1e-6)
+    if not samples:
+        assert two == pd.read_csv(of_two / "metrics.csv").iloc[-1][["test/loss", "test/acc"]].to_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
+def test_a_run_of_gpus_is_evaluated_where_there_are_none(trainer, folder, tmp_path):
+    if torch.accelerator.is_available():
+        pytest.skip("there is a GPU here")
+    config = OmegaConf.load(folder / "config.yaml")
+    config.trainer = plan([f"trainer={trainer}", "trainer.max_epochs=2"]).jobs[0].trainer
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
+    assert evaluation.evaluate(tmp_path) == evaluation.evaluate(folder)
+
+
 def test_monte_carlo_is_reproducible_and_another_number(folder):
     first, again = (evaluation.evaluate(folder, monte_carlo_samples=5) for _ in range(2))
     assert first == again
@@ -39,12 +84,10 @@ def test_monte_carlo_averages_the_predictions_of_masks(folder):
 
     run = rebuild(folder)
     run.data.setup("test")
-    loss = 0.0
-    for number, (images, classes) in enumerate(run.data.test_dataloader()):
-        with mask_keys(run.config.seed, number, range(len(classes))):
-            mean = monte_carlo(run.net, run.data.prepare(images), 4).mean
-        loss -= float(mean[torch.arange(len(classes)), classes].log().sum())
-    loss /= len(run.data.test.classes)
+    classes = run.data.test.classes
+    with mask_keys(run.config.seed, 0, range(len(classes))):
+        mean = monte_carlo(run.net, run.data.prepare(run.data.test.images), 4).mean
+    loss = torch.nn.functional.nll_loss(mean.log(), classes).item()
     assert evaluation.evaluate(folder, monte_carlo_samples=4)["test/loss"] == pytest.approx(loss, 1e-6)
 
 
@@ -138,6 +181,7 @@ def test_p_belongs_to_a_classic_checkpoint(folder, tmp_path):
         rebuild(tmp_path)
 
 
+@pytest.mark.slow
 def test_where_folding_is_not_exact_it_is_refused(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit):

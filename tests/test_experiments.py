@@ -8,9 +8,11 @@ from dropout_lab.config import plan, resolved
 from dropout_lab.measures import LAYER_METRICS
 from dropout_lab.results import experiments, header
 from dropout_lab.significance import smallest_p
+from dropout_lab.trained import MEASURES
 from hydra_plugins.dropout_lab_sweeper import jobs
 
-SCALARS = {"test/acc", "test/loss", "test/ece", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}
+pytestmark = pytest.mark.slow  # one composition for each experiment
+SCALARS = {"test/acc", "test/loss", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}
 OF_PAIRS = {"weights/difference", "weights/norm_ratio", "val/loss/difference"}
 
 
@@ -31,13 +33,18 @@ def test_every_arm_of_a_claim_is_one_of_the_sweep(experiment):
     assert {arm for claim in statement.claims for arm in claim.arms} <= {*sweeper.arms}
 
 
+def test_every_arm_of_a_figure_is_one_of_the_sweep(experiment):
+    _, sweeper, statement = experiment
+    lines = [line for plot in statement.figure for line in plot.lines.values()]
+    assert {*(arm for line in lines for arm, *_ in line.points), *statement.filters} <= {*sweeper.arms}
+
+
 def test_seeds_are_enough_to_tell(experiment):
     _, sweeper, statement = experiment
     seeds = len(jobs(sweeper, [])) // len(sweeper.arms)
     assert len(statement.claims) * smallest_p(seeds) <= statement.alpha
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", experiments())
 def test_every_arm_composes(name):
     arms = [job.arm for job in plan(["-m", f"experiment={name}", "seed=0"]).jobs]
@@ -53,9 +60,13 @@ def test_contrasts_compare_like_with_like(experiment):
 
 def test_metrics_are_known(experiment):
     _, _, statement = experiment
-    for claim in statement.claims:
-        known = OF_PAIRS if claim.pair else SCALARS | {f"{kind}/*" for kind in LAYER_METRICS}
-        assert claim.metric in known
+    lines = [line for plot in statement.figure for line in plot.lines.values()]
+    metrics = [claim.metric for claim in statement.claims if not claim.pair]
+    for metric in [*metrics, *(metric for line in lines for _, metric, _ in line.points)]:
+        name, _, behind = metric.rpartition("/")
+        known = metric in SCALARS | set(MEASURES) or (name in LAYER_METRICS and behind)
+        assert known or (name in MEASURES and behind)
+    assert {claim.metric for claim in statement.claims if claim.pair} <= OF_PAIRS
 
 
 def test_an_experiment_brings_its_own_arms(monkeypatch):

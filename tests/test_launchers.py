@@ -1,14 +1,18 @@
 """Launchers: the same sweep with its jobs in other processes leaves the same folders with the same numbers."""
 
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
+from hydra.core.config_store import ConfigStore
 
 from dropout_lab.config import plan
 from dropout_lab.errors import UserError
@@ -16,7 +20,7 @@ from dropout_lab.processes import planned
 from dropout_lab.progress import SweepProgress
 from dropout_lab.run_folder import read_status
 from dropout_lab.watch import watching
-from hydra_plugins.dropout_lab_launchers import _with_its_gpus, share, visible_gpus
+from hydra_plugins.dropout_lab_launchers import Worker, share, visible_gpus
 
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "callbacks.activation_stats.probe_masks=1"]
 BREAKING = """
@@ -81,6 +85,7 @@ def test_every_worker_has_its_share_of_the_gpus():
     assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "2"], ["1", "3"]]
     assert [share(gpus, worker, 4) for worker in range(4)] == [["0"], ["1"], ["2"], ["3"]]
     assert [share(["0", "1"], worker, 3) for worker in range(3)] == [["0"], ["1"], ["0"]]
+    assert share([], 1, 2) == []
 
 
 def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
@@ -91,23 +96,75 @@ def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
 
 def who(overrides, number):
     """Stands for a job: which process ran it, and what it saw."""
-    time.sleep(0.2)
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if "die" in overrides:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
 
 
 @pytest.mark.slow
-def test_a_worker_keeps_its_gpus_and_no_other_has_them(tmp_path):
-    import joblib
+def test_a_worker_keeps_its_process_its_gpus_and_its_threads(monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    worker = Worker(["4", "7"], threads=3)
+    first, second = (worker.run(who, [], job) for job in range(2))
+    assert first == second
+    assert first[1:] == ("4,7", "7")
+    assert first[0] != os.getpid()
+    assert math.isnan(worker.run(who, ["die"], 2).return_value)
+    assert capfd.readouterr().err == "failed: job 2: its process was killed: SIGKILL(-9)\n"
+    again = worker.run(who, [], 3)
+    assert again[0] != first[0]
+    assert again[1:] == first[1:]
+    worker.end()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    other = Worker([], threads=3)
+    assert other.run(who, [], 0)[1:] == ("0,1", "3")
+    other.end()
 
-    for gpus, expected in ((["4", "7"], {"4", "7"}), ([], {None})):
-        run_job = joblib.delayed(_with_its_gpus)
-        with joblib.parallel_config(backend="loky", n_jobs=2, temp_folder=str(tmp_path)):
-            seen = joblib.Parallel(batch_size=1)(run_job(who, [], job, gpus, 2, str(tmp_path)) for job in range(6))
-        if gpus:
-            workers = dict(seen)
-            assert len(set(seen)) == len(workers) == 2
-            assert set(workers.values()) == expected
-        joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_does_not_end_the_sweep(tmp_path):
+    """Not even those that run beside it."""
+    kills = BREAKING.replace('raise RuntimeError("seed one is unwell")', "os.kill(os.getpid(), 9)")
+    (tmp_path / "breaks.py").write_text(kills)
+    words = ["-m", "seed=0,1,2,3", "model._target_=breaks.Breaks", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = run(*words, f"hydra.sweep.dir={tmp_path / 's'}", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    statuses = [read_status(tmp_path / "s" / job)["status"] for job in "0123"]
+    assert statuses == ["ok", "running", "ok", "ok"]
+    assert "failed: job 1: its process was killed: SIGKILL(-9)" in done.stderr
+    assert f"1 of 4 jobs did not end well:\n  running  {tmp_path}/s/1  its process was killed\n" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_sweep_that_is_ended_leaves_no_process(kind, code, tmp_path):
+    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "logger=csv"]
+    command = [sys.executable, "-m", "dropout_lab.train", *words, "trainer.max_epochs=2000"]
+    running = subprocess.Popen(
+        [*command, f"hydra.sweep.dir={tmp_path}"], env={**os.environ, "MARK": str(tmp_path)}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "1" / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(marked(tmp_path)) >= 3
+    running.send_signal(kind)
+    assert running.wait(60) == code
+    while marked(tmp_path) and time.monotonic() < deadline + 60:
+        time.sleep(0.1)
+    assert marked(tmp_path) == []
+
+
+def marked(folder):
+    """Processes that were started with this folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"MARK={folder}\0".encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
 
 
 def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
@@ -125,6 +182,7 @@ def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("2/3 job 0 (")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "devices"),
     [
@@ -158,6 +216,19 @@ def test_the_tasks_of_slurm_are_the_devices_of_the_job(words, devices):
 def test_a_launcher_without_a_sweep_is_refused():
     with pytest.raises(UserError, match="hydra/launcher=joblib: launchers start the jobs of a sweep; add -m"):
         plan(["hydra/launcher=joblib"])
+
+
+@pytest.mark.parametrize("name", ["submitit_slurm", "submitit_local"])
+def test_a_launcher_without_its_extra_says_which(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=rf"^hydra/launcher={name} needs an extra of this package: .*\[slurm\]'$"):
+        plan(["-m", f"hydra/launcher={name}"])
+
+
+def test_a_search_without_its_extra_says_which(monkeypatch):
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["sweeper"], "optuna.yaml")
+    with pytest.raises(UserError, match=r"^hydra/sweeper=optuna needs an extra of this package: .*\[sweep\]'$"):
+        plan(["-m", "sweep=optuna"])
 
 
 def test_a_search_is_planned_with_the_first_of_the_values_of_each_key(tmp_path):

@@ -6,13 +6,15 @@ import pty
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import wandb
 from lightning.pytorch.utilities import rank_zero_only
-from wandb_files import read_all
+from wandb_files import read, read_all
 from wandb_server import KEY, WandbServer
 
 from dropout_lab import loggers
@@ -23,6 +25,12 @@ CONFIG = {"dropout": {"p": 0.5, "mask": "element"}, "widths": [32, 64], "layers"
 
 def lines(folder):
     return (folder / "metrics.csv").read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_metrics_in_csv_alone_never_import_wandb(tmp_path):
+    script = "import sys; from dropout_lab.loggers import Csv; Csv('.').log_metrics({'val/loss': 0.5}, step=1)"
+    subprocess.run([sys.executable, "-c", f"{script}; assert 'wandb' not in sys.modules"], cwd=tmp_path, check=True)
 
 
 def test_a_row_is_in_the_file_when_the_call_returns(tmp_path):
@@ -144,11 +152,13 @@ def two_runs(tmp_path_factory):
     return {"runs": read_all(folder / "s"), "folder": folder, "before": before, "after": after, "offline": offline}
 
 
+@pytest.mark.slow
 def test_without_a_key_runs_are_kept_offline(two_runs):
     assert two_runs["offline"] == (True, True)
     assert len(two_runs["runs"]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_has_its_names(two_runs):
     first, second = (found.run for found in two_runs["runs"])
     shared = {"project": "p", "group": "classic 12345678", "job_type": "train", "tags": ["a", "b"], "notes": "n"}
@@ -197,6 +207,25 @@ def test_the_files_of_a_sweep_lie_together(two_runs):
 def test_no_environment_variable_is_left_behind(two_runs):
     changed = {key for key in two_runs["before"] | two_runs["after"] if "WANDB" in key}
     assert {key: two_runs["after"].get(key) for key in changed} == {key: two_runs["before"].get(key) for key in changed}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of open files here")
+def test_a_long_sweep_leaves_a_run_for_each_job_and_nothing_open(clean, tmp_path):
+    """So that a hundred jobs meet no limit of the process that ten do not."""
+    held = []
+    for number in range(20):
+        logger = Wandb(save_dir=str(tmp_path / "s"), name=f"run {number}", id=f"run-{number:02}")
+        logger.log_hyperparams({"seed": number})
+        logger.log_metrics({"val/loss": float(number)}, step=number)
+        logger.finish(0)
+        held.append((len(list(Path("/proc/self/fd").iterdir())), threading.active_count()))
+    wandb.teardown()
+    assert held[-1] <= max(held[:5])
+    runs = sorted(read_all(tmp_path / "s"), key=lambda found: found.run["id"])
+    assert [found.config["seed"] for found in runs] == list(range(20))
+    assert [found.series("val/loss") for found in runs] == [[(number, number)] for number in range(20)]
+    assert {found.exit_code for found in runs} == {0}
 
 
 @pytest.mark.parametrize(
@@ -400,3 +429,38 @@ def test_a_terminal_is_never_prompted(clean, tmp_path, mode):
         os.close(theirs)
         os.close(ours)
     assert [found.exit_code for found in read_all(tmp_path)] == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mood", ["silent", "failing"])
+@pytest.mark.parametrize("when", ["start", "middle", "finish"])
+def test_a_server_that_misbehaves_costs_one_line_and_no_row(clean, tmp_path, mood, when, caplog, capfd):
+    """Also in the next run of the process, which waits for it no more."""
+    offline = []
+    with WandbServer() as server:
+        clean.setenv("WANDB_BASE_URL", server.url)
+        clean.setenv("WANDB_API_KEY", KEY)
+        server.mood = mood if when == "start" else "well"
+        for seed in range(2):
+            csv, log = Csv(str(tmp_path / str(seed))), Wandb(save_dir=str(tmp_path), id=f"{seed}", finish_timeout=2)
+            offline.append(log.experiment is not None and log.offline)
+            started = time.monotonic()
+            for row in range(40):
+                server.mood = mood if when == "middle" and row == 20 else server.mood
+                for one in (csv, log):
+                    one.log_metrics({"epoch": row, "a": row / 7}, step=row)
+            server.mood = mood
+            log.finish(0)
+            assert time.monotonic() - started < 10  # it would wait for ever
+        wandb.teardown()
+    assert offline == [when == "start", True]
+    for seed in range(2):
+        (folder,) = (tmp_path / "wandb").glob(f"*run-*-{seed}")
+        kept = read(folder)
+        assert kept.series("a") == [(row, row / 7) for row in range(40)]
+        assert kept.exit_code == 0
+        assert len(pd.read_csv(tmp_path / str(seed) / "metrics.csv")) == 40
+    (warning,) = said(caplog)
+    (first,) = (tmp_path / "wandb").glob("*run-*-0")
+    assert warning.endswith("`wandb sync`" if when == "start" else f"wandb sync {first}")
+    assert capfd.readouterr().err == ""

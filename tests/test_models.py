@@ -1,11 +1,11 @@
-"""Laws of the two small networks: shapes, where dropout belongs, what is refused."""
+"""Laws of the networks written here: shapes, where dropout belongs, what is refused."""
 
 import pytest
 import torch
 from torch import nn
 
 from dropout_lab.dropout import Dropout, Placement, install
-from dropout_lab.models import CNN, MLP
+from dropout_lab.models import CNN, MLP, ConvNet
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 9, 13), (1, 4, 5)])
@@ -23,6 +23,23 @@ def test_the_cnn_has_dropout_after_each_pooling_and_in_the_hidden_layer():
         assert [name for name, _ in block.named_children()] == ["conv", "relu", "pool", "dropout"]
 
 
+def test_the_papers_convolutional_net_has_its_filters_pools_units_and_dropout():
+    """Appendix B.2: 96, 128 and 256 filters of 5x5, pools of 3x3 with stride 2, 2048 units twice, five dropouts."""
+    net = ConvNet((3, 32, 32), 10)
+    logits, maps = net(torch.randn(2, 3, 32, 32)), net.blocks(torch.randn(2, 3, 32, 32))
+    assert (logits.shape, maps.shape) == ((2, 10), (2, 256, 4, 4))
+    shapes = [tuple(weight.shape) for weight in net.parameters() if weight.ndim > 1]
+    convolutions = [(96, 3, 5, 5), (128, 96, 5, 5), (256, 128, 5, 5)]
+    assert shapes == [*convolutions, (2048, 4096), (2048, 2048), (10, 2048)]
+    assert all((block.pool.kernel_size, block.pool.stride) == (3, 2) for block in net.blocks)
+    assert len(install(net, Dropout, Placement(p=0.5))) == 5
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 1, 1)])
+def test_the_papers_convolutional_net_takes_images_of_any_shape(shape):
+    assert ConvNet(shape, 7, widths=(4, 6, 8), hidden=(9,))(torch.randn(5, *shape)).shape == (5, 7)
+
+
 def test_the_mlp_has_dropout_after_each_activation():
     for layer in MLP((64,), 10, widths=(5, 6, 7)).layers:
         assert [name for name, _ in layer.named_children()] == ["linear", "relu", "dropout"]
@@ -38,7 +55,7 @@ def test_batch_norm_comes_before_the_activation_and_replaces_the_bias(net):
         assert layer[0].bias is None
 
 
-@pytest.mark.parametrize("net", [CNN((1, 8, 8), 10), MLP((1, 8, 8), 10)])
+@pytest.mark.parametrize("net", [CNN((1, 8, 8), 10), MLP((1, 8, 8), 10), ConvNet((1, 8, 8), 10, (4, 4), (8,))])
 def test_layers_are_called_in_the_order_in_which_they_are_written(net):
     called = []
     for name, module in net.named_modules():

@@ -7,6 +7,7 @@ from dropout_lab.errors import UserError
 from dropout_lab.preflight import outline, refusals
 
 
+@pytest.mark.slow
 def test_good_jobs_are_not_refused():
     assert refusals(plan(["-m", "dropout=inverted,none", "seed=0,1"]).jobs) == {}
 
@@ -24,6 +25,7 @@ def test_matching_that_has_no_equivalent_is_refused():
     assert "Sigmoid" in refusals(plan(["dropout=classic", "optimizer.match=inverted", *model]).jobs)[0]
 
 
+@pytest.mark.slow
 def test_a_schedule_is_refused_for_classic_dropout_with_the_reason():
     found = refusals(plan(["-m", "dropout=classic,inverted", "dropout_schedule=early,constant"]).jobs)
     assert list(found) == [0]
@@ -44,6 +46,7 @@ def test_data_that_cannot_be_made_is_one_line(words, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_each_configuration_is_built_once(monkeypatch):
     from dropout_lab import build
 
@@ -69,7 +72,8 @@ def test_a_sweep_is_outlined_in_one_line():
     assert said("seed=0", "debug=fast") == "1 job, each 1 device and 1 step, in /s"
 
 
+@pytest.mark.slow
 def test_jobs_that_are_left_out_are_not_in_the_outline():
     job_plan = plan(["-m", "hydra.sweep.dir=/s", "seed=0,1,2", "debug=fast"])
     refusals(job_plan.known)
-    assert outline(job_plan, skip=[1]).startswith("2 jobs, ")
+    assert outline(job_plan.without([1])).startswith("2 jobs, ")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
+from wandb_files import read_all
 
 from dropout_lab import processes
-from dropout_lab.config import plan
+from dropout_lab.config import CONF, plan, resolved
 from dropout_lab.errors import UserError
-from dropout_lab.run_folder import read_status
+from dropout_lab.offline import disagreements
+from dropout_lab.run_folder import RunFolder, read_status
 
 QUICK = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "logger=csv"]
 
@@ -81,12 +85,22 @@ def test_a_batch_script_is_no_group_of_processes(alone):
     ("words", "message"),
     [
         (["trainer=ddp", "trainer.devices=64"], "trainer.devices=64: this machine has"),
+        (["trainer=gpu", "trainer.devices=64"], "trainer.devices=64: this machine has"),
         (["trainer=ddp_cpu", "trainer.num_nodes=2"], "trainer.num_nodes=2: on several machines torchrun or SLURM"),
     ],
 )
 def test_devices_that_are_not_there_are_named(words, message, alone):
     with pytest.raises(UserError, match=message):
         needed(*words)
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(alone, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 0)
+    for words in (["trainer=gpu"], ["trainer=ddp", "trainer.devices=auto"], ["trainer=gpu", "trainer.devices=1"]):
+        with pytest.raises(UserError, match="this machine has no GPUs; trainer=cpu"):
+            needed(*words)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    assert [needed("trainer=gpu", f"trainer.devices={devices}") for devices in (1, 2, "auto")] == [1, 2, 2]
 
 
 def test_the_batch_must_be_divisible_by_the_devices(tmp_path):
@@ -112,8 +126,20 @@ def test_training_with_ddp_on_one_device_leaves_nothing_in_the_process(tmp_path,
 
 
 @pytest.mark.slow
+def test_two_processes_are_one_run_at_wandb(tmp_path):
+    words = ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=1", "data.train_size=128"]
+    command = [sys.executable, "-m", "dropout_lab.train", *words, f"hydra.run.dir={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    (logged,) = read_all(tmp_path)
+    assert logged.exit_code == 0
+    assert disagreements([tmp_path]) == []
+    assert len(logged.series("val/loss")) == 1
+
+
+@pytest.mark.slow
 def test_a_sweep_over_devices_gives_a_right_folder_for_each_job(tmp_path):
-    done = run("-m", "trainer.devices=2,1", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    done = run("-m", "trainer.devices=2,1", "seed=0,1", "trainer.precision=64-true", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     folders = [tmp_path / str(job) for job in range(4)]
     for folder, (devices, seed) in zip(folders, [(2, 0), (2, 1), (1, 0), (1, 1)], strict=True):
@@ -124,24 +150,92 @@ def test_a_sweep_over_devices_gives_a_right_folder_for_each_job(tmp_path):
         assert status["objective"] == pytest.approx(pd.read_csv(folder / "metrics.csv")["val/loss"].min(), rel=1e-6)
     assert {path.name for path in tmp_path.iterdir()} <= {"0", "1", "2", "3", "multirun.yaml", "wandb"}
     for two, one in ((0, 2), (1, 3)):
-        assert gap(folders[two], folders[one]) < 1e-5
+        assert gap(folders[two], folders[one]) < 1e-12
         ours, theirs = (pd.read_csv(folders[job] / "metrics.csv") for job in (two, one))
         # The probe takes some of the first images of each process, so these differ.
         probe = [name for name in ours if name.startswith(("activation_shift", "activation_ratio"))]
         pd.testing.assert_frame_equal(ours.drop(columns=probe), theirs.drop(columns=probe), rtol=1e-4, atol=1e-5)
 
 
+STRATEGIES = sorted(path.stem for path in (CONF / "dropout").glob("*.yaml"))
+# In float32 a ReLU whose input is 0 but for rounding may open in one run and not in the other, and from then on they
+# part (seen: by 2e-4 within an epoch). So what is claimed of rounding is tested on a network without corners.
+SMOOTH = "model._target_=folder_ranks.Smooth ~model.widths ~model.hidden ~model.batch_norm"
+TIED = {  # how far weights may be apart
+    f"trainer.precision=32-true {SMOOTH}": 1e-5,
+    f"trainer.precision=32-true trainer.accumulate_grad_batches=2 {SMOOTH}": 1e-5,
+    "trainer.precision=64-true": 1e-12,
+    "trainer.precision=64-true trainer.accumulate_grad_batches=2": 1e-12,
+    "trainer.precision=64-true model.batch_norm=true trainer.sync_batchnorm=true": 1e-11,
+}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Every strategy with all of these on 1, 2 and 4 processes, which are started once for all of them."""
+    root = tmp_path_factory.mktemp("worlds")
+    epochs = ["trainer.max_epochs=3", "data.train_size=512", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+    for world in (1, 2, 4):
+        folders = []
+        for number, words in enumerate(TIED):
+            for strategy in STRATEGIES:
+                folder = root / f"{world}-{strategy}-{number}"
+                on = ["trainer=ddp_cpu", f"trainer.devices={world}", f"dropout={strategy}"]
+                job = plan([*on, *epochs, *words.split()]).jobs[0]
+                job.run = {**dict.fromkeys(job.run, ""), "dir": str(folder)}
+                config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+                RunFolder(folder, "").write_config(resolved(config))
+                folders.append(str(folder))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+        done = subprocess.run(
+            [*command, str(Path(__file__).with_name("folder_ranks.py")), *folders],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["inverted", "classic", "spatial", "gaussian", "unscaled", "none"])
-def test_the_number_of_processes_does_not_change_the_result(strategy, tmp_path):
-    words = [f"dropout={strategy}", "trainer.precision=64-true", "trainer.accumulate_grad_batches=2"]
-    for devices in (1, 2, 4) if strategy == "inverted" else (1, 2):
-        folder = tmp_path / str(devices)
-        done = run(*words, f"trainer.devices={devices}", f"hydra.run.dir={folder}")
-        assert done.returncode == 0, done.stderr + (folder / processes.LOG).read_text()
-        assert gap(folder, tmp_path / "1") < 1e-12
-        counted = [pd.read_csv(where / "activations.csv") for where in (folder, tmp_path / "1")]
-        pd.testing.assert_frame_equal(*(table[table["mode"] != "probe"].reset_index(drop=True) for table in counted))
+@pytest.mark.parametrize("number", range(len(TIED)))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_number_of_processes_does_not_change_the_result(strategy, number, worlds):
+    """After three epochs of digits, in float32 and float64, also where gradients are accumulated."""
+    one, two, four = (worlds / f"{world}-{strategy}-{number}" for world in (1, 2, 4))
+    for several in (two, four):
+        assert gap(several, one) < list(TIED.values())[number]
+        ours, theirs = (pd.read_csv(folder / "activations.csv") for folder in (several, one))
+        counted = ours["mode"] != "probe"  # which takes some of the first images of each process
+        pd.testing.assert_frame_equal(ours[counted], theirs[counted], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_machines_of_torchrun_are_one_run(tmp_path):
+    """Each starts the same command; here both are this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    node = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-id=x"]
+    node += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "-m", "dropout_lab.train", *QUICK]
+    node += ["trainer.precision=64-true", "trainer.devices=1"]
+    folder = tmp_path / "two"
+    pair = [
+        subprocess.Popen(
+            [*node, "trainer.num_nodes=2", f"hydra.run.dir={folder}"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [one.communicate()[1] for one in pair]
+    assert [one.returncode for one in pair] == [0, 0], said
+    assert read_status(folder)["status"] == "ok"
+    assert sum(text.count("run folder: ") for text in said) == 1
+    done = run("trainer.precision=64-true", "trainer.devices=1", f"hydra.run.dir={tmp_path / 'one'}")
+    assert done.returncode == 0, done.stderr
+    assert gap(folder, tmp_path / "one") < 1e-12
 
 
 BREAKING = """

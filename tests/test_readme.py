@@ -1,14 +1,20 @@
 """Every command in the README does what it says: it is run, with little data where it would train for long."""
 
 import importlib
+import os
 import re
 import shlex
-from pathlib import Path
+import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import yaml
 
-from dropout_lab.config import REPOSITORY
+from dropout_lab.config import REPOSITORY, plan
+from dropout_lab.dropout import check
+from dropout_lab.processes import planned
 from dropout_lab.run_folder import read_status
 
 README = (REPOSITORY / "README.md").read_text()
@@ -20,7 +26,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip() and not line.startswith("#")
 ]
-FORKED = re.findall(r"^# conf/dropout/(\w+)\.yaml$", README, flags=re.MULTILINE)  # strategies the reader adds
+FORKED = re.findall(r"^# conf/\w+/(\w+)\.yaml$", README, flags=re.MULTILINE)  # what the reader adds
 TRAINING = [
     line
     for line in COMMANDS
@@ -48,8 +54,31 @@ def words_of(command, tmp_path):
     return name, [*words, *([] if folder in given else [f"{folder}={tmp_path / 'runs'}"])]
 
 
+@pytest.mark.parametrize("block", [block for language, block in BLOCKS if language == "sh"])
+def test_commands_for_several_machines_are_valid_and_have_as_many_processes_as_they_say(block):
+    """They are planned only: there is one machine here."""
+    words = shlex.split(block.replace("\\\n", " "))
+    given = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+    key = "-m" if words[0] == "scripts/train" else "dropout_lab.train"
+    job = plan([*(["-m"] if key == "-m" else []), *words[words.index(key) + 1 :]]).jobs[0]
+    if key == "-m":
+        assert planned(job) == 8
+    else:
+        assert (int(given["nnodes"]), int(given["nproc-per-node"])) == (job.trainer.num_nodes, job.trainer.devices)
+
+
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 10
+
+
+@pytest.mark.slow
+def test_the_shell_completes_what_can_be_overridden():
+    (block,) = (block for language, block in BLOCKS if language == "bash" and "complete" in block)
+    line = "scripts/train dropout=inv"
+    ask = f"COMP_LINE='{line}' COMP_POINT={len(line)} COMP_CWORD=1; hydra_bash_completion; echo ${{COMPREPLY[@]}}"
+    words = ["bash", "-c", f"{block}\n{ask}"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["dropout=inverted"]
 
 
 @pytest.mark.slow
@@ -78,45 +107,58 @@ def test_every_file_the_readme_names_is_there():
     assert names
     given = set(re.findall(r"^# ((?:src|conf)/\S+)$", README, flags=re.MULTILINE))  # to be written by the reader
     for name in names - given:
-        assert (REPOSITORY / name).exists() or "yours" in name or name == "conf/local/default.yaml", name
+        assert (REPOSITORY / name).exists() or "yours" in name or name.startswith("conf/local/"), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "block", [block for language, block in BLOCKS if language == "python" and "# src/" not in block]
 )
-def test_python_blocks_run(block):
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:.*smaller than the log")
+def test_python_blocks_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
 @pytest.mark.slow
-def test_a_fork_adds_a_strategy_with_the_two_files_shown(tmp_path):
+@pytest.mark.parametrize("kind", ["dropout", "model", "data", "callbacks"])
+def test_a_fork_adds_it_with_the_two_files_shown(kind, tmp_path):
     """In a copy of the repository: exactly the files of the README, then its sweep."""
-    import os
-    import shutil
-    import subprocess
-    import sys
-
     copy = tmp_path / "fork"
     for name in ("src", "conf"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    written = []
-    for _, block in BLOCKS:
+    end = next(index for index, (_, block) in enumerate(BLOCKS) if block.startswith(f"# conf/{kind}/"))
+    (python, code), (yaml_, settings), (bash, sweep) = BLOCKS[end - 1 : end + 2]
+    assert (python, yaml_, bash) == ("python", "yaml", "bash")
+    for block in (code, settings):
         first, _, rest = block.partition("\n")
-        if match := re.fullmatch(r"# ((?:src|conf)/\S+)", first):
-            Path(copy / match[1]).write_text(rest)
-            written.append(match[1])
-    strategies = [name for name in written if name.startswith("conf/dropout/")]
-    assert strategies
-    sweep = next(line for line in COMMANDS if Path(strategies[0]).stem in line)
-    words = words_of(sweep, tmp_path)[1]
+        (copy / first.removeprefix("# ")).write_text(rest)
+    a_small_medmnist(tmp_path / "bloodmnist.npz")
     done = subprocess.run(
-        [sys.executable, "-m", "dropout_lab.train", *words],
+        [sys.executable, "-m", "dropout_lab.train", *words_of(sweep.strip(), tmp_path)[1]],
         env={**os.environ, "PYTHONPATH": str(copy / "src")},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     statuses = [read_status(path.parent)["status"] for path in (tmp_path / "runs").rglob("status.json")]
-    assert statuses
+    assert len(statuses) >= 2
     assert set(statuses) == {"ok"}
+
+
+def a_small_medmnist(path):
+    chance = np.random.default_rng(0)
+    arrays = {}
+    for part, size in (("train", 96), ("val", 32), ("test", 32)):
+        arrays[f"{part}_images"] = chance.integers(0, 256, (size, 28, 28, 3), dtype=np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(size) % 8).reshape(-1, 1).astype(np.uint8)
+    np.savez(path, **arrays)
+
+
+@pytest.mark.slow
+def test_the_strategy_shown_keeps_every_law(tmp_path, monkeypatch):
+    (tmp_path / "drop_block.py").write_text(next(block for _, block in BLOCKS if "class DropBlock" in block))
+    monkeypatch.syspath_prepend(tmp_path)
+    card = check(importlib.import_module("drop_block").DropBlock(0.3))
+    assert not card.failed, card

@@ -10,8 +10,13 @@ import time
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
+from wandb_files import read_all
 
 from dropout_lab import train
+from dropout_lab.checkpoints import EndOfEpoch
+from dropout_lab.classifier import Classifier
+from dropout_lab.offline import disagreements
 from dropout_lab.run_folder import read_status
 
 pytestmark = pytest.mark.slow
@@ -58,11 +63,9 @@ def same(folder, whole):
     return True
 
 
-def interrupt(monkeypatch, where, number):
-    """Raise at the n-th call of a method of the classifier."""
-    from dropout_lab.classifier import Classifier
-
-    original, calls = getattr(Classifier, where), []
+def interrupt(monkeypatch, where, number, kind=Classifier):
+    """Raise at the n-th call of a method, of the classifier if nothing else is said."""
+    original, calls = getattr(kind, where), []
 
     def stopping(self, *args, **kwargs):
         calls.append(1)
@@ -70,7 +73,7 @@ def interrupt(monkeypatch, where, number):
             raise StopError
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Classifier, where, stopping)
+    monkeypatch.setattr(kind, where, stopping)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,35 @@ def test_interrupted_twice_it_ends_as_the_whole_one(whole, tmp_path, monkeypatch
     assert same(tmp_path / "run", whole)
 
 
+def test_what_ended_between_its_best_and_its_last_checkpoint_ends_with_both(whole, tmp_path, monkeypatch):
+    """Nothing is left to train then."""
+    words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "on_train_epoch_end", 4, EndOfEpoch)
+        assert exit_code(*words) == 1
+    steps = [torch.load(tmp_path / f"run/checkpoints/{name}.ckpt")["global_step"] for name in ("last", "best")]
+    assert steps == [26, 28]
+    assert exit_code(*words) == 0
+    assert same(tmp_path / "run", whole)
+
+
+def test_at_wandb_a_failed_start_ends_as_failed_and_the_run_goes_on_under_its_id(tmp_path, monkeypatch):
+    """The summary has the numbers of the table, also where nothing was left to train."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["trainer.max_epochs=2", "data.train_size=128", f"hydra.run.dir={tmp_path}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "test_step", 1)
+        assert exit_code(*words) == 1
+    assert exit_code(*words) == 0
+    failed, done = read_all(tmp_path)
+    assert [failed.exit_code, done.exit_code] == [1, 0]
+    assert failed.run == done.run
+    assert {key for key in done.summary if key.startswith(("final/", "test/"))} == {
+        *("final/strategy", "final/gain_train", "final/gain_eval", "final/ratio", "test/loss", "test/acc"),
+    }
+    assert disagreements([tmp_path]) == []
+
+
 def test_resume_names_the_folder_alone(whole, tmp_path, monkeypatch):
     folder = tmp_path / "it's here"
     with monkeypatch.context() as patch:
@@ -115,6 +147,26 @@ def test_resume_names_the_folder_alone(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert exit_code('resume="it\'s here"') == 0
     assert same(folder, whole)
+
+
+def test_a_job_of_a_sweep_that_is_resumed_by_its_folder_stays_the_run_that_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["trainer.max_epochs=2", "data.train_size=128", f"hydra.sweep.dir={tmp_path}"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 3)
+        assert exit_code("-m", "dropout=classic", *words) == 1
+    before = OmegaConf.load(tmp_path / "0" / "config.yaml").run
+    capsys.readouterr()
+    assert exit_code(f"resume={tmp_path / '0'}") == 0
+    said = capsys.readouterr()
+    after = OmegaConf.load(tmp_path / "0" / "config.yaml").run
+    assert {key: after[key] for key in before if key != "overrides"} == {
+        key: before[key] for key in before if key != "overrides"
+    }
+    assert not (tmp_path / "0" / "wandb").exists()
+    assert len(read_all(tmp_path)) == 2
+    assert "lost" not in said.err
+    assert "test/acc" in said.out  # it runs alone, and says so
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
@@ -146,9 +198,24 @@ def test_a_finished_run_of_other_code_starts_anew(tmp_path, monkeypatch):
     words = ["trainer.max_epochs=1", "data.train_size=64", "logger=csv", f"hydra.run.dir={tmp_path}"]
     assert exit_code(*words) == 0
     first = (tmp_path / "metrics.csv").read_text()
-    monkeypatch.setattr(resume, "provenance", lambda: {"git_sha": "another", "git_diff": ""})
+    monkeypatch.setattr(resume, "provenance", lambda: {"code_hash": "another"})
     assert exit_code(*words) == 0
     assert (tmp_path / "metrics.csv").read_text() == first  # not twice as long
+
+
+def test_what_came_after_the_best_epoch_stays(tmp_path):
+    """Testing loads the checkpoint of the best epoch, which knows the tables as they were then."""
+    words = [
+        "trainer.max_epochs=3",
+        "logger=csv",
+        "callbacks.checkpoint.mode=max",
+    ]  # the highest loss: the first epoch's
+    assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 0
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt")["epoch"] == 0
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["val/loss"].count() == 3
+    assert metrics["test/loss"].count() == 1
+    assert set(pd.read_csv(tmp_path / "activations.csv").epoch) == {0, 1, 2}
 
 
 def test_never_starts_anew(tmp_path, monkeypatch):
@@ -194,6 +261,12 @@ def test_a_sweep_started_again_skips_what_is_done_and_resumes_the_rest(tmp_path,
     assert steps.max() == 28
 
 
+def written(folder):
+    """When the last checkpoint was."""
+    last = folder / "checkpoints" / "last.ckpt"
+    return last.stat().st_mtime_ns if last.exists() else None
+
+
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2])
 def test_a_process_killed_at_any_moment_can_go_on(kind, whole, tmp_path):
     """Kill it three times at random moments, some of them while a checkpoint is written, with TMPDIR elsewhere."""
@@ -203,10 +276,11 @@ def test_a_process_killed_at_any_moment_can_go_on(kind, whole, tmp_path):
     environment = {**os.environ, "TMPDIR": elsewhere}
     chance = random.Random(int(kind))
     for _ in range(3):
+        before = written(folder)
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        while running.poll() is None and not (folder / "checkpoints" / "last.ckpt").exists():
+        while running.poll() is None and written(folder) == before:  # it starts up, which harms nothing
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, 0.5))
         running.send_signal(kind)
         running.wait()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -12,11 +12,14 @@ import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from small_disk import fill, mounted
 
 from dropout_lab import run_folder
-from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
+from dropout_lab.errors import UserError
+from dropout_lab.run_folder import RunFolder, check_place, provenance, read_status, root_cause, write_whole
 
-KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "versions", "command", "seconds", "config_hash"}
+KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
+KEYS |= {"versions", "command", "seconds", "config_hash"}
 
 
 @pytest.fixture
@@ -124,6 +127,47 @@ def test_files_are_written_beside_and_then_put_in_their_place(folder, monkeypatc
     assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "status.json"}
 
 
+def test_what_could_not_be_written_whole_leaves_the_old_file_and_no_part(tmp_path):
+    with mounted(tmp_path / "small", "size=100k") as disk:
+        write_whole(disk / "file", b"old")
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(disk / "file", bytes(200_000))
+        assert [path.name for path in disk.iterdir()] == ["file"]
+        assert (disk / "file").read_bytes() == b"old"
+
+
+def test_a_full_disk_has_room_for_how_the_run_ended(tmp_path):
+    with mounted(tmp_path / "small", "size=100k") as disk:
+        folder = RunFolder(disk / "0", "hash")
+        with pytest.raises(OSError, match="No space left"), folder.recording():
+            (fill(disk).parent / "more").write_text("x")
+        status = read_status(disk / "0")
+    assert (status["status"], status["error"]) == ("failed", "OSError: [Errno 28] No space left on device")
+    assert set(status) >= KEYS
+
+
+@pytest.mark.parametrize("folder", ["there", "there/0", "new/0"])
+def test_a_folder_that_can_be_written_is_not_made_yet(tmp_path, folder):
+    (tmp_path / "there").mkdir()
+    check_place(tmp_path / folder)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run: nothing can be written there: .*file: Not a directory"):
+        check_place(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"/proc: No such file or directory"):
+        check_place(Path("/proc/run"))
+    with (
+        mounted(tmp_path / "disk", "size=100k,ro") as disk,
+        pytest.raises(UserError, match=r"disk: Read-only file system"),
+    ):
+        check_place(disk / "run")
+    with mounted(tmp_path / "full", "size=40k") as disk, pytest.raises(UserError, match=r"full: No space left"):
+        check_place(disk / "run")
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"status": "runn', "[]", "null"])
 def test_a_status_that_cannot_be_read_is_missing(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
@@ -192,6 +236,32 @@ def test_outside_a_repository_the_code_is_unknown(repository, folder):
 def test_without_git_the_code_is_unknown(repository, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance()["git_sha"] is None
+
+
+def test_code_is_the_same_where_its_source_is_the_same(repository):
+    """With or without git; documents, data and what Python compiles are not code."""
+
+    def code_hash():
+        provenance.cache_clear()
+        return provenance()["code_hash"]
+
+    source = repository / "src"
+    (source / "package").mkdir(parents=True)
+    (source / "package" / "code.py").write_text("x = 1\n")
+    first = code_hash()
+    for document in (repository / "README.md", source / "package" / "page.css", source / "package" / "code.pyc"):
+        document.write_text("new")
+        assert code_hash() == first
+    git(repository, "init", "-q")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "c")
+    assert code_hash() == first
+    (source / "package" / "new.py").write_text("")  # which git diff doesn't show
+    second = code_hash()
+    (source / "package" / "new.py").rename(source / "new.py")
+    third = code_hash()
+    (source / "package" / "code.py").write_text("x = 2\n")
+    assert len({first, second, third, code_hash()}) == 4
 
 
 def test_the_versions_are_those_in_use(repository):

@@ -9,6 +9,7 @@ from dropout_lab.torchvision_models import torchvision_model, wants
 SHAPE = (3, 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "googlenet", "vit_b_32"])
 def test_the_model_has_as_many_outputs_as_the_data_has_classes(name):
     size = 64
@@ -41,6 +42,7 @@ def test_the_cifar_stem_keeps_the_resolution():
     assert seen == [(2, 64, 32, 32)]
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_takes_images_of_any_size_that_its_patches_divide():
     model = torchvision_model((3, 64, 64), 10, "vit_b_32").eval()
     with torch.no_grad():
@@ -72,8 +74,17 @@ def test_bad_arguments_say_what_is_allowed(arguments, message):
 def test_weights_of_another_model_are_refused(tmp_path):
     file = tmp_path / "weights.pt"
     torch.save(torchvision.models.get_model("resnet34", weights=None).state_dict(), file)
-    with pytest.raises(ValueError, match=r"are not of resnet18"):
+    with pytest.raises(ValueError, match="not the weights of resnet18"):
         torchvision_model(SHAPE, 10, "resnet18", str(file))
     torch.save([1, 2], file)
-    with pytest.raises(ValueError, match="not a state_dict"):
+    with pytest.raises(ValueError, match="holds no state_dict"):
         torchvision_model(SHAPE, 10, "resnet18", str(file))
+
+
+@pytest.mark.slow
+def test_weights_of_googlenet_see_what_they_were_made_for(tmp_path):
+    file = tmp_path / "weights.pt"
+    torch.save(torchvision.models.googlenet(weights=None, init_weights=False).state_dict(), file)
+    trained, fresh = (torchvision_model(SHAPE, 10, "googlenet", weights) for weights in (str(file), None))
+    assert (trained.transform_input, fresh.transform_input) == (True, False)
+    assert torchvision_model(SHAPE, None, "googlenet", str(file)).fc.out_features == 1000

@@ -2,19 +2,24 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning import Trainer
+from omegaconf import read_write
 from wandb_files import read_finished
 
-from dropout_lab import train
+from dropout_lab import compare, train
+from dropout_lab.config import plan
 from dropout_lab.run_folder import read_status
 
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
@@ -59,20 +64,8 @@ def test_a_run_leaves_the_files_of_the_contract(folder):
     status = read_status(folder)
     assert status["status"] == "ok"
     assert status["error"] is None
-    assert set(status) == {
-        *(
-            "status",
-            "error",
-            "traceback",
-            "git_sha",
-            "git_diff",
-            "versions",
-            "command",
-            "seconds",
-            "config_hash",
-            "objective",
-        )
-    }
+    said = {"status", "error", "traceback", "seconds", "objective"}
+    assert set(status) == said | {"command", "git_sha", "git_diff", "versions", "config_hash", "code_hash"}
 
 
 def test_the_config_is_resolved_and_names_the_layers(folder):
@@ -116,6 +109,7 @@ def test_checkpoints_hold_plain_containers_only(folder):
         assert torch.load(path, weights_only=True)["epoch"] >= 0
 
 
+@pytest.mark.slow
 def test_one_seed_is_one_result(folder, tmp_path):
     assert exit_code(*QUICK, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}") == 0
     for name in ("metrics.csv", "activations.csv"):
@@ -154,6 +148,16 @@ def test_what_is_invalid_ends_with_2_and_no_folder(arguments, tmp_path, capsys):
     assert "Error locating target" not in said[0]
 
 
+@pytest.mark.parametrize("words", [[], ["-m"], ["-m", "hydra/launcher=joblib"]])
+def test_a_folder_that_cannot_be_written_is_one_line_before_anything_starts(words, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    key = "hydra.sweep.dir" if words else "hydra.run.dir"
+    assert exit_code(*QUICK, *words, f"{key}={tmp_path / 'file' / 'run'}") == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {tmp_path}/file/run: nothing can be written there: {tmp_path}/file: Not a directory\n"
+
+
+@pytest.mark.slow
 def test_a_failing_job_says_why_and_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
     from dropout_lab.classifier import Classifier
 
@@ -175,6 +179,7 @@ def test_a_failing_job_says_why_and_the_sweep_goes_on(tmp_path, capsys, monkeypa
     assert f"failed  {tmp_path / '1'}  RuntimeError: the loss is not a number" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
     from dropout_lab.classifier import Classifier
 
@@ -242,6 +247,19 @@ def test_the_headline_command_leaves_a_wandb_run_for_each_job(sweep):
     assert list(groups.values()) == [{0, 1, 2}] * 4
 
 
+def test_names_say_the_strategy_what_differs_and_the_seed_however_long_they_get(tmp_path):
+    long = "data.train_size=1000 trainer.max_epochs=50 optimizer.momentum=0.8 optimizer.weight_decay=0.001 compile=true"
+    (job,) = plan(["dropout=classic", "seed=7", *long.split(), f"hydra.run.dir={tmp_path}"]).known
+    with read_write(job.hydra.runtime):
+        job.hydra.runtime.output_dir = str(tmp_path)
+    train.describe(job, job.hydra)
+    assert job.run.name.startswith("classic data.train_size=1000 ")
+    assert job.run.name.endswith(" seed=7")
+    assert re.fullmatch("classic-data-train-size-.*-seed-7-[0-9a-f]{8}", job.run.id)
+    assert "seed" not in job.run.group
+    assert max(map(len, (job.run.name, job.run.id, job.run.group))) <= 128  # of which W&B takes no more
+
+
 @pytest.mark.slow
 def test_folder_and_wandb_say_the_same(sweep):
     folder, _ = sweep
@@ -252,11 +270,41 @@ def test_folder_and_wandb_say_the_same(sweep):
             assert run.summary[key] == table[key].dropna().iloc[-1]
 
 
-def test_asking_for_help_starts_nothing(capsys):
-    train.main(["--cfg", "job"])
-    assert "scaling: inverted" in capsys.readouterr().out
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [train, compare], ids=["train", "compare"])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--cfg job", "scaling: inverted"),
+        ("dropout=classic --cfg job model=mlp -m", "scaling: classic"),
+        ("model=mlp --info defaults", "model/mlp"),
+        ("--help", "Compose your configuration from those groups"),
+    ],
+)
+def test_asking_starts_nothing(command, words, expected, capsys, monkeypatch):
+    monkeypatch.setattr(train, "execute", None)
+    with suppress(SystemExit):  # of --help, whose exit code is 0
+        command.main(words.split())
+    assert expected in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_each_job_of_a_sweep_has_the_threads_it_asks_for(tmp_path, monkeypatch):
+    seen = []
+    fit = Trainer.fit
+
+    def watched(*given, **named):
+        seen.append(torch.get_num_threads())
+        return fit(*given, **named)
+
+    monkeypatch.setattr(Trainer, "fit", watched)
+    before = torch.get_num_threads()
+    with pytest.raises(SystemExit):
+        train.main(["-m", "threads=3,null", "debug=fast", f"hydra.sweep.dir={tmp_path}"])
+    assert seen == [3, before]
+
+
+@pytest.mark.slow
 def test_the_full_traceback_is_one_variable_away(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(Exception, match="must be the probability to DROP"):
@@ -286,3 +334,33 @@ def test_a_schedule_changes_the_rates_as_training_goes_on(tmp_path, monkeypatch)
     words = ["dropout_schedule=late", "dropout_schedule.cutoff=0.75", "dropout.p=0.4", f"hydra.run.dir={tmp_path}"]
     assert exit_code(*QUICK, "trainer.max_epochs=2", *words) == 0
     assert seen == [0.0, 0.0, 0.0, 0.4]
+
+
+@pytest.mark.slow
+def test_the_overfit_preset_learns_one_batch_by_heart(tmp_path):
+    assert exit_code("debug=overfit", f"hydra.run.dir={tmp_path}") == 0
+    losses = pd.read_csv(tmp_path / "metrics.csv")["train_eval/loss"].dropna()
+    assert losses.iloc[-1] < 0.05 < losses.iloc[0]
+
+
+@pytest.mark.slow
+def test_the_profiler_preset_says_where_the_time_went(tmp_path):
+    assert exit_code("debug=profiler", "data.train_size=64", f"hydra.run.dir={tmp_path}") == 0
+    assert "run_training_batch" in (tmp_path / "fit-profile.txt").read_text()
+
+
+@pytest.mark.slow
+def test_the_cpu_preset_stops_where_a_nan_appears(tmp_path, capsys):
+    words = ["debug=cpu", "data.train_size=64", "optimizer.lr=1e38", "trainer.max_epochs=3"]
+    assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 1
+    assert "returned nan values" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_callbacks_are_added_by_name(tmp_path):
+    pytest.importorskip("rich")
+    names = "default,early_stopping,lr_monitor,model_summary,rich_progress"
+    assert exit_code(*QUICK, f"callbacks=[{names}]", f"hydra.run.dir={tmp_path}") == 0
+    assert "lr-SGD" in pd.read_csv(tmp_path / "metrics.csv")
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt")
+    assert any("EarlyStopping" in name for name in checkpoint["callbacks"])

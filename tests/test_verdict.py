@@ -12,7 +12,7 @@ from dropout_lab.claims import Claim, stated
 from dropout_lab.config import plan, resolved
 from dropout_lab.dropout import rates_of
 from dropout_lab.errors import UserError
-from dropout_lab.measures import expected_calibration_error, measure_pair
+from dropout_lab.measures import measure_pair
 from dropout_lab.report.runs import Run, read_runs
 from dropout_lab.run_folder import RunFolder
 
@@ -155,19 +155,30 @@ def test_a_claim_that_cannot_be_tested_is_refused(change, message):
         stated({"claims": [LESS | change]})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lines": {}}, "verdict.figure.0.lines: Dictionary should have at least 1 item"),
+        ({"lines": {"a": {"metric": "test/acc"}}}, "verdict.figure.0.lines.a: needs arms .name: x., or arm and at"),
+        ({"lines": {"a": {"metric": "lost", "arm": "a"}}}, "verdict.figure.0.lines.a: needs arms"),
+        ({"lines": {"a": {"metric": "lost", "arms": {"a": 1}, "at": [1]}}}, "verdict.figure.0.lines.a: needs arms"),
+        ({"log": ["z"]}, "verdict.figure.0.log.0: Input should be 'x' or 'y'"),
+        ({"z": 1}, "verdict.figure.0.z: Extra inputs are not permitted"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused(change, message):
+    plot = {"x": "n", "y": "accuracy", "lines": {"a": {"metric": "test/acc", "arms": {"a": 1, "b": 2}}}}
+    assert stated({"claims": [LESS], "figure": [plot]}).figure[0].lines["a"].points[1] == ("b", "test/acc", 2)
+    with pytest.raises(UserError, match=message):
+        stated({"claims": [LESS], "figure": [plot | change]})
+
+
 def test_a_contrast_reads_as_a_formula():
     def formula(**arms):
         return verdict.what(Claim(**(LESS | {"contrast": arms})))
 
     assert formula(a=1, b=-1) == "a - b"
     assert formula(a=-1, b=0.5, c=-0.25) == "0.5 b - a - 0.25 c"
-
-
-def test_calibration_error_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
-    # at 0.9 half are right: |0.5 - 0.9| for 2 of 4; at 0.6 all are: |1 - 0.6| for 2 of 4
-    assert expected_calibration_error(probabilities, np.array([0, 1, 0, 1])) == pytest.approx(0.4)
-    assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
 
 
 def test_curves_are_compared_at_every_step(tmp_path):

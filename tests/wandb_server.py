@@ -73,6 +73,8 @@ class WandbServer:
         views: variables of every saved workspace; ``spec`` is JSON text.
         operations: names of the GraphQL operations, in the order in which they came.
         refuses_views: as a server does that has no such project.
+        mood: "well"; "failing" answers with 500, "silent" takes requests and never answers, as does a closed server
+            behind a firewall.
     """
 
     def __init__(self) -> None:
@@ -80,6 +82,8 @@ class WandbServer:
         self.views: list[Json] = []
         self.operations: list[str] = []
         self.refuses_views = False
+        self.mood = "well"
+        self.left = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": self}))
         self._http.daemon_threads = True
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients reset idle connections
@@ -90,6 +94,7 @@ class WandbServer:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.left.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -169,6 +174,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         body = self._body()
+        if self.served.mood == "silent":
+            self.served.left.wait()
+            raise ConnectionAbortedError
+        if self.served.mood == "failing":
+            self.send_error(500)
+            return
         content = json.dumps(self.served.answer(self.path, body)).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

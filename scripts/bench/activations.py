@@ -3,7 +3,7 @@
     python scripts/bench/activations.py [--rounds 15] [--compile]
 
 A training step (batch 64, SGD) of a small CNN at 32 px and of resnet18 at 64 px; every leaf module watched at every
-step, mean, std and zero fraction; CPU time of one thread, interleaved in one run, medians (see _timing.py). "ours,
+step, mean, std and zero fraction; CPU time of one thread, interleaved in one run, medians (see timing.py). "ours,
 direct" is time measured inside the hooks, stop() and flush(), over the rest of the step: it resolves what A/B cannot.
 At an interval of N the cost is that of every step / N.
 
@@ -27,11 +27,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
-from _timing import ratios
+from _record import record
 from torch import Tensor, nn
 
 from dropout_lab.activations import Meter, Tap, taps_of
 from dropout_lab.activations.meter import _Watch
+from dropout_lab.timing import ratios
 
 INTERVALS = (1, 10, 50)
 
@@ -44,8 +45,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, one thread, batch 64\n")
-    for name, model, pixels in (("small CNN", small_cnn(), 32), ("resnet18", resnet18(), 64)):
-        against_peers(name, model, torch.randn(64, 3, pixels, pixels), arguments.rounds)
+    for name, model, pixels, goal in (("small CNN", small_cnn(), 32, 1.15), ("resnet18", resnet18(), 64, 1.06)):
+        against_peers(name, model, torch.randn(64, 3, pixels, pixels), goal, arguments.rounds)
     idle_hook()
     flushes()
     if arguments.compile:
@@ -65,7 +66,7 @@ def resnet18() -> nn.Module:
     return torchvision.models.resnet18(num_classes=10)
 
 
-def against_peers(name: str, model: nn.Module, x: Tensor, rounds: int) -> None:
+def against_peers(name: str, model: nn.Module, x: Tensor, goal: float, rounds: int) -> None:
     monitors: dict[str, Callable[[nn.Module], Monitor]] = {
         "not watched": Monitor,
         "not watched, again (noise)": Monitor,
@@ -81,7 +82,9 @@ def against_peers(name: str, model: nn.Module, x: Tensor, rounds: int) -> None:
     print(f"{name} at {x.shape[-1]} px{'':>24}ms a step   ratio")
     for key, (microseconds, ratio) in ratios(steps, rounds).items():
         print(f"  {key:<32}{microseconds / 1000:>14.1f}{ratio:>8.3f}")
+        record(f"{name}, every step: {key}", ratio)
     share = direct(copy.deepcopy(model), x, rounds)
+    record(f"{name}, every step: ours, direct", 1 + share, f"<= {goal}")
     every = "".join(f"{f'every {n}: +{share / n:.2%}':>20}" for n in INTERVALS)
     print(f"  ours, direct{every}\n")
 
@@ -241,15 +244,21 @@ def idle_hook() -> None:
     meter.attach()
     x = torch.randn(1)
     found = ratios({"plain": lambda: plain(x), "watched": lambda: watched(x)}, rounds=25, calls=20000)
-    print(f"idle hook: {found['watched'][0] - found['plain'][0]:.2f} us a call\n")
+    cost = found["watched"][0] - found["plain"][0]
+    print(f"idle hook: {cost:.2f} us a call\n")
+    record("idle hook", cost, "< 2", "us")
 
 
 def flushes() -> None:
     print("flush       layers    us    us a layer")
+    before = None
     for layers in (10, 100, 1000):
         meter = Meter([Tap(f"{i}", nn.Identity()) for i in range(layers)])
         (microseconds, _), *_ = ratios({"flush": lambda meter=meter: meter.flush().stats("train")}, 25, 5).values()
         print(f"{layers:>18}{microseconds:>6.0f}{microseconds / layers:>14.2f}")
+        if before is not None:
+            record(f"flush of {layers} layers over {layers // 10}", microseconds / before, "<= 10")
+        before = microseconds
 
 
 def compiled(rounds: int) -> None:
@@ -280,6 +289,7 @@ def compiled(rounds: int) -> None:
     print(f"\nsmall CNN, compiled{'':>18}ms a step   ratio")
     for key, (microseconds, ratio) in ratios(candidates, rounds).items():
         print(f"  {key:<32}{microseconds / 1000:>14.1f}{ratio:>8.3f}")
+        record(f"small CNN, {key}", ratio, "<= 1.02" if key == "compiled, ours idle" else None)
 
 
 if __name__ == "__main__":

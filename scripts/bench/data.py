@@ -1,6 +1,6 @@
 """Batches of CIFAR-size images against torchvision with a DataLoader: python scripts/bench/data.py [--rounds 15]
 
-CPU time of one thread, interleaved, medians (see _timing.py); an epoch of --images random images of 3x32x32 in batches
+CPU time of one thread, interleaved, medians (see timing.py); an epoch of --images random images of 3x32x32 in batches
 of --batch, from what is kept in memory to the standardised batch that a model gets. No worker processes: they move
 this work to other cores, they do not lessen it. A ratio is a peer's time divided by ours in the same round.
 """
@@ -9,13 +9,14 @@ import argparse
 
 import torch
 import torchvision.transforms as T
-from _timing import ratios
+from _record import record
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import v2
 
 from dropout_lab.data import InMemoryData, Samples
 from dropout_lab.data.augment import batch_key, crop_flip
+from dropout_lab.timing import ratios
 
 GOALS = {"plain": 4, "crop and flip": 6}
 DEFAULT = "torchvision + DataLoader"
@@ -45,6 +46,8 @@ def main() -> None:
         each = found["ours"][0] / (arguments.images // arguments.batch * arguments.batch)
         print(f"{name:16}{each:14.2f}   {f'{found[DEFAULT][1]:.1f} ({goal})':>26}", end="")
         print(f"{found['v2'][1]:18.1f}{found['tensors'][1]:22.1f}")
+        for key, title in ((DEFAULT, DEFAULT), ("v2", "v2 transforms"), ("tensors", "tensors + DataLoader")):
+            record(f"{name}: {title} over ours", found[key][1], f">= {goal}" if key == DEFAULT else None)
 
 
 def ours(images: torch.Tensor, classes: torch.Tensor, batch: int, augment: bool):

@@ -1,6 +1,6 @@
 """Dropout against torch's own, forward + backward on the CPU: python scripts/bench/dropout.py [--rounds 40]
 
-CPU time of one thread, interleaved, medians (see _timing.py). "keyed" is inside mask_keys, the context entered once for
+CPU time of one thread, interleaved, medians (see timing.py). "keyed" is inside mask_keys, the context entered once for
 each forward, as in training; the mask is that of any other machine or number of processes. A ratio below 1 is faster
 than torch. Bytes are what autograd keeps for backward, an element, beyond what was there before.
 """
@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from _timing import ratios
+from _record import record
 
 from dropout_lab.dropout import Dropout, mask_keys
+from dropout_lab.timing import ratios
 
 ELEMENT = [
     ((64, 4096), torch.float32, 0.40),
@@ -76,8 +77,11 @@ def compare(mask: str, shape: tuple[int, ...], dtype: torch.dtype, goal: float |
     candidates = {"torch": train(theirs), "keyed": train(keyed), "unkeyed": train(ours)}
     result = ratios(candidates, rounds, calls)
     saved = [kept(layer, x) / size for layer in (keyed, theirs)]
+    name = f"{mask} {'x'.join(map(str, shape))} {str(dtype)[6:]}"
+    record(f"{name}: keyed over torch", result["keyed"][1], f"<= {goal}" if goal else None)
+    record(f"{name}: unkeyed over torch", result["unkeyed"][1])
     print(
-        f"{mask + ' ' + 'x'.join(map(str, shape)) + ' ' + str(dtype)[6:]:38}{result['torch'][0]:10.0f}"
+        f"{name:38}{result['torch'][0]:10.0f}"
         f"{result['keyed'][1]:8.2f} {f'({goal})' if goal else '':7}{result['unkeyed'][1]:9.2f}"
         f"{saved[0]:7.2f}{saved[1]:7.2f}"
     )
@@ -89,6 +93,7 @@ def evaluate(scaling: str, arguments) -> None:
     theirs = torch.nn.Dropout(arguments.p).eval()
     result = ratios({"torch": lambda: theirs(x), "ours": lambda: ours(x)}, 100, 20)
     print(f"{'eval ' + scaling:38}{result['torch'][0]:10.1f}{result['ours'][1]:8.2f}")
+    record(f"eval {scaling}: ours over torch", result["ours"][1])
 
 
 def kept(layer: Callable, x: torch.Tensor) -> int:

@@ -1,19 +1,20 @@
 """Monte Carlo dropout against what others do, T = 50 passes.
 
-    python scripts/bench/monte_carlo.py [ROUNDS]
+    python scripts/bench/monte_carlo.py [--rounds 3]
 
-CPU time of one thread, methods interleaved, medians over ROUNDS (default 3), as times faster than a plain loop.
+CPU time of one thread, methods interleaved, medians, as times faster than a plain loop.
 "repeat" runs the whole network once on T copies of the INPUT, as uncertainty libraries do. To expect: VGG-16 at least
 35, CNN with dropout in the head at least 3, nothing below 1 by more than noise.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 import torchvision
+from _record import record
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout
@@ -58,6 +59,11 @@ def vgg16() -> nn.Module:
     return model
 
 
+GOALS = {
+    "VGG-16, 1 image of 224 x 224": 35,
+    "CNN, dropout in the head, 32 rows": 3,
+    "CNN, dropout in the head, 1 row": 3,
+}
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "VGG-16, 1 image of 224 x 224": (vgg16, (1, 3, 224, 224)),
     "CNN, dropout in the head, 32 rows": (cnn, (32, 1, 28, 28)),
@@ -69,7 +75,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def main(rounds: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="timings of each method")
+    rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     print(f"{'T = 50':<38}{'loop, ms':>10}{'repeat':>10}{'ours':>10}")
     for name, (make, shape) in CASES.items():
@@ -84,7 +93,9 @@ def main(rounds: int) -> None:
                 times.append(time.process_time() - start)
         plain, *others = (statistics.median(times) for times in seconds.values())
         print(f"{name:<38}{plain * 1e3:>10.1f}" + "".join(f"{plain / other:>9.2f}x" for other in others), flush=True)
+        record(f"{name}: loop over ours", plain / others[1], f">= {GOALS.get(name, 0.9)}")
+        record(f"{name}: loop over repeated inputs", plain / others[0])
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main()

@@ -1,7 +1,6 @@
 """Checkpoints that a kill cannot break, and the newest one of a run that is whole."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
-from dropout_lab.processes import rank
 from dropout_lab.resume import TABLES
-from dropout_lab.run_folder import write_whole
+from dropout_lab.run_folder import replacing, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +25,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; the old file is there until the new one is whole."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f"{target.name}.tmp")
-        with beside.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
+        try:
+            with replacing(Path(path)) as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch says "unexpected pos" where the disk is full
+                raise error.__context__ from None
+            raise
+
+
+class EndOfEpoch(ModelCheckpoint):
+    """Lightning's checkpoints at the end of each epoch, and at the end of training where that epoch's is missing.
+
+    A run that was killed after its last validation, and before this checkpoint, goes on from the best one: Lightning
+    sees nothing left to train, and calls no hook of an epoch's end.
+    """
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, unless that was done at this step."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class WithinEpoch(ModelCheckpoint):
@@ -49,7 +60,7 @@ class WithinEpoch(ModelCheckpoint):
 
 
 class Resume(L.Callback):
-    """Puts into each checkpoint how long the run's tables are, and cuts them to that length when it is loaded.
+    """Puts into each checkpoint how long the run's tables are, and cuts them to that length when training goes on.
 
     What was logged after the checkpoint is logged again. Steps can't tell the two apart: an epoch's last row and the
     next epoch's first may have the same.
@@ -58,14 +69,17 @@ class Resume(L.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def state_dict(self) -> dict[str, Any]:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lines of each table."""
-        return {name: _lines(self.folder / name) for name in TABLES}
+        checkpoint["lines"] = {name: _lines(self.folder / name) for name in TABLES}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Cut the tables; only the process that writes them has to."""
-        if rank() == 0:
-            for name, count in state_dict.items():
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Cut the tables; only the process that writes them has to.
+
+        Not when the best checkpoint is loaded to be tested: what was logged after it stands.
+        """
+        if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
+            for name, count in checkpoint["lines"].items():
                 _cut(self.folder / name, count)
 
 

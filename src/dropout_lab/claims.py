@@ -18,9 +18,9 @@ class Claim(BaseModel):
 
     Attributes:
         says: the claim in words.
-        metric: a scalar of metrics.csv (``test/acc``); a layer's ``dropout_gain_train/LAYER`` or
-            ``activation_ratio/LAYER``, where ``*`` stands for every dropout layer, all of which have to agree;
-            ``test/ece``; for pairs ``weights/difference``, ``weights/norm_ratio`` or ``METRIC/difference``.
+        metric: one of those at the top of measures.py: a scalar of metrics.csv (``test/acc``), a layer's statistic
+            (``activation_ratio/LAYER``; ``*`` stands for every dropout layer, all of which have to agree), or what a
+            trained network tells (``test/ece``); for pairs ``weights/difference`` and the like.
         contrast: arm -> weight; the value at one seed is the weighted sum of the arms' metrics.
         pair: two arms, for metrics that need both runs of a seed.
         direction: of value - theory: greater or less than 0, or equal to 0 within ``margin``.
@@ -56,13 +56,73 @@ class Claim(BaseModel):
         return list(self.pair or self.contrast or ())
 
 
+class Line(BaseModel):
+    """One line of a plot: a metric at several arms, or one arm's metric at several numbers.
+
+    Attributes:
+        metric: as of a claim, about single runs; with ``at``, what stands before its last "/".
+        arms: arm -> x.
+        arm: the only one.
+        at: the numbers behind the metric's last "/", which are x.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    metric: str
+    arms: dict[str, float] | None = None
+    arm: str | None = None
+    at: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Line":
+        if (self.arms is None) == (self.arm is None) or (self.arm is None) != (self.at is None):
+            raise ValueError("needs arms (name: x), or arm and at")
+        return self
+
+    @property
+    def points(self) -> list[tuple[str, str, float]]:
+        """(arm, metric, x) of each."""
+        if self.arms is not None:
+            return [(arm, self.metric, x) for arm, x in self.arms.items()]
+        return [(self.arm or "", f"{self.metric}/{x:g}", x) for x in self.at or ()]
+
+
+class Plot(BaseModel):
+    """A picture of an experiment: lines over something that was varied.
+
+    Attributes:
+        x: what the horizontal axis is, in words.
+        y: the vertical one.
+        log: those of the two that are logarithmic.
+        lines: name -> line.
+        reference: name -> x -> y: a law, or what the lines are compared with.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    x: str
+    y: str
+    log: list[Literal["x", "y"]] = []
+    lines: Annotated[dict[str, Line], Field(min_length=1)]
+    reference: dict[str, dict[float, float]] = {}
+
+
 class Stated(BaseModel):
-    """All claims of an experiment; ``alpha`` bounds the chance that any is wrongly said to hold (Holm)."""
+    """All claims of an experiment.
+
+    Attributes:
+        alpha: bounds the chance that any is wrongly said to hold (Holm).
+        claims: at least one; a picture of them needs no words here.
+        figure: what else is drawn.
+        filters: arms, whose weights into the units of the first layer are shown as images.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     claims: Annotated[list[Claim], Field(min_length=1)]
+    figure: list[Plot] = []
+    filters: list[str] = []
 
 
 def stated(section: Mapping[str, Any]) -> Stated:

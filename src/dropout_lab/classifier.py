@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropout_lab.dropout import ScheduledRates, check_rates, mask_keys, monte_carlo, rates_of
+from dropout_lab.dropout import ScheduledRates, check_rates, mask_keys, rates_of
 
 Batch = tuple[Tensor, Tensor]
 
@@ -19,7 +19,7 @@ class Classifier(lightning.LightningModule):
 
     Logs, on the scale of the loss in nats (mean cross-entropy) and of accuracies in [0, 1]:
 
-        train/loss             with dropout on, over the steps since it was last logged, penalties of layers included
+        train/loss             of ``loss`` and penalties of layers, dropout on, over the steps since it was last logged
         val/loss|acc           validation part, eval mode
         train_eval/loss|acc    a fixed part of the training set, eval mode
         gap/loss|acc           val - train_eval: what the network does worse on images that it has not seen
@@ -34,6 +34,8 @@ class Classifier(lightning.LightningModule):
         keyed: draw masks as a function of (seed, layer, step, row); otherwise from torch's generator.
         monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
             0: dropout off.
+        loss: what training minimises, a function of logits and classes; None: cross-entropy, which all numbers but
+            train/loss are of in any case.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Classifier(lightning.LightningModule):
         seed: int = 0,
         keyed: bool = True,
         monte_carlo_samples: int = 0,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self._optimizer, self._lr_scheduler, self._rates = optimizer, lr_scheduler, rates
+        self._loss = loss or F.cross_entropy
         self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_loss = _Mean()
@@ -91,7 +95,7 @@ class Classifier(lightning.LightningModule):
             self._rates.set(step, self.trainer.max_epochs * steps)
         with self._masks(step, len(x)):
             logits = self.net(x)
-        loss = F.cross_entropy(_at_least_float32(logits), y)
+        loss = self._loss(_at_least_float32(logits), y)
         for penalty in self._penalties:
             loss = loss + penalty()
         self._train_loss.add(loss.detach())
@@ -105,7 +109,7 @@ class Classifier(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch of the validation part (loader 0) or of the training set (loader 1)."""
-        self._add(batch, batch_idx, dataloader_idx)
+        self._add(batch, self.trainer.val_dataloaders[dataloader_idx], batch_idx, dataloader_idx)  # type: ignore[index]
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy of both parts and the gap between them."""
@@ -121,7 +125,7 @@ class Classifier(lightning.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch of the test part."""
-        self._add(batch, batch_idx, 0)
+        self._add(batch, self.trainer.test_dataloaders, batch_idx, 0)
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of the test part."""
@@ -148,10 +152,13 @@ class Classifier(lightning.LightningModule):
             return {}
         return {"train/loss": float(self.trainer.strategy.reduce(self._train_loss.take(), reduce_op="mean"))}
 
-    def _add(self, batch: Batch, batch_idx: int, part: int) -> None:
+    def _add(self, batch: Batch, loader: Any, batch_idx: int, part: int) -> None:
         x, y = batch
         if self._monte_carlo_samples:
-            with self._masks(batch_idx, len(x)):
+            from dropout_lab.dropout import monte_carlo
+
+            # A sample has the masks of its place in the data, whatever batch of whatever process it is in.
+            with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if self._keyed else nullcontext():
                 log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
         else:
             log_p = F.log_softmax(_at_least_float32(self.net(x)), dim=1)

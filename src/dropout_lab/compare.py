@@ -12,9 +12,10 @@ from pathlib import Path
 
 from dropout_lab import train
 from dropout_lab.claims import stated
-from dropout_lab.config import Plan, label, plan, resolved
+from dropout_lab.config import Plan, label, only_asks, plan, resolved
 from dropout_lab.errors import UserError, one_line_errors
 from dropout_lab.preflight import refusals
+from dropout_lab.run_folder import read_status, root_cause
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         own_arms = any(word.startswith(("sweep=", "experiment=")) for word in given)
         chosen = [] if own_arms else ["sweep=compare"]
+        if only_asks(given):
+            return train.main([*chosen, *given])
         multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
         sys.exit(compare(plan([*multirun, *chosen, *given])))
 
@@ -40,7 +43,6 @@ def compare(job_plan: Plan) -> int:
         stated(resolved(section))
     if not job_plan.jobs:
         raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
-    train.check_plan(job_plan)
     refused = refusals(job_plan.jobs)
     common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))
     reasons = {
@@ -50,17 +52,21 @@ def compare(job_plan: Plan) -> int:
     }
     if len(refused) == len(job_plan.jobs):
         raise UserError(next(iter(reasons.values())))
-    exit_code = train.execute(job_plan, skip=list(refused))
+    if refused:
+        job_plan = job_plan.without(refused)
+    train.check_plan(job_plan)
+    exit_code = train.execute(job_plan)
     if exit_code == 130:
         return exit_code
     (job_plan.folder / "skipped.json").write_text(json.dumps(reasons, indent=1))
 
     from dropout_lab import report
 
+    _look([job_plan.folder / str(number) for number in range(len(job_plan.jobs))])
     page = report.build(job_plan.folder)
     print(f"\n{page.text}\n")
     if section:
-        print(f"{_verdict(job_plan.folder)}\n")
+        print(f"{page.verdict}\n")
     print(f"Pictures:  {page.page}")
     offline = sorted((job_plan.folder / "wandb").glob("offline-run-*"))
     if offline:
@@ -74,13 +80,20 @@ def compare(job_plan: Plan) -> int:
     return exit_code
 
 
-def _verdict(folder: Path) -> str:
-    from dropout_lab.verdict import of_folder
+def _look(runs: Sequence[Path]) -> None:
+    """The network of the first run that went well looks at a test image, for the page, unless someone has looked."""
+    run = next((run for run in runs if read_status(run).get("status") == "ok"), None)
+    if run is None or any((run / "look" / "look.json").exists() for run in runs):
+        return
+    from dropout_lab.look.page import write
+    from dropout_lab.look.subject import from_run
+    from dropout_lab.look.views import look
 
     try:
-        return of_folder(folder)
-    except UserError as error:  # all runs are done, and the table stands
-        return f"No verdict: {error}"
+        subject = from_run(run, "best", "")
+        write(look(subject, subject.p), run / "look")
+    except Exception as error:  # hours of training must not end without a table for want of a picture
+        print(f"\nNo picture of a network looking at an image: {root_cause(error)}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@ Imports neither torch nor Lightning, so that a typo is answered at once.
 """
 
 import hashlib
+import importlib.util
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from argparse import Namespace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,9 @@ REPOSITORY = Path(__file__).parents[2]
 CONF = REPOSITORY / "conf"
 ORIGIN = REPOSITORY / "origin.json"  # in a copy that a cluster's jobs run: what it is a copy of
 VERSION_BASE = "1.3"
+ASKING = ("help", "hydra_help", "cfg", "info", "shell_completion", "package", "resolve")  # options that Hydra answers
+OTHERS = ("config_dir", "config_path", "config_name", "experimental_rerun")  # what they bring would not be checked
+EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # pyproject.toml: what needs them
 
 OmegaConf.register_new_resolver(
     "repository",
@@ -71,6 +78,33 @@ class Plan:
         key = "hydra.sweep.dir" if self.multirun else "hydra.run.dir"
         return [*(a for a in self.arguments if not a.startswith(f"{key}=")), f"{key}={quoted(str(self.folder))}"]
 
+    def without(self, numbers: Collection[int]) -> "Plan":
+        """The sweep that leaves these of its jobs out; the others are numbered anew."""
+        jobs = [job for number, job in enumerate(self.jobs) if number not in numbers]
+        return replace(self, jobs=jobs, arguments=[*self.arguments, f"hydra.sweeper.skip={sorted(numbers)}"])
+
+
+def only_asks(arguments: Sequence[str]) -> bool:
+    """Whether nothing is to be run: --help, --cfg job, --info, --shell-completion, ...
+
+    Raises:
+        UserError: an option of Hydra's that is none here.
+    """
+    given = vars(_parsed(arguments))
+    for option in OTHERS:
+        if given[option] is not None:
+            raise UserError(
+                f"--{option.replace('_', '-')}: is no option here; configurations of your own belong into conf/, or "
+                "into another folder with hydra.searchpath=[file:///FOLDER]"
+            )
+    return any(given[option] for option in ASKING)
+
+
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """The same words in an order that Hydra understands: not with -m between overrides, or one behind --info."""
+    overrides = _parsed(arguments).overrides
+    return sorted(arguments, key=lambda word: word not in overrides)
+
 
 def plan(arguments: Sequence[str]) -> Plan:
     """Compose and check everything that the arguments ask for, without making a folder.
@@ -78,9 +112,8 @@ def plan(arguments: Sequence[str]) -> Plan:
     Raises:
         UserError: the first thing that is wrong.
     """
-    # argparse wants -m before or after, not between, the overrides.
-    arguments = sorted(_with_those_of_resumed(arguments), key=lambda word: not word.startswith("-"))
-    options = get_args_parser().parse_args(arguments)
+    arguments = _with_those_of_resumed(arguments)
+    options = _parsed(arguments)
     overrides = options.overrides
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         try:
@@ -89,6 +122,8 @@ def plan(arguments: Sequence[str]) -> Plan:
             swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
             if swept and not options.multirun:
                 raise UserError(f"{swept[0]}: several values make a sweep; add -m to run one job for each")
+            if any(o.key_or_group == "hydra.sweeper.skip" for o in parsed):
+                raise UserError("hydra.sweeper.skip: is what a comparison leaves out by itself; choose what is swept")
             # What is swept may be what makes a fixed key valid: a sweep's own settings are composed without the rest.
             about_sweep = [word for word in fixed if re.match(r"[+~]*(hydra|sweep|experiment|paths)\b", word)]
             base = compose("train", about_sweep if options.multirun else fixed, return_hydra_config=True)
@@ -96,6 +131,8 @@ def plan(arguments: Sequence[str]) -> Plan:
             launcher = base.hydra.runtime.choices["hydra/launcher"]
             if not options.multirun and launcher != "basic":
                 raise UserError(f"hydra/launcher={launcher}: launchers start the jobs of a sweep; add -m")
+            if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
+                raise UserError(_needs_extra(f"hydra/launcher={launcher}", launcher))
             if not options.multirun:
                 return Plan(arguments, False, [_checked(base)], Path(base.hydra.run.dir).absolute())
             folder = Path(base.hydra.sweep.dir).absolute()
@@ -106,10 +143,23 @@ def plan(arguments: Sequence[str]) -> Plan:
             hydra = [o for o in fixed if o not in own]
             jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own))
             if not jobs:
-                raise UserError("this sweep has no jobs: hydra.sweeper.skip leaves none")
+                raise UserError("this sweep has no jobs: one of its ranges is empty")
             return Plan(arguments, True, jobs, folder)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from error
+
+
+@contextmanager
+def one_store() -> Iterator[None]:
+    """Let Hydra share its store of configurations, of which it makes 138 copies to answer --help: 1 s.
+
+    Not where jobs start: those of joblib rely on having a copy.
+    """
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del ConfigStore.__deepcopy__  # type: ignore[attr-defined]
 
 
 def quoted(text: str) -> str:
@@ -120,6 +170,15 @@ def quoted(text: str) -> str:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain containers."""
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def flat(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def fingerprint(cfg: DictConfig, *, without: Sequence[str] = ()) -> str:
@@ -149,8 +208,12 @@ def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -
     overrides = [str(o) for o in hydra.overrides.task if o not in leave_out]
     strategy = cfg.arm.replace("_", " ") if cfg.arm else hydra.runtime.choices.dropout
     arm = hydra.sweeper.get("arms", {}).get(cfg.arm, "").split() if cfg.arm else []
-    told = {"seed", "arm", "dropout", "sweep", *(o.split("=")[0] for o in arm)}
+    told = {"seed", "arm", "dropout", "sweep", "resume", *(o.split("=")[0] for o in arm)}
     return " ".join([strategy, *(o for o in overrides if o.split("=")[0].lstrip("+~") not in told)])
+
+
+def _parsed(arguments: Sequence[str]) -> Namespace:
+    return get_args_parser().parse_intermixed_args(arguments)
 
 
 def _with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
@@ -221,9 +284,14 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{error.override}: not an override; write key=value, quote values with special characters: key='a b'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "experiment/baseline":  # a folder within a group, as Hydra sees it a group of its own
+            group, name = "experiment", f"baseline/{name}"
         options = [option for option in error.options or () if "/" not in option]
+        options += sorted(f"baseline/{path.stem}" for path in (CONF / group / "baseline").glob("*.yaml"))
         if not group:
             return f"{name}: no such configuration in conf/"
+        if name in EXTRAS:
+            return _needs_extra(f"{group}={name}", name)
         return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}"
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if key and "not in struct" in str(cause or error):
@@ -233,6 +301,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
     first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
     return first
+
+
+def _needs_extra(what: str, name: str) -> str:
+    return f"{what} needs an extra of this package: {sys.executable} -m pip install -e '{REPOSITORY}[{EXTRAS[name]}]'"
 
 
 def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dropout_lab.arguments import number, read_arguments
 from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.processes import environment, rank, together
 
 USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
 MODES = ("weight_scaling", "monte_carlo")
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"eval.mode={mode}: must be {' or '.join(MODES)}")
         samples = int(number("eval.samples", values["eval.samples"], int, 1, 10**6, "a number of masks >= 1"))
         metrics = evaluate(Path(values["run"]), values["ckpt"], samples if mode == "monte_carlo" else 0)
+        if rank():
+            return
         how = f"monte_carlo, {samples} masks" if mode == "monte_carlo" else "weight_scaling, dropout off"
         print(f"{values['run']}  {values['ckpt']}.ckpt  {how}")
         for key, value in metrics.items():
@@ -32,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 0) -> dict[str, float]:
-    """Loss (nats) and accuracy on the test part, on the device and in the precision of the run's trainer.
+    """Loss (nats) and accuracy on the test part, in the precision of the run's trainer.
+
+    On one device, however many the run had: of the kind of the run's where there is one here, else on the CPU. Started
+    by torchrun, on as many as there are processes.
 
     Args:
         folder: the run folder; nothing is written into it.
@@ -47,17 +53,24 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
     from dropout_lab.build import instantiate
     from dropout_lab.classifier import Classifier
     from dropout_lab.rebuild import rebuild
-    from dropout_lab.train import quieten_lightning
+    from dropout_lab.train import quieten_lightning, set_threads
 
     quieten_lightning()
     run = rebuild(folder, checkpoint)
-    if run.config.threads is not None:
-        torch.set_num_threads(run.config.threads)
+    set_threads(run.config.threads)
     classifier = Classifier(
         run.net, seed=run.config.seed, keyed=run.config.keyed, monte_carlo_samples=monte_carlo_samples
     )
+    with_gpu = run.config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
+    devices = together()
     trainer = instantiate(
         run.config.trainer,
+        accelerator="auto" if with_gpu else "cpu",
+        devices=devices,
+        num_nodes=1,
+        strategy=run.config.trainer.strategy if devices > 1 else "auto",
+        sync_batchnorm=False,  # evaluation knows no batch statistics
+        plugins=[environment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=sys.stderr.isatty(),

@@ -46,7 +46,6 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     if not out.absolute().parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}; make it first")
     run = rebuild(folder, checkpoint)
-    run.data.setup("test")
     images = run.data.prepare(run.data.test.images[:256])
     try:
         folded = fold_model(run.net, images[:2])

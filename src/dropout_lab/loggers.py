@@ -1,4 +1,4 @@
-"""Where the metrics go: a CSV file that survives a kill, and W&B that never stops a run."""
+"""Where the metrics go: a CSV file that survives a kill, and W&B that never stops a run, imported where it is used."""
 
 import csv
 import logging
@@ -9,11 +9,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from dropout_lab.offline import mend
 from dropout_lab.run_folder import write_whole
 
 log = logging.getLogger(__name__)
@@ -107,13 +107,19 @@ class Wandb(WandbLogger):
         finish_timeout: float = 120,
         **settings: Any,
     ) -> None:
+        import wandb
+
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         super().__init__(
             save_dir=save_dir,
             mode=_mode(mode),  # not WandbLogger(offline=True): it sets WANDB_MODE for good
             reinit="create_new",  # one run for each logger, also in a sweep within one process
             settings=wandb.Settings(
-                init_timeout=init_timeout, finish_timeout=finish_timeout, silent=True, console="off"
+                init_timeout=init_timeout,
+                finish_timeout=finish_timeout,
+                finish_timeout_raises=True,
+                silent=True,
+                console="off",
             ),
             **settings,
         )
@@ -123,7 +129,11 @@ class Wandb(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, made at the first call."""
+        import wandb
+
         if self._experiment is None:
+            if self._wandb_init["id"]:
+                mend(str(self._save_dir), self._wandb_init["id"])
             if self._wandb_init["mode"] in ("auto", "online"):  # wandb.init would prompt on a terminal without a key
                 self._wandb_init["mode"] = "online" if _online(self._wandb_init["mode"]) else "offline"
             try:
@@ -151,9 +161,17 @@ class Wandb(WandbLogger):
         return bool(self._wandb_init["mode"] == "offline")
 
     def finish(self, exit_code: int) -> None:
-        """End the run; a failed job's is marked as failed."""
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=exit_code)
+        """End the run; a failed job's is marked as failed. What the server does not take in time is on this machine."""
+        global _refusal
+        if self._experiment is None:
+            return
+        try:
+            with redirect_stderr(StringIO()):  # of a time-out it would tell in two lines, neither of which says where
+                self._experiment.finish(exit_code=exit_code)
+        except TimeoutError:
+            _refusal = "it did not take all of an earlier run"
+            folder = self._experiment.settings.sync_dir
+            log.warning("W&B's server did not take all of the run in time; upload it later: wandb sync %s", folder)
 
 
 _refusal: str | None = None  # why the server refused this process: later runs of a sweep don't wait for it again
@@ -174,6 +192,8 @@ def _online(mode: str) -> bool:
     global _refusal
     if _refusal is not None:
         return False
+    import wandb
+
     try:
         with redirect_stderr(StringIO()):  # it would tell each job of a sweep that there is a key
             there = wandb.login(prompt=False, verify=True)

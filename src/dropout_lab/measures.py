@@ -2,15 +2,41 @@
 
 test/acc, gap/loss, ...             the last value in metrics.csv
 dropout_gain_train|eval/LAYER       mean out / mean in of a dropout layer, last value
+activation_mean_eval/LAYER          mean of a layer's output over the validation part, last value
+activation_zeros_eval/LAYER         fraction of exact zeros in it
 activation_ratio/LAYER              mean in train / in eval, end to end, last value of the probe
-test/ece                            expected calibration error of best.ckpt on the test part, 15 equal bins
+activation_variance_ratio/LAYER     variance in train / in eval, as above
 METRIC/difference                   of two runs: the largest |a - b| of a scalar over training
 weights/difference                  of two runs: the largest |a / c - b| over all parameters and saved checkpoints,
                                     relative to the largest |b|; c is the factor of matched training (1/q or 1)
 weights/norm_ratio                  of two runs: norm of a / norm of b at the end, over the weights fed by dropout
+
+of best.ckpt on the test part (see trained.py):
+test/ece                            expected calibration error, 15 equal bins
+unit_correlation/LAYER              mean |correlation| of two units that go into a dropout layer
+accuracy_lost/units/F               accuracy minus that without a random fraction F of the units
+accuracy_lost/noise/S               accuracy minus that with Gaussian noise of standard deviation S on the images
+monte_carlo/acc|loss/K              of the mean prediction of K thinned networks, minus that of weight scaling
+ensemble/acc|loss                   of the mean prediction of all 2^n thinned networks, minus that of weight scaling
+ensemble/geometric                  largest |geometric mean of them all - weight scaling| of a probability
+new_statistics/acc|loss             with BatchNorm's statistics estimated anew, dropout off, minus before
+moved/fold, moved/convert           largest change of a logit / largest |logit|, by folding or converting the network
+moved/rate/P                        the same, by giving its dropout layers another p
+removed/acc|loss                    without its dropout layers, nothing folded, minus before
+fine_tuned/acc|loss/P               with another p, and trained on for 5 epochs, minus before
+same_class/WAY/P                    how often the class stays that of dropout off, with dropout of P on the maps; ways:
+                                    rescaled, unscaled (its very masks), whole_maps, and differences: rescaled-unscaled,
+                                    whole_maps-rescaled
+probability/WAY/P                   the mean probability of the class of dropout off; the same ways
+dark/WAY/P                          fraction of what is lit in the first maps that goes dark
+eval_cost/kept|folded               CPU time in eval mode / without dropout layers: as it is, or folded into weights
+eval_cost/control                   the same of the network without them: 1, but for noise
+map_mean_variance/1|theory          variance of a map's mean if maps are dropped / if pixels are; over what theory says
+shared_masks/W                      variance of the gradient over masks that W ranks share / that every row has alone
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +50,11 @@ if TYPE_CHECKING:
 LAYER_METRICS = {
     "dropout_gain_train": ("train", "gain"),
     "dropout_gain_eval": ("eval", "gain"),
+    "activation_mean_eval": ("eval", "mean"),
+    "activation_zeros_eval": ("eval", "zeros"),
     "activation_ratio": ("probe", "ratio"),
+    "activation_variance_ratio": ("probe", "variance_ratio"),
 }
-BINS = 15
 
 
 def measure(run: Run, metric: str) -> float:
@@ -34,9 +62,19 @@ def measure(run: Run, metric: str) -> float:
     kind, _, layer = metric.partition("/")
     if kind in LAYER_METRICS:
         return run.at_layer(*LAYER_METRICS[kind], layer)
-    if metric == "test/ece":
-        return _calibration_error(run)
-    return run.final(metric)
+    if metric in run.metrics:
+        return run.final(metric)
+    return _of_checkpoint(run, metric)
+
+
+@lru_cache(maxsize=4096)  # a claim and a figure may ask for the same; a Run is equal to itself only
+def _of_checkpoint(run: Run, metric: str) -> float:
+    from dropout_lab.trained import MEASURES, load
+
+    if metric in MEASURES:
+        return MEASURES[metric](load(run.folder), "")
+    name, _, argument = metric.rpartition("/")
+    return MEASURES[name](load(run.folder), argument) if name in MEASURES else float("nan")
 
 
 def measure_pair(a: Run, b: Run, metric: str) -> float:
@@ -53,36 +91,6 @@ def measure_pair(a: Run, b: Run, metric: str) -> float:
     if scalar not in a.metrics or scalar not in b.metrics:
         return float("nan")
     return float((a.metrics[scalar] - b.metrics[scalar]).abs().max())
-
-
-def expected_calibration_error(probabilities: np.ndarray, classes: np.ndarray) -> float:
-    """Mean |accuracy - confidence| over equal bins of confidence, weighted by how many samples fall into each.
-
-    Args:
-        probabilities: shape (N, classes).
-        classes: shape (N,), the true ones.
-
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
-    """
-    confidence = probabilities.max(axis=1)
-    surplus = (probabilities.argmax(axis=1) == classes) - confidence
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return float(np.abs(np.bincount(bins, weights=surplus, minlength=BINS)).sum() / len(classes))
-
-
-def _calibration_error(run: Run) -> float:
-    import torch
-
-    from dropout_lab.rebuild import rebuild
-
-    rebuilt = rebuild(run.folder)
-    rebuilt.data.setup("test")
-    found, true = [], []
-    with torch.no_grad():
-        for images, classes in rebuilt.data.test_dataloader():
-            found.append(rebuilt.net(rebuilt.data.prepare(images)).double().softmax(dim=1))
-            true.append(classes)
-    return expected_calibration_error(torch.cat(found).numpy(), torch.cat(true).numpy())
 
 
 def _weight_difference(a: Run, b: Run) -> float:

@@ -1,6 +1,6 @@
-"""The two small networks of the default experiments, written to be read.
+"""The two small networks of the default experiments, and the convolutional one of the paper, written to be read.
 
-Each marks with ``nn.Dropout`` where dropout belongs; ``dropout_lab.dropout.install`` puts the chosen strategy there.
+Each marks with an idle ``nn.Dropout`` where dropout belongs; ``dropout_lab.dropout.install`` puts the strategy there.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class CNN(nn.Module):
         features = widths[-1] * (height >> len(widths)) * (width >> len(widths))
         self.hidden = nn.Linear(features, hidden)
         self.relu = nn.ReLU()
-        self.dropout = nn.Dropout()
+        self.dropout = nn.Dropout(0.0)
         self.classifier = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,6 +88,42 @@ class MLP(nn.Module):
         return self.classifier(self.layers(self.flatten(x)))  # type: ignore[no-any-return]
 
 
+class ConvNet(nn.Module):
+    """The SVHN and CIFAR net of Srivastava et al. 2014, appendix B.2: convolutions of 5x5, pooling of 3x3, stride 2.
+
+    Args:
+        input_shape: (channels, height, width) of an image; each pooling halves height and width, rounded up.
+        num_classes: number of outputs.
+        widths: filters of each convolution.
+        hidden: units of each hidden layer behind them.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        widths: Sequence[int] = (96, 128, 256),
+        hidden: Sequence[int] = (2048, 2048),
+    ) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        blocks = []
+        for before, after in zip([channels, *widths], widths, strict=False):
+            block = nn.Sequential()
+            block.add_module("conv", nn.Conv2d(before, after, kernel_size=5, padding=2))
+            block.add_module("relu", nn.ReLU())
+            block.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+            block.add_module("dropout", nn.Dropout(0.0))
+            blocks.append(block)
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.blocks = nn.Sequential(*blocks)
+        self.head = MLP((widths[-1], height, width), num_classes, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, channels, height, width) to logits (N, num_classes)."""
+        return self.head(self.blocks(x))  # type: ignore[no-any-return]
+
+
 def _block(before: int, after: int, batch_norm: bool) -> nn.Sequential:
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(before, after, kernel_size=3, padding=1, bias=not batch_norm))
@@ -95,7 +131,7 @@ def _block(before: int, after: int, batch_norm: bool) -> nn.Sequential:
         block.add_module("norm", nn.BatchNorm2d(after))
     block.add_module("relu", nn.ReLU())
     block.add_module("pool", nn.MaxPool2d(2))
-    block.add_module("dropout", nn.Dropout())
+    block.add_module("dropout", nn.Dropout(0.0))
     return block
 
 
@@ -105,5 +141,5 @@ def _layer(before: int, after: int, batch_norm: bool) -> nn.Sequential:
     if batch_norm:
         layer.add_module("norm", nn.BatchNorm1d(after))
     layer.add_module("relu", nn.ReLU())
-    layer.add_module("dropout", nn.Dropout())
+    layer.add_module("dropout", nn.Dropout(0.0))
     return layer

@@ -48,9 +48,9 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
     return found
 
 
-def outline(job_plan: Plan, skip: Sequence[int] = ()) -> str:
+def outline(job_plan: Plan) -> str:
     """One line about a sweep: how many jobs, devices and optimizer steps of each, where they will lie."""
-    jobs = [job for number, job in enumerate(job_plan.known) if number not in skip]
+    jobs = job_plan.known
     trials = jobs[0].hydra.sweeper.get("n_trials")
     count = _amount([len(jobs)], "job") if job_plan.jobs else f"{trials or 'unknown number of'} jobs"
     devices = _amount(map(planned, jobs), "device")

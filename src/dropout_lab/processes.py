@@ -64,18 +64,19 @@ def needed(cfg: DictConfig) -> int:
             f"trainer.num_nodes={cfg.trainer.num_nodes}: on several machines torchrun or SLURM has to start one "
             "process a device; see the README, Several GPUs"
         )
-    devices = cfg.trainer.devices
-    if isinstance(devices, int) and devices >= 1 and cfg.trainer.accelerator == "cpu":
-        return devices
-    if devices == 1:
-        return 1
+    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
+    if accelerator == "cpu" or (accelerator == "auto" and devices == 1):
+        return 1 if devices == "auto" else int(devices)
     import torch
 
-    there = 1 if cfg.trainer.accelerator == "cpu" else torch.accelerator.device_count()
-    wanted = there if devices in ("auto", -1) else int(devices)
-    if wanted > there:
-        raise UserError(f"trainer.devices={devices}: this machine has {there or 'no'} GPU{'s' * (there != 1)}")
-    return max(wanted, 1)
+    there = torch.accelerator.device_count()
+    wanted = max(there, 1) if devices == "auto" else int(devices)
+    if wanted > there and (accelerator, wanted) != ("auto", 1):
+        raise UserError(
+            f"trainer.accelerator={accelerator} trainer.devices={devices}: this machine has {there or 'no'} "
+            f"GPU{'s' * (there != 1)}; trainer=cpu and trainer=ddp_cpu need none"
+        )
+    return wanted
 
 
 def planned(job: DictConfig) -> int:

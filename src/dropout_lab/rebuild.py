@@ -14,13 +14,14 @@ from dropout_lab.data import ImageData
 from dropout_lab.dropout import check_rates, rates_of
 from dropout_lab.dropout.rates import SavedRate
 from dropout_lab.errors import UserError
+from dropout_lab.run_folder import root_cause
 
 CHECKPOINTS = ("best", "last")
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a run trained, in eval mode, and on what; the data is not set up yet."""
+    """What a run trained, in eval mode, and on what; the data is set up."""
 
     config: DictConfig
     net: nn.Module
@@ -35,15 +36,18 @@ def rebuild(folder: Path, checkpoint: str = "best") -> Rebuilt:
         checkpoint: "best" (in validation) or "last".
 
     Raises:
-        UserError: no such folder, file or checkpoint, or weights that do not fit the network.
+        UserError: no such folder, file or checkpoint, data that is not there, or weights that do not fit the network.
     """
     config = read_config(folder)
     state, rates = read_weights(folder, checkpoint)
     try:
         data = build_data(config)
+        data.setup()
         net, _ = build_network(config, data)
     except ConfigAttributeError as error:
         raise UserError(f"{folder}: its configuration is of other code, which had no {error.full_key}") from error
+    except Exception as error:  # above all of data that is no longer where it was
+        raise UserError(f"{folder}: what it was made of cannot be made again: {root_cause(error)}") from error
     try:
         check_rates(net, rates or rates_of(net))
         net.load_state_dict(state)

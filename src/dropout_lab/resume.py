@@ -6,15 +6,18 @@ from dropout_lab.errors import UserError
 from dropout_lab.run_folder import provenance, read_status
 
 TABLES = ("metrics.csv", "activations.csv")
-CODE = ("git_sha", "git_diff")
 
 
 def is_done(folder: Path, config_hash: str) -> bool:
     """Whether the folder holds a finished run of this configuration and of the code as it is now."""
     status = read_status(folder)
-    now = provenance()
-    same_code = all(status.get(key) == now[key] for key in CODE)
+    same_code = status.get("code_hash") == provenance()["code_hash"]
     return status["status"] == "ok" and status.get("config_hash") == config_hash and same_code
+
+
+def resumed_by_name(resume: str) -> bool:
+    """Whether ``resume`` is the folder of a run, and not a rule for whatever folder there is."""
+    return resume not in ("auto", "never")
 
 
 def check_folder(folder: Path, config_hash: str, resume: str) -> None:
@@ -24,7 +27,7 @@ def check_folder(folder: Path, config_hash: str, resume: str) -> None:
         UserError: a run of another configuration is there, or nothing to go on from where that was asked for.
     """
     status = read_status(folder)
-    if resume not in ("auto", "never"):
+    if resumed_by_name(resume):
         if not (folder / "config.yaml").is_file() or not list((folder / "checkpoints").glob("*.ckpt")):
             raise UserError(f"resume={resume}: no interrupted run is there: it has config.yaml and checkpoints/*.ckpt")
         if status.get("config_hash") != config_hash:
@@ -56,7 +59,7 @@ def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True
     status = read_status(folder)
     unfinished = status["status"] != "ok" and status.get("config_hash") == config_hash
     found = newest(folder) if resume != "never" and (unfinished or resume != "auto") else None
-    if found is None and resume not in ("auto", "never"):
+    if found is None and resumed_by_name(resume):
         raise UserError(f"resume={resume}: none of its checkpoints can be read")
     if found is None and writes:
         for path in [*(folder / "checkpoints").glob("*.ckpt"), *(folder / name for name in TABLES)]:

@@ -1,11 +1,13 @@
 """The folder of one run: its configuration, how it was started, and how it ended."""
 
 import functools
+import hashlib
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from dropout_lab.config import ORIGIN, REPOSITORY
+from dropout_lab.errors import UserError
 
 PACKAGES = ("dropout-lab", "torch", "torchvision", "lightning", "hydra-core", "wandb", "numpy")
 
@@ -71,7 +74,26 @@ class RunFolder:
             "config_hash": self.config_hash,
             "objective": self.objective,
         }
-        write_whole(self.path / "status.json", json.dumps(record, indent=1).encode())
+        file = self.path / "status.json"
+        try:
+            write_whole(file, json.dumps(record, indent=1).encode())
+        except OSError:  # a full disk has room for one more only in place of the old one, and for none that is longer
+            file.unlink(missing_ok=True)
+            file.write_text(json.dumps({**record, "traceback": None}, indent=1))
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, without making it.
+
+    Raises:
+        UserError: it cannot be made there, or its disk is full.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:  # permissions are not all: disks are read-only, or full
+            file.write(bytes(2**16))
+    except OSError as error:
+        raise UserError(f"{folder}: nothing can be written there: {there}: {error.strerror}") from error
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -85,7 +107,10 @@ def read_status(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Which code ran: git revision and uncommitted changes (None outside a repository), versions, command line."""
+    """Which code ran: git revision and uncommitted changes (None outside a repository), versions, command line.
+
+    ``code_hash`` stands for the content of src/, whatever of it git knows; what conf/ says is in the configuration.
+    """
     git = {
         "git_sha": sha.strip() if (sha := _git("rev-parse", "HEAD")) else None,
         "git_diff": _git("diff", "--no-ext-diff", "--no-color", "HEAD"),  # whole, so that `git apply` takes it
@@ -94,6 +119,7 @@ def provenance() -> dict[str, Any]:
         git = {key: json.loads(ORIGIN.read_text())[key] for key in git}
     return {
         **git,
+        "code_hash": _code_hash(),
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
         "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
     }
@@ -113,14 +139,33 @@ def root_cause(error: BaseException) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is whole at any moment: beside it, onto the disk, then in its place."""
+    """Write a file that is whole at any moment."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, beside the one that it replaces once it is whole and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # a full disk needs its room
+        raise
+
+
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    source = REPOSITORY / "src"
+    for path in sorted(source.rglob("*.py")):
+        digest.update(f"{path.relative_to(source)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _git(*arguments: str) -> str | None:

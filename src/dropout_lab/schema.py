@@ -35,10 +35,23 @@ class Data(_Section):
     num_classes: Annotated[int | None, Field(ge=2, description="an integer >= 2, or null")] = None
     num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")] = 0
     label_noise: Annotated[float, Field(ge=0, le=1, description="a number with 0 <= label_noise <= 1")] = 0.0
-    augment: Annotated[Literal["crop_flip"] | None, Field(description="crop_flip or null")] = None
+    augment: Annotated[
+        Literal["crop_flip", "resized_crop_flip"] | None, Field(description="crop_flip or resized_crop_flip, or null")
+    ] = None
+    mixup: Annotated[float, Field(ge=0, description="a number >= 0, the alpha of Beta(alpha, alpha); 0: no mixup")] = (
+        0.0
+    )
     download: Switch = True
     val_fraction: Fraction = 0.5
     test_fraction: Fraction = 0.5
+
+
+class Loss(_Section):
+    """conf/loss."""
+
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="the share of the target for all classes, a number with 0 <= share < 1")
+    ] = 0.0
 
 
 class Optimizer(_Section):
@@ -53,7 +66,9 @@ class Trainer(_Section):
     """conf/trainer."""
 
     max_epochs: Count
-    devices: Annotated[int | Literal["auto"], Field(description="a number of devices >= 1, or auto")] = 1
+    devices: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"], Field(description="a number of devices >= 1, or auto")
+    ] = 1
     log_every_n_steps: Count = 50
     accumulate_grad_batches: Count = 1
     gradient_clip_val: Annotated[float | None, Field(gt=0, description="a number > 0, or null")] = None
@@ -70,6 +85,7 @@ class Config(_Section):
     resume: Annotated[str, Field(min_length=1, description="auto, never or the folder of an interrupted run")]
     dropout: Dropout
     data: Data
+    loss: Loss
     optimizer: Optimizer
     trainer: Trainer
 
@@ -92,9 +108,12 @@ def check(config: dict[str, Any]) -> None:
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
     _check_match(config)
-    trainer = config["trainer"]
-    if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
-        raise UserError("trainer.sync_batchnorm=true: torch has it for GPUs only; use a model without BatchNorm here")
+    for name, callback in config["callbacks"].items():
+        if isinstance(callback, dict) and "_target_" not in callback:
+            raise UserError(
+                f"callbacks.{name} has settings, but there is no such callback; add it, 'callbacks=[default,{name}]', "
+                f"or leave its settings out, '~callbacks.{name}'"
+            )
 
 
 def _check_match(config: dict[str, Any]) -> None:

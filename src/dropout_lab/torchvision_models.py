@@ -1,6 +1,7 @@
 """Any classification model of torchvision, its head and stem made to fit the data."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # trained with more losse
 
 def torchvision_model(
     input_shape: tuple[int, int, int],
-    num_classes: int,
+    num_classes: int | None,
     name: str,
     weights: str | None = None,
     stem: str | None = None,
@@ -24,16 +25,17 @@ def torchvision_model(
 
     Args:
         input_shape: (channels, height, width); torchvision's models take 3 channels.
-        num_classes: number of outputs; the head is replaced where the weights are of another number of classes.
+        num_classes: number of outputs; the head is replaced where the weights are of another number of classes. None:
+            as many as the weights have, else ImageNet's 1000.
         name: as ``torchvision.models.list_models()`` spells it.
         weights: file with a ``state_dict`` of that model; None: random initial weights.
         stem: "cifar" gives a residual net a 3x3 convolution of stride 1 and no max-pooling, for small images
             (He et al. 2016, section 4.2); None: as torchvision builds it.
 
     Raises:
-        ValueError: an unknown name or stem, a stem for a model that has none, other images than of 3 channels.
+        ValueError: an unknown name or stem, a stem for a model that has none, other images than of 3 channels, a file
+            that holds no weights, or those of another model.
         FileNotFoundError: no such file of weights.
-        RuntimeError: weights of another model.
     """
     check_name(name)
     if input_shape[0] != 3:
@@ -44,12 +46,14 @@ def torchvision_model(
     elif name.startswith("vit_"):
         options = {"image_size": input_shape[1]}  # its positions are learnt for one size
     state = None if weights is None else _read(weights)
-    classes = num_classes if state is None else _classes_of(state)
+    classes = (num_classes or 1000) if state is None else _classes_of(state)
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
     if state is not None:
         auxiliary = ("aux1.", "aux2.", "AuxLogits.") if name in _WITH_AUXILIARY_HEADS else ()
         _load(model, {key: value for key, value in state.items() if not key.startswith(auxiliary)}, name, str(weights))
-    if classes != num_classes:
+        if name in _WITH_AUXILIARY_HEADS:
+            model.transform_input = True  # type: ignore[assignment]  # torchvision's weights of them were made elsewhere
+    if num_classes is not None and classes != num_classes:
         _replace_head(model, classes, num_classes)
     if stem is not None:
         _replace_stem(model, stem, name)
@@ -85,12 +89,17 @@ def check_name(name: str) -> None:
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    path = Path(weights)
-    if not path.is_file():
+    if not Path(weights).is_file():
         raise FileNotFoundError(f"model.weights={weights}: no such file")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:  # not mapped into memory, which files of before 2020, torchvision's own among them, don't allow
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"model.weights={weights}: cannot be read as a file of weights: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"model.weights={weights}: not a state_dict, which holds names and tensors")
+        raise ValueError(f"model.weights={weights}: holds no state_dict (names and tensors)")
+    if not any(value.ndim >= 2 for value in state.values()):
+        raise ValueError(f"model.weights={weights}: holds no weight of a layer")
     return state
 
 
@@ -104,7 +113,7 @@ def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str) -
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"model.weights={weights} are not of {name}: {reason}") from error
+        raise ValueError(f"model.weights={weights}: not the weights of {name}: {reason}") from error
 
 
 def _replace_head(model: nn.Module, old: int, new: int) -> None:

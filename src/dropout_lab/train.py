@@ -10,26 +10,42 @@ import sys
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab import processes
-from dropout_lab.config import CONF, VERSION_BASE, Plan, fingerprint, label, plan, resolved
+from dropout_lab.config import (
+    CONF,
+    VERSION_BASE,
+    Plan,
+    fingerprint,
+    label,
+    one_store,
+    only_asks,
+    options_last,
+    plan,
+    resolved,
+)
 from dropout_lab.errors import UserError, full_errors, one_line_errors
 from dropout_lab.offline import warn_of_losses
 from dropout_lab.preflight import outline, refusals
 from dropout_lab.progress import SweepProgress
-from dropout_lab.resume import check_folder, is_done, start_point
-from dropout_lab.run_folder import RunFolder, provenance, read_status, root_cause
+from dropout_lab.resume import check_folder, is_done, resumed_by_name, start_point
+from dropout_lab.run_folder import RunFolder, check_place, provenance, read_status, root_cause
+from dropout_lab.tree import tree
 from dropout_lab.watch import watching
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from dropout_lab.classifier import Classifier
+    from dropout_lab.data import ImageData
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 when a job failed, 2 when the command line is wrong, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
-        if _only_asks(arguments):
-            _hydra(arguments)
+        if only_asks(arguments):
+            with one_store():
+                _hydra([word for word in arguments if word not in ("-m", "--multirun")])
             return
         job_plan = plan(arguments)
         check_plan(job_plan)
@@ -53,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check_plan(job_plan: Plan) -> None:
-    """Refuse folders that hold something else, and devices that are not there.
+    """Refuse folders that hold something else or cannot be written, and devices that are not there.
 
     Raises:
         UserError: the first thing that is in the way.
@@ -61,6 +78,7 @@ def check_plan(job_plan: Plan) -> None:
     group = processes.together()
     if group > 1 and (job_plan.multirun or not any("hydra.run.dir=" in word for word in job_plan.arguments)):
         raise UserError(f"{group} processes were started together: they train one run, in a hydra.run.dir you name")
+    check_place(job_plan.folder)
     for number, job in enumerate(job_plan.known):
         folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
         if job_plan.jobs:
@@ -71,24 +89,24 @@ def check_plan(job_plan: Plan) -> None:
                 f"data.batch_size={job.data.batch_size} is the batch over all devices and must be divisible by their "
                 f"number, {count}"
             )
+        if job.data.get("mixup") and job.data.batch_size % (2 * count):
+            raise UserError(
+                f"data.mixup={job.data.mixup} mixes pairs of a device's images: data.batch_size={job.data.batch_size} "
+                f"must be divisible by twice the number of devices, {2 * count}"
+            )
 
 
-def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
+def execute(job_plan: Plan) -> int:
     """Run the jobs of a plan and sum up what failed.
-
-    Args:
-        job_plan: what to run.
-        skip: numbers of jobs to leave out.
 
     Returns:
         the exit code: 0, 1 or 130.
     """
     global _progress
-    arguments = [*job_plan.hydra_arguments, *([f"hydra.sweeper.skip={list(skip)}"] if skip else [])]
-    names = _names(job_plan, skip)
+    names = _names(job_plan)
     watch: AbstractContextManager[None] = nullcontext()
     if job_plan.multirun:
-        print(outline(job_plan, skip), file=sys.stderr)
+        print(outline(job_plan), file=sys.stderr)
         progress = SweepProgress(len(names))
         if job_plan.elsewhere:
             watch = watching(progress, names)
@@ -96,7 +114,7 @@ def execute(job_plan: Plan, skip: Sequence[int] = ()) -> int:
     broken = False
     try:
         with watch:
-            _hydra(arguments)
+            _hydra(job_plan.hydra_arguments)
     except SystemExit as end:  # Hydra has said why
         broken = end.code != 0
     except KeyboardInterrupt:
@@ -160,44 +178,37 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     Returns:
         the best value of what the checkpoints monitor; the last validation loss where they monitor nothing.
     """
-    import lightning
-    import torch
+    from lightning.pytorch.callbacks import ProgressBar
 
-    from dropout_lab.build import build_data, build_network, build_optimizer, build_rates, instantiate
+    from dropout_lab.build import instantiate
     from dropout_lab.checkpoints import AtomicCheckpointIO, Resume
-    from dropout_lab.classifier import Classifier
+    from dropout_lab.sync_batchnorm import SyncBatchNorm
 
     quieten_lightning()
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
+    set_threads(cfg.threads)
     folder.write_config(resolved(cfg))
-    lightning.seed_everything(cfg.seed, verbose=False)
-    data = build_data(cfg)
-    net, layers = build_network(cfg, data)
+    classifier, data, layers = assemble(cfg)
     config = {**resolved(cfg), "layers": layers}
     folder.write_config(config)
     if folder.writes:
-        _tell_sites(net, table=_is_alone(cfg))
-
-    if cfg.compile:
-        net.compile()
-    classifier = Classifier(
-        net,
-        build_optimizer(cfg, net, data),
-        instantiate(cfg.lr_scheduler),
-        rates=build_rates(cfg, net),
-        seed=cfg.seed,
-        keyed=cfg.keyed,
-    )
+        if _is_alone(cfg):
+            print(f"{tree(config)}\n", file=sys.stderr)
+        _tell_sites(classifier.net, table=_is_alone(cfg))
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    watched = _is_alone(cfg) and sys.stdout.isatty()
+    if not watched:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    plugins: list[Any] = [AtomicCheckpointIO(), processes.environment()]
+    if cfg.trainer.sync_batchnorm:
+        plugins.append(SyncBatchNorm())
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
         callbacks=[Resume(folder.path), *callbacks],
-        plugins=[AtomicCheckpointIO(), processes.environment()],
+        plugins=plugins,
         default_root_dir=cfg.run.dir,
-        enable_progress_bar=_is_alone(cfg) and sys.stdout.isatty(),
+        enable_progress_bar=watched,
     )
     exit_code = 1
     try:
@@ -216,6 +227,34 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
 
+def assemble(cfg: DictConfig) -> "tuple[Classifier, ImageData, dict[str, str]]":
+    """Everything that is trained, the random numbers of its initial weights drawn from the run's seed.
+
+    Returns:
+        the classifier, its data, and layer name -> module path for every layer whose numbers can be logged.
+    """
+    import lightning
+
+    from dropout_lab.build import build_data, build_network, build_optimizer, build_rates, instantiate
+    from dropout_lab.classifier import Classifier
+
+    lightning.seed_everything(cfg.seed, verbose=False)
+    data = build_data(cfg)
+    net, layers = build_network(cfg, data)
+    if cfg.compile:
+        net.compile()
+    classifier = Classifier(
+        net,
+        build_optimizer(cfg, net, data),
+        instantiate(cfg.lr_scheduler),
+        rates=build_rates(cfg, net),
+        seed=cfg.seed,
+        keyed=cfg.keyed,
+        loss=instantiate(cfg.loss),
+    )
+    return classifier, data, layers
+
+
 def _tell_sites(net: "nn.Module", table: bool) -> None:
     """Where dropout is in a single run; in a sweep, too, what dropout there is that no strategy reaches."""
     from dropout_lab.dropout.placement import site_table
@@ -230,48 +269,48 @@ def _tell_sites(net: "nn.Module", table: bool) -> None:
 
 
 def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
-    """Fill in ``run``: where the job lies, what it is called, how it came about."""
+    """Fill in ``run``: where the job lies, what it is called, how it came about.
+
+    A run that is resumed by its folder stays the run that it was, also if it was a job of a sweep.
+    """
     directory = Path(hydra_cfg.runtime.output_dir)
     cfg.run.config_hash = fingerprint(cfg)
     cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    group = label(cfg, hydra_cfg)
-    name = f"{group} seed={cfg.seed}"
+    group = label(cfg, hydra_cfg)[:110]
     cfg.run.dir = str(directory)
     cfg.run.root = str(Path(hydra_cfg.sweep.dir).absolute()) if sweep else str(directory)
-    cfg.run.name = name[:128]
-    cfg.run.group = f"{group[:110]} {fingerprint(cfg, without=['seed'])[:8]}"
-    slug = "".join(c if c.isalnum() else "-" for c in name)[:48]
-    cfg.run.id = f"{slug}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+    cfg.run.name = f"{group} seed={cfg.seed}"
+    cfg.run.group = f"{group} {fingerprint(cfg, without=['seed'])[:8]}"
+    slug = "".join(c if c.isalnum() else "-" for c in group)[:40]
+    cfg.run.id = f"{slug}-seed-{cfg.seed}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+    if resumed_by_name(cfg.resume):
+        before = OmegaConf.load(directory / "config.yaml").run
+        cfg.run.update({key: before[key] for key in ("root", "name", "group", "id")})
 
 
 def _hydra(arguments: Sequence[str]) -> None:
     program, before = sys.argv[0], sys.argv
+    logging.raiseExceptions = False  # Hydra's log on a full disk would be a traceback a line
     silent = ["hydra.output_subdir=null", "hydra/job_logging=none"] if processes.rank() else []
-    sys.argv = [program, *arguments, *silent]
+    sys.argv = [program, *options_last([*arguments, *silent])]
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="train")(run)()
     finally:
         sys.argv = before
 
 
-def _only_asks(arguments: Sequence[str]) -> bool:
-    """Whether Hydra alone answers: --help, --cfg job, --info, --shell-completion, ..."""
-    return any(a.startswith("-") and a not in ("-m", "--multirun", "-r", "--run") for a in arguments)
-
-
 def _is_alone(cfg: DictConfig) -> bool:
-    """Whether a job is no part of a sweep, so that it may talk."""
-    return bool(cfg.run.root == cfg.run.dir)
+    """Whether a job does not run as part of a sweep, so that it may talk."""
+    return bool(cfg.run.root == cfg.run.dir or resumed_by_name(cfg.resume))
 
 
-def _names(job_plan: Plan, skip: Sequence[int]) -> dict[Path, str]:
+def _names(job_plan: Plan) -> dict[Path, str]:
     """The run folders that a command line will leave, as far as that is known, and what to call their jobs."""
     if not job_plan.multirun:
         return {job_plan.folder: "run"}
     if job_plan.jobs:
         names = [f"{label(job, job.hydra)} seed={job.seed}" for job in job_plan.jobs]
-        names = [name for number, name in enumerate(names) if number not in skip]
     else:
         names = [f"trial {number}" for number in range(job_plan.known[0].hydra.sweeper.get("n_trials", 0))]
     return {job_plan.folder / str(number): name for number, name in enumerate(names)}
@@ -290,14 +329,16 @@ def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
         return 0
     print(f"\n{len(failed)} of {len(folders)} jobs did not end well:", file=sys.stderr)
     for folder, status in failed.items():
-        print(f"  {status['status']}  {folder}  {status.get('error') or ''}", file=sys.stderr)
+        why = "its process was killed" if status["status"] == "running" else status.get("error")
+        print(f"  {status['status']}  {folder}  {why or ''}", file=sys.stderr)
     print("tracebacks are in their status.json; HYDRA_FULL_ERROR=1 prints them", file=sys.stderr)
     return 1
 
 
 def quieten_lightning() -> None:
     """Leave out Lightning's advice that does not apply here, and its lists of devices."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # batches are cut from memory
         ".*smaller than the logging interval.*",  # the rest of an epoch is logged at its end
@@ -308,6 +349,21 @@ def quieten_lightning() -> None:
         ".*multiple `ModelCheckpoint` callbacks.*",  # the first holds the best
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def set_threads(count: int | None) -> None:
+    """CPU threads inside an operation; None: as many as torch has chosen, whatever an earlier job had."""
+    import torch
+
+    chosen = _chosen_threads()
+    torch.set_num_threads(chosen if count is None else count)
+
+
+@cache
+def _chosen_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _close_wandb() -> None:

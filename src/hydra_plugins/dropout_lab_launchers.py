@@ -4,17 +4,21 @@ conf/hydra/launcher/ holds their settings. Imports nothing heavy: Hydra loads ev
 """
 
 import copy
-import fcntl
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
+import signal
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -79,22 +83,72 @@ class Joblib(_Elsewhere):
 
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
-        self.claims = tempfile.TemporaryDirectory(prefix="dropout-lab-")
+        self.workers: list[Worker] = []  # they stay for the next trials of a search
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and wait for them."""
         import joblib
 
         gpus = visible_gpus()
-        workers = min(self.n_jobs or len(gpus) or joblib.cpu_count(), len(job_overrides))
+        count = min(self.n_jobs or len(gpus) or joblib.cpu_count(), len(job_overrides))
+        for number in range(len(self.workers), count):
+            self.workers.append(Worker(share(gpus, number, count), max(1, joblib.cpu_count() // count)))
+        free: SimpleQueue[Worker] = SimpleQueue()
+        for worker in self.workers[:count]:
+            free.put(worker)
         job = Job(self.context, self.config, self.task)
-        run = joblib.delayed(_with_its_gpus)
-        return list(
-            joblib.Parallel(n_jobs=workers, backend="loky", batch_size=1)(
-                run(job, overrides, number, gpus, workers, self.claims.name)
-                for number, overrides in enumerate(job_overrides, initial_job_idx)
-            )
+
+        def run(overrides: Sequence[str], number: int) -> JobReturn:
+            worker = free.get()
+            try:
+                return worker.run(job, overrides, number)
+            finally:
+                free.put(worker)
+
+        threads = ThreadPoolExecutor(count)
+        try:
+            return list(threads.map(run, job_overrides, range(initial_job_idx, initial_job_idx + len(job_overrides))))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in self.workers:
+                worker.end()
+            raise
+
+
+class Worker:
+    """A process that runs one job after another; another process takes its place when it is killed.
+
+    Args:
+        gpus: what it may see of them, as CUDA can't leave a device once started.
+        threads: its share of the CPUs, where the environment does not say.
+    """
+
+    def __init__(self, gpus: Sequence[str], threads: int) -> None:
+        self.environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        if gpus:
+            self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        self.process: Any = None
+
+    def run(self, job: Job, overrides: Sequence[str], number: int) -> JobReturn:
+        """Run a job; one that is killed has no result, and the others go on."""
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        self.process = self.process or ProcessPoolExecutor(
+            1, env=self.environment, initializer=_end_with, initargs=(os.getpid(),)
         )
+        try:
+            returned: JobReturn = self.process.submit(job, overrides, number).result()
+            return returned
+        except BrokenExecutor as error:
+            self.process = None
+            code = re.search(r"\{(.*?)\}", str(error))  # exit codes of the workers, among advice
+            print(f"failed: job {number}: its process was killed: {code[1] if code else error}", file=sys.stderr)
+            return _without_result(overrides)
+
+    def end(self) -> None:
+        """Kill the process and the job that it runs."""
+        if self.process is not None:
+            self.process.shutdown(wait=False, kill_workers=True)
 
 
 def visible_gpus() -> list[str]:
@@ -109,34 +163,20 @@ def visible_gpus() -> list[str]:
 
 def share(gpus: Sequence[str], worker: int, workers: int) -> Sequence[str]:
     """The GPUs of one of several workers; where there are fewer GPUs than workers, some share one."""
-    return gpus[worker::workers] or [gpus[worker % len(gpus)]]
+    return (gpus[worker::workers] or [gpus[worker % len(gpus)]]) if gpus else []
 
 
-_claim: Any = None  # a locked file: this process's number among the workers, for its life
+def _end_with(parent: int) -> None:
+    """End this process when the sweep's has been killed: it would train on, for nobody."""
 
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # the job notes it
+        time.sleep(10)
+        os._exit(1)
 
-def _with_its_gpus(
-    job: Job, overrides: Sequence[str], number: int, gpus: Sequence[str], workers: int, claims: str
-) -> JobReturn:
-    """Run a job where only a worker's GPUs are seen: they belong to it, as CUDA can't leave a device once started."""
-    global _claim
-    if gpus and _claim is None:
-        worker, _claim = _claimed(Path(claims))
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share(gpus, worker % workers, workers))
-    return job(overrides, number)
-
-
-def _claimed(folder: Path) -> tuple[int, Any]:
-    """The first number that no living process has."""
-    worker = 0
-    while True:
-        file = (folder / str(worker)).open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return worker, file
-        except BlockingIOError:
-            file.close()
-            worker += 1
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Submitit(_Elsewhere):
@@ -248,4 +288,8 @@ def _result(job: Any, overrides: Sequence[str]) -> JobReturn:
     except Exception as error:
         print(f"failed: job {job.job_id} ended without a result, its output is in {job.paths.folder}", file=sys.stderr)
         logging.getLogger(__name__).debug("%s", error)
-        return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))
+        return _without_result(overrides)
+
+
+def _without_result(overrides: Sequence[str]) -> JobReturn:
+    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))

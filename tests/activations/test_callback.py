@@ -457,6 +457,33 @@ def test_batches_without_a_leading_tensor_turn_the_probe_off_and_say_so(tmp_path
     assert not any("shift" in key for key in fitter.logger.calls[-1][1])
 
 
+@pytest.mark.parametrize("layer", [Dropout(0.5), nn.Dropout(0.5)])
+def test_a_module_without_a_forward_of_its_own_is_probed_through_its_network(tmp_path, layer):
+    class Steps(Toy):
+        forward = L.LightningModule.forward
+
+    found = []
+    for kind in (Toy, Steps):
+        L.seed_everything(0, verbose=False)
+        fitter = trainer(tmp_path / kind.__name__, ActivationStats())
+        fitter.fit(kind(copy.deepcopy(layer)), data(), data())
+        found.append(fitter.logger.calls[-1][1])
+    assert found[0] == pytest.approx(found[1], nan_ok=True)
+    assert f"activation_ratio/{NAME}" in found[1]
+
+
+def test_a_network_that_takes_more_than_the_inputs_turns_the_probe_off_and_says_so(tmp_path):
+    class Two(Toy):
+        def forward(self, x, y):
+            return self.net(x + y)
+
+    fitter = trainer(tmp_path, ActivationStats())
+    with pytest.warns(UserWarning, match=r"probe calls the model with the inputs alone: .*missing.*'y'"):
+        fitter.fit(Two(), data(), data())
+    assert f"dropout_gain_eval/{NAME}" in fitter.logger.calls[-1][1]
+    assert not any("shift" in key for key in fitter.logger.calls[-1][1])
+
+
 def test_integer_outputs_are_named_and_the_rest_is_logged(tmp_path):
     class Sign(nn.Module):
         def forward(self, x):
@@ -533,3 +560,16 @@ def test_numbers_survive_a_half_written_last_line(tmp_path):
     table = csv(tmp_path)
     assert len(table) == 2 * (whole.count(b"\n") - 1) - 1
     assert np.isfinite(table.value).all()
+
+
+def test_a_checkpoint_that_is_validated_or_tested_brings_no_counts_along(tmp_path):
+    class SaveWithinTheEpoch(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    callbacks = ActivationStats(every_n_steps=1), SaveWithinTheEpoch()
+    trainer(tmp_path, *callbacks, limit_train_batches=2).fit(Toy(), data(), data())
+    again = tmp_path / "again"
+    trainer(again, ActivationStats()).validate(Toy(), data(), ckpt_path=tmp_path / "within.ckpt", verbose=False)
+    assert set(csv(again)["mode"]) == {"eval", "probe"}
+    trainer(again, ActivationStats()).test(Toy(), data(), ckpt_path=tmp_path / "within.ckpt", verbose=False)

@@ -184,5 +184,22 @@ def test_hooks_that_a_compiled_model_skips_are_reported(tmp_path):
     with torch.inference_mode():
         module.net.eval()(torch.randn(8, 3, 8, 8))
     module.net.train()
-    with pytest.warns(UserWarning, match="no hook ran: the model was compiled and called before"):
+    with pytest.warns(UserWarning, match="no hook ran at 00_0, .*, 05_5: the model was compiled and called before"):
         fit(module, tmp_path)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_hooks_that_a_compiled_part_skips_are_reported_by_name(tmp_path, wrapped):
+    class Half(Compiled):
+        def __init__(self):
+            super().__init__()
+            first, *rest = network()
+            self.net = nn.Sequential(first, nn.Sequential(*rest))
+            if wrapped:
+                self.net[1] = torch.compile(self.net[1], backend="aot_eager")
+            else:
+                self.net[1].compile(backend="aot_eager")
+            self.net(torch.randn(8, 3, 8, 8))
+
+    with pytest.warns(UserWarning, match="train batches passed and no hook ran at 01_1_.*0, 02_1_.*: the model was"):
+        fit(Half(), tmp_path)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dropout_lab.activations.probe import _Sums
+from dropout_lab.activations.readings import COLUMNS
+
 WORKER = Path(__file__).with_name("ranks.py")
 
 
@@ -42,8 +45,10 @@ def test_uneven_shards_give_the_statistics_of_one_process(folders, world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
-def test_a_flush_is_one_collective(folders, world):
-    assert [each["collectives"] for each in results(folders[world])] == [2] * world  # one for each of two epochs
+def test_a_flush_is_one_collective_and_the_probe_asks_once_whose_rows_come_first(folders, world):
+    taps = 7  # with sums in two modes, and of the probe
+    epoch = [world, taps * (2 * len(COLUMNS) + len(_Sums._fields))]
+    assert [each["collectives"] for each in results(folders[world])] == [2 * epoch] * world
 
 
 @pytest.mark.slow

@@ -142,6 +142,7 @@ def test_a_model_that_cannot_be_traced_is_watched_in_order_of_definition():
     assert rows(Branches()) == ["00_first", "01_dropout_in", "01_dropout"]
 
 
+@pytest.mark.slow
 def test_the_model_is_the_only_child_with_parameters():
     whole = nn.Module()
     whole.net, whole.loss = nn.Linear(2, 2), nn.CrossEntropyLoss()

@@ -1,15 +1,17 @@
 """Laws of augmentation: what happens to an image, by chance as asked, and the same however training is cut up."""
 
+import math
 from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
+from scipy.stats import beta, kstest, uniform
 from torch import nn
 from torchvision.transforms.functional import crop, hflip, pad
 
 from dropout_lab.data import InMemoryData, Samples
-from dropout_lab.data.augment import batch_key, crop_flip
+from dropout_lab.data.augment import batch_key, crop_flip, mixing_share, mixup, resized_crop_flip
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval", "ignore:.*LeafSpec"
@@ -81,6 +83,102 @@ def test_neither_torchs_generator_nor_earlier_calls_matter():
     assert choices(64) == first
 
 
+def rectangles(count, **where):
+    """(top, bottom, left, right, mirrored) of every row, in shares of the image, read off ramps of 64 x 48 pixels."""
+    ramps = torch.stack(torch.meshgrid(torch.arange(64.0) + 0.5, torch.arange(48.0) + 0.5, indexing="ij"))
+    seen = resized_crop_flip(ramps.double().expand(count, -1, -1, -1), batch_key(**{**WHERE, **where}))
+    found = []
+    for line, size in ((seen[:, 0, :, 7], 64), (seen[:, 1, 7], 48)):  # the middle, where no border is near
+        middle, step = (
+            line[:, size // 2 - 1 : size // 2 + 1].mean(1),
+            (line[:, size // 2 + 4] - line[:, size // 2 - 4]) / 8,
+        )
+        found.append(torch.stack([middle - step.abs() * size / 2, middle + step.abs() * size / 2, step]) / size)
+    (top, bottom, down), (left, right, across) = found
+    assert (down > 0).all()
+    return top, bottom, left, right, across < 0
+
+
+def test_rectangles_lie_in_the_image_with_shares_and_ratios_as_asked():
+    top, bottom, left, right, mirrored = rectangles(2000)
+    for first, last in ((top, bottom), (left, right)):
+        assert (first > -1e-6).all()
+        assert (last < 1 + 1e-6).all()
+    share, ratio = (bottom - top) * (right - left), (right - left) / (bottom - top)
+    assert 0.08 - 1e-6 < share.min() < 0.1
+    assert share.max() > 0.97
+    assert 3 / 4 - 1e-6 < ratio.min() < 0.76
+    assert 1.31 < ratio.max() < 4 / 3 + 1e-6
+    free = (bottom - top < 0.8) & (right - left < 0.8)  # those that are not cut to the image
+    assert kstest(share[share < 0.4], uniform(0.08, 0.32).cdf).pvalue > 1e-4
+    assert kstest(ratio[free].log(), uniform(math.log(3 / 4), 2 * math.log(4 / 3)).cdf).pvalue > 1e-4
+    for first, last in ((top, bottom), (left, right)):
+        assert kstest((first / (1 - last + first))[free], uniform.cdf).pvalue > 1e-4
+    assert 0.46 < mirrored.double().mean() < 0.54
+
+
+def test_the_whole_rectangle_is_the_image_or_its_mirror_image():
+    before = images(40)
+    after = resized_crop_flip(before, batch_key(**WHERE), area=1.0, ratio=1.0)
+    kinds = [torch.equal(seen, hflip(image)) for seen, image in zip(after, before, strict=True)]
+    assert all(kind or torch.equal(seen, image) for kind, seen, image in zip(kinds, after, before, strict=True))
+    assert 5 < sum(kinds) < 35
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_the_dtype_of_images_changes_only_how_results_are_rounded(dtype):
+    before = images(8, height=16, width=16, dtype=torch.float64)
+    seen = resized_crop_flip(before, batch_key(**WHERE))
+    assert seen.shape == before.shape
+    assert resized_crop_flip(before.to(dtype), batch_key(**WHERE)).dtype == dtype
+    torch.testing.assert_close(
+        resized_crop_flip(before.to(dtype), batch_key(**WHERE)).double(), seen, rtol=0.01, atol=0.5 + 1e-3
+    )
+
+
+@pytest.mark.parametrize("split", [[32, 32], [1] * 64, [5, 59]])
+def test_rows_with_resized_crops_can_be_split_over_processes(split):
+    whole, parts, first = resized_crop_flip(images(), batch_key(**WHERE)), [], 0
+    for own in images().split(split):
+        parts.append(resized_crop_flip(own, batch_key(**{**WHERE, "first_row": first})))
+        first += len(own)
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_partners_are_neighbours_and_share_image_and_target_alike(dtype):
+    before, classes = images(6, dtype=dtype), torch.tensor([0, 1, 2, 2, 1, 0])
+    mixed, targets = mixup(before, classes, 3, 0.75)
+    assert (mixed.dtype, targets.dtype) == (dtype, torch.promote_types(dtype, torch.float32))
+    for row, partner in ((0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (5, 4)):
+        expected = 0.75 * before[row].double() + 0.25 * before[partner].double()
+        torch.testing.assert_close(
+            mixed[row].double(), expected, rtol=0.02 if dtype == torch.bfloat16 else 1e-6, atol=0
+        )
+        both = torch.zeros(3)
+        both[classes[row]] += 0.75
+        both[classes[partner]] += 0.25
+        assert torch.equal(targets[row].float(), both)
+
+
+def test_a_share_of_one_mixes_nothing():
+    mixed, targets = mixup(images(4, dtype=torch.float32), torch.arange(4), 4, 1.0)
+    assert torch.equal(mixed, images(4, dtype=torch.float32))
+    assert torch.equal(targets, torch.eye(4))
+
+
+def test_an_odd_number_of_rows_has_no_pairs():
+    with pytest.raises(ValueError, match="each device needs an even number of rows a batch, got 5"):
+        mixup(images(5, dtype=torch.float32), torch.zeros(5, dtype=torch.int64), 2, 0.5)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_shares_are_beta_distributed_over_seeds_epochs_and_batches(alpha):
+    shares = [mixing_share(seed, epoch, batch, alpha) for seed in range(8) for epoch in range(8) for batch in range(32)]
+    assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 1e-4
+    assert len(set(shares)) > 0.99 * len(shares)
+
+
 # In training.
 
 
@@ -99,9 +197,11 @@ class Recorder(lightning.LightningModule):
     def __init__(self):
         super().__init__()
         self.net, self.seen = nn.Linear(1, 1), {"train": {}, "val": [], "test": []}
+        self.targets = {}
 
     def training_step(self, batch, number):
         self.seen["train"][self.current_epoch, number] = batch[0].clone()
+        self.targets[self.current_epoch, number] = batch[1].clone()
         return self.net(torch.ones(1, 1)).sum()
 
     def validation_step(self, batch, number, dataloader_idx=0):
@@ -146,16 +246,32 @@ def test_training_batches_are_augmented_and_evaluation_is_not(tmp_path):
     assert torch.equal(torch.cat(seen["test"]), data.prepare(data.test.images))
 
 
-def test_a_resumed_epoch_goes_on_with_the_same_crops(tmp_path):
-    _, whole, _ = trained(tmp_path)
+BOTH = {"augment": "crop_flip", "mixup": 0.5}
+
+
+def test_training_batches_are_mixed_after_cropping_and_evaluation_is_not(tmp_path):
+    trainer, recorder, data = trained(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH))
+    trainer.test(recorder, data, verbose=False)
+    order = data.train_dataloader().sampler
+    order.set_epoch(1)
+    for number, rows in enumerate(order):
+        seen = data.prepare(crop_flip(data.train.images[rows], batch_key(1, 1, number, 0)))
+        seen, targets = mixup(seen, data.train.classes[rows], 3, mixing_share(1, 1, number, 0.5))
+        assert torch.equal(recorder.seen["train"][1, number], seen)
+        assert torch.equal(recorder.targets[1, number], targets)
+    assert torch.equal(torch.cat(recorder.seen["test"]), data.prepare(data.test.images))
+
+
+def test_a_resumed_epoch_goes_on_with_the_same_crops_and_mixtures(tmp_path):
+    _, whole, _ = trained(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH))
 
     class Interrupted(Recorder):
         def on_train_batch_end(self, outputs, batch, number):
             if (self.current_epoch, number) == (1, 2):
                 self.trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
-    trained(tmp_path, Interrupted())
-    _, resumed, _ = trained(tmp_path, ckpt=tmp_path / "middle.ckpt")
+    trained(tmp_path, Interrupted(), Colours(batch_size=4, seed=1, **BOTH))
+    _, resumed, _ = trained(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH), ckpt=tmp_path / "middle.ckpt")
     assert sorted(resumed.seen["train"]) == [(1, number) for number in range(3, 8)]
     for where, batch in resumed.seen["train"].items():
         assert torch.equal(batch, whole.seen["train"][where])
@@ -167,12 +283,12 @@ def test_accumulated_batches_have_crops_of_their_own(tmp_path):
     assert all(torch.equal(four.seen["train"][where], batch) for where, batch in one.seen["train"].items())
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_see_the_images_of_one(world_size, tmp_path):
-    _, recorder, _ = trained(tmp_path)
+@pytest.mark.parametrize(("world_size", "options"), [(2, BOTH), (4, {"augment": "crop_flip"})])
+def test_ranks_see_the_images_of_one(world_size, options, tmp_path):
+    _, recorder, _ = trained(tmp_path, data=Colours(batch_size=4, seed=1, **options))
     ranks = []
     for rank in range(world_size):
-        data = Colours(batch_size=4, seed=1, augment="crop_flip")
+        data = Colours(batch_size=4, seed=1, **options)
         data.setup()
         data.trainer = SimpleNamespace(
             global_rank=rank,
@@ -186,11 +302,12 @@ def test_ranks_see_the_images_of_one(world_size, tmp_path):
         loader.sampler.set_epoch(1)
         seen = []
         for batch in loader:
-            seen.append(data.on_after_batch_transfer(batch, 0)[0])
+            seen.append(data.on_after_batch_transfer(batch, 0))
             data.trainer.fit_loop.epoch_loop.batch_idx += 1
         ranks.append(seen)
     for number, parts in enumerate(zip(*ranks, strict=True)):
-        assert torch.equal(torch.cat(parts), recorder.seen["train"][1, number])
+        assert torch.equal(torch.cat([part[0] for part in parts]), recorder.seen["train"][1, number])
+        assert torch.equal(torch.cat([part[1] for part in parts]), recorder.targets[1, number])
 
 
 def test_without_augment_training_sees_the_images_as_they_are(tmp_path):
@@ -216,6 +333,12 @@ def test_bytes_are_standardised_before_they_are_rounded_to_the_precision_of_trai
     assert torch.equal(recorder.seen["val"][0], data.prepare(data.val.images).to(dtype))
 
 
+@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
+def test_an_alpha_that_is_none_is_refused(alpha):
+    with pytest.raises(ValueError, match=r"data.mixup=.*: must be a number >= 0"):
+        Colours(batch_size=4, seed=1, mixup=alpha)
+
+
 def test_an_unknown_augmentation_is_refused():
-    with pytest.raises(ValueError, match=r"data.augment=rotate: must be crop_flip or null"):
+    with pytest.raises(ValueError, match=r"data.augment=rotate: must be crop_flip or resized_crop_flip, or null"):
         Colours(batch_size=4, seed=1, augment="rotate")

@@ -1,5 +1,7 @@
 """Laws of images streamed from folders: which part is which, order, workers, resuming, and what cannot be read."""
 
+import importlib
+
 import pandas as pd
 import pytest
 import torch
@@ -58,11 +60,21 @@ def test_val_is_the_validation_part_beside_test_and_the_test_part_without(tmp_pa
     data = made(tmp_path / "a")
     assert keys(data.val) == theirs(tmp_path / "a", "val")
     assert keys(data.test) == theirs(tmp_path / "a", "test")
-    assert len(data.train.classes) == 24
+    assert keys(data.train) == theirs(tmp_path / "a", "train")
     write_folder(tmp_path / "b", {"train": PARTS["train"], "val": PARTS["test"]})
     data = made(tmp_path / "b")
     assert keys(data.test) == theirs(tmp_path / "b", "val")
     assert len(data.train.classes) == 18
+
+
+def test_every_class_is_in_train_eval_also_where_the_validation_part_is_given(tmp_path):
+    classes = [f"class{number}" for number in range(5)]
+    sizes = {"train": 20, "val": 5, "test": 5}
+    write_folder(tmp_path, {part: dict.fromkeys(classes, size) for part, size in sizes.items()})
+    data, again, other = (made(tmp_path, split_seed=seed) for seed in (0, 0, 1))
+    assert (data.train_eval.classes.bincount(minlength=5) > 0).all()
+    assert len(data.train_eval.classes) == 25
+    assert keys(data.train_eval) == keys(again.train_eval) != keys(other.train_eval)
 
 
 def test_every_channel_of_the_training_part_is_standardised(root):
@@ -212,6 +224,29 @@ def words(root, folder, *more):
         *("logger=csv", "callbacks=checkpoint", "+callbacks.recent.every_n_train_steps=1", "trainer=cpu"),
         *("callbacks.recent.train_time_interval=null", f"hydra.run.dir={folder}", *more),
     ]
+
+
+@pytest.mark.slow
+def test_every_command_says_in_one_line_that_a_run_s_images_are_gone(tmp_path, capsys):
+    images = write_folder(tmp_path / "images", PARTS)
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, run in enumerate(runs):
+        assert exit_code(*words(images, run, f"seed={seed}", "trainer.max_epochs=1")) == 0
+    images.rename(tmp_path / "moved")
+    capsys.readouterr()
+    for module, *given in (
+        ("evaluate", f"run={runs[0]}"),
+        ("fold", f"run={runs[0]}", f"out={tmp_path / 'weights.pt'}"),
+        ("look.__main__", f"run={runs[0]}"),
+        ("diff", *map(str, runs)),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"dropout_lab.{module}").main(given)
+        said = capsys.readouterr().err.strip()
+        assert (ended.value.code, said.count("\n")) == (2, 0), said
+        assert said.startswith(f"error: {runs[0]}: ")
+        assert str(images) in said
+    assert not (tmp_path / "weights.pt").exists()
 
 
 @pytest.mark.slow

@@ -221,6 +221,17 @@ def test_ranks_train_on_the_batches_of_one():
         assert torch.equal(torch.cat(halves), whole)
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_ranks_evaluate_the_batches_of_one_in_contiguous_rows(world_size):
+    """So that the first batch, which the probe runs, is the same at any number of them."""
+    for which in (0, 1):
+        one = loaded(made(batch_size=3).val_dataloader()[which])
+        many = [loaded(on_rank(made(batch_size=3), n, world_size).val_dataloader()[which]) for n in range(world_size)]
+        assert len(one) == 3
+        for whole, *parts in zip(one, *many, strict=True):
+            assert torch.equal(torch.cat(parts), whole)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_evaluation_covers_every_sample_once_at_any_number_of_ranks(world_size):
     data = made(batch_size=7 if world_size == 7 else 6)

@@ -174,10 +174,8 @@ def test_a_sweep_reads_the_files_once_and_again_when_they_change(tiny, monkeypat
         made("SVHN", root, download=False)
 
 
-QUICK = ("MNIST", "CIFAR10")  # the others together take more than three seconds
-
-
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in QUICK)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_one_epoch_of_training_on_the_tiny_set(name, tiny, tmp_path, capsys):
     words = [f"data={OPTION.get(name, name.lower())}", f"data.root={tiny(name)}", "data.download=false"]
     words += ["data.batch_size=16", "data.val_fraction=0.25", "trainer=cpu", "trainer.max_epochs=1", "logger=none"]
@@ -305,6 +303,7 @@ def test_an_archive_that_is_there_is_unpacked_without_a_network(name, tiny, monk
     assert all(path.is_file() for path in files)
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_download_once(server, tmp_path, monkeypatch):
     serve("SVHN", server, tmp_path, monkeypatch)
     failed = []

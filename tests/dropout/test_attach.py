@@ -124,6 +124,7 @@ def test_train_and_eval_reach_the_layer() -> None:
     assert torch.equal(keyed(model.train(), X), expected((AFTER,), X))
 
 
+@pytest.mark.slow
 def test_hooks_compile_into_the_graph() -> None:
     torch._dynamo.reset()
     model = host(AFTER, BEFORE)

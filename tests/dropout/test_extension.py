@@ -65,6 +65,7 @@ class VariationalDropout(Dropout):
 STRATEGIES = [DropPath, DropBlock, VariationalDropout]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_new_strategy_keeps_every_law(strategy: type[Dropout]) -> None:
     card = check(strategy(0.3))

@@ -1,6 +1,7 @@
 """Folded and converted models compute in eval what they computed before; else layer and op in the way are named."""
 
 import copy
+import operator
 from collections.abc import Callable
 from functools import partial
 
@@ -20,15 +21,23 @@ Classic = partial(Dropout, scaling="classic")
 
 
 class Residual(nn.Module):
-    """x + body(x), or both side by side."""
+    """x + body(x), or what else joins the two."""
 
-    def __init__(self, *body: nn.Module, cat: bool = False) -> None:
+    def __init__(self, *body: nn.Module, join: Callable[[Tensor, Tensor], Tensor] = operator.add) -> None:
         super().__init__()
         self.body = nn.Sequential(*body)
-        self.cat = cat
+        self.join = join
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x, self.body(x)), dim=1) if self.cat else x + self.body(x)
+        return self.join(x, self.body(x))
+
+
+def beside(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat((x, y), dim=1)
+
+
+def beside_by_position(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([x, y], 1)
 
 
 class Gate(nn.Module):
@@ -97,7 +106,10 @@ LEGAL: dict[str, Callable[[], nn.Module]] = {
     "stacked": lambda: nn.Sequential(linear(), Classic(0.3), nn.LeakyReLU(), nn.Dropout(0.5), Classic(0.4), linear()),
     "backward": lambda: nn.Sequential(linear(), Classic(0.3), nn.GELU(), Classic(0.2), linear()),
     "residual": lambda: nn.Sequential(linear(), Residual(linear(), nn.PReLU(), linear(), Classic(0.3)), nn.Tanh()),
-    "cat": lambda: nn.Sequential(linear(), Residual(linear(), Classic(0.3), cat=True), nn.ReLU(), nn.Linear(16, 4)),
+    "cat": lambda: nn.Sequential(
+        *(linear(), Residual(linear(), Classic(0.3), join=beside), nn.ReLU()),
+        *(Residual(nn.Linear(16, 8), Classic(0.3), join=beside_by_position), nn.Linear(24, 4)),
+    ),
     "norm before": lambda: nn.Sequential(linear(), nn.LayerNorm(8), nn.ReLU(), Classic(0.3), Residual(linear())),
     "norm after": lambda: nn.Sequential(linear(), Classic(0.3), nn.LayerNorm(8), linear()),
     "batch norm": lambda: nn.Sequential(Classic(0.3), nn.BatchNorm1d(8), nn.ReLU6(), linear()),
@@ -398,6 +410,7 @@ CARRIED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARRIED)
 @pytest.mark.parametrize("scalings", [("classic", "inverted"), ("inverted", "classic")], ids="->".join)
 def test_training_goes_on_exactly_after_a_conversion(name: str, scalings: tuple[str, str]) -> None:

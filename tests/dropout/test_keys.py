@@ -47,12 +47,14 @@ def draw(of: Dropout, x: Tensor, seed: int = 1, step: int = 2, rows: Rows | None
 def test_masks_do_not_change_between_versions() -> None:
     """Written down when the keys were defined: a change here breaks resuming runs and comparing them."""
     assert draw(layer(name="03_relu"), torch.ones(3, 8)).int().tolist() == [
-        [0, 1, 1, 0, 0, 0, 1, 1],
-        [1, 1, 1, 1, 0, 0, 0, 1],
-        [0, 1, 0, 0, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1, 1, 1],
+        [0, 1, 0, 1, 0, 1, 1, 1],
+        [1, 1, 0, 0, 0, 1, 1, 0],
     ]
+    narrow = draw(layer(name="03_relu"), torch.ones(4, 3)).int().tolist()
+    assert narrow == [[1, 1, 0], [0, 1, 1], [1, 1, 0], [1, 0, 1]]  # rows follow each other without a gap
     long = draw(layer(0.3, name="03_relu"), torch.ones(3, 300), rows=[5, 0, 7])
-    assert (long * torch.arange(300)).sum(1).tolist() == [29625, 31609, 30605]
+    assert (long * torch.arange(300)).sum(1).tolist() == [31793, 28786, 28837]
 
 
 @pytest.mark.parametrize("features", [1, 3, 64, 300])
@@ -116,8 +118,9 @@ def test_a_row_has_its_own_mask_wherever_it_is(rows: list[int], features: int, p
 @pytest.mark.parametrize(
     "rows", [range(3, 7), [3, 4, 5, 6], (3, 4, 5, 6), torch.arange(3, 7), torch.arange(3, 7).int()]
 )
-def test_rows_may_be_given_in_any_form(rows: Rows) -> None:
-    x = torch.ones(10, 300)
+@pytest.mark.parametrize("features", [3, 300])
+def test_rows_may_be_given_in_any_form(rows: Rows, features: int) -> None:
+    x = torch.ones(10, features)
     assert torch.equal(draw(layer(), x[3:7], rows=rows), draw(layer(), x)[3:7])
 
 
@@ -431,7 +434,7 @@ def test_compiled_is_eager_with_100_steps_in_one_graph(backend: Counting, whole:
     model, x = net(), torch.randn(4, 6, requires_grad=True)
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     for step in range(100):
-        rows = range(4 * step, 4 * step + 4) if whole else torch.arange(4) * (step + 2)
+        rows = range(3 * step, 3 * step + 4) if whole else torch.arange(4) * (step + 2)
         results = []
         for run in (model, compiled):
             with mask_keys(step // 7, step, rows):
@@ -453,6 +456,17 @@ def test_a_new_rate_does_not_recompile(backend: Counting) -> None:
         with mask_keys(1, step, range(4)):
             assert torch.equal(out, of(x))
     assert backend.graphs == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["unkeyed", "classic in eval"])
+def test_a_new_rate_does_not_recompile_without_keys_either(backend: Counting, training: bool) -> None:
+    of, x = layer(0.5, scaling="inverted" if training else "classic").train(training), torch.ones(4, 300)
+    compiled = torch.compile(of, fullgraph=True, backend=backend)
+    for p in (0.5, 0.25, 0.1, 0.7):
+        of.p = p
+        torch.testing.assert_close(compiled(x).max(), torch.tensor(1 / (1 - p) if training else 1 - p))
+    assert backend.graphs == 1
 
 
 @pytest.mark.slow

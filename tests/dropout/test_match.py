@@ -94,6 +94,7 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "norm", "name"), COMBINATIONS)
 def test_matched_classic_trains_like_inverted(build: Callable[..., nn.Module], norm: bool, name: str) -> None:
     inverted, classic = twins(build, norm)
@@ -106,6 +107,7 @@ def test_matched_classic_trains_like_inverted(build: Callable[..., nn.Module], n
         torch.testing.assert_close(inverted.eval()(data()[0]), classic.eval()(data()[0]), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [mlp, cnn])
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adam_decay", "adamw_decay"])
 def test_unmatched_classic_trains_differently(build: Callable[..., nn.Module], name: str) -> None:
@@ -122,6 +124,7 @@ def test_unmatched_classic_trains_differently(build: Callable[..., nn.Module], n
     assert difference(inverted, rescaled, factors) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["momentum", "adam_decay", "adamw_decay"])
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_powers_of_two_match_bit_for_bit_in_float32(build: Callable[..., nn.Module], name: str) -> None:

@@ -21,7 +21,7 @@ same_words = settings(suppress_health_check=[HealthCheck.function_scoped_fixture
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], None]:
     """Let layers read these words instead of random ones."""
-    return lambda words: monkeypatch.setattr(keys, "row_words", lambda layer, x, count: words)
+    return lambda words: monkeypatch.setattr(keys, "row_words", lambda layer, x, shape: words)
 
 
 def accepted(decide: Callable[[int], bool]) -> int:
@@ -38,7 +38,7 @@ def short_row_keeps(p: float, feed: Callable[[Tensor], None]) -> Fraction:
     rate, x = Rate.of(p), torch.ones(1, 1)
 
     def decide(word: int) -> bool:
-        feed(torch.tensor([[word, 0, 0, 0]], dtype=torch.int32))
+        feed(torch.tensor([[word]], dtype=torch.int32))
         return bool(bernoulli(Dropout(p), x, x.shape, rate))
 
     return Fraction(accepted(decide), 2**32)
@@ -191,7 +191,7 @@ def test_derivatives_of_a_product_are_right(threshold: int, monkeypatch: pytest.
     assert torch.autograd.gradgradcheck(product, x)
 
 
-@pytest.mark.parametrize("shape", [(8, 2**13 + 1), (2**9, 2**5)], ids=["large", "small"])
+@pytest.mark.parametrize("shape", [(8, 2**13 + 1), (2**9, 2**5), (64, 16)], ids=["large", "small", "tiny"])
 @pytest.mark.parametrize("scaling", ["inverted", "classic", "unscaled"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_at_most_a_byte_an_element_is_kept_for_backward(
@@ -221,6 +221,6 @@ def test_a_small_mask_is_scaled_instead_of_the_input(shape: tuple[int, ...]) -> 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = multiply(x.requires_grad_(), mask, torch.tensor(2.0, dtype=torch.float64))
+        out = multiply(x.requires_grad_(), mask, torch.tensor(2.0))
     torch.testing.assert_close(out, x * mask * 2, rtol=0, atol=0)
     assert sum(tensor.numel() for tensor in kept if tensor is not x) <= mask.numel()

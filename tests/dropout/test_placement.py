@@ -94,6 +94,13 @@ def test_a_model_without_dropout_gets_it_before_the_classifier_by_default() -> N
     assert 0 < (seen[0] == 0).sum() < seen[0].numel()
 
 
+def test_none_leaves_the_model_and_its_own_dropout_as_they_are() -> None:
+    model, bare = Cnn(), Cnn()
+    assert install(model, Dropout, Placement("none")) == []
+    assert repr(model) == repr(bare)
+    assert any(isinstance(layer, nn.Dropout) for layer in model.modules())
+
+
 def test_a_pattern_matches_paths_and_replaces_dropout_layers() -> None:
     model = Cnn()
     found = install(model, Dropout, Placement("pattern", pattern=["features.[02]", "head.3"]))
@@ -289,6 +296,7 @@ def test_each_rate_of_a_list_is_checked_and_nothing_is_installed(bad: Any, error
     [
         ({"where": "head"}, ValueError, "'head' is not a place.*allowed: default, existing"),
         ({"where": []}, ValueError, "where is empty"),
+        ({"where": ["none", "input"]}, ValueError, "none,input: none can't be together"),
         ({"rate": "cubic"}, ValueError, "'cubic' is unknown; allowed: constant, linear, geometric"),
         ({"p": 1.0}, ValueError, "0 <= p < 1, got 1.0"),
         ({"p": float("nan")}, ValueError, "0 <= p < 1, got nan"),

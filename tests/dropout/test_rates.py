@@ -13,6 +13,7 @@ def net(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*(part for layer in layers for part in (nn.Linear(4, 4), layer)))
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_our_layers_by_name_or_path() -> None:
     model = net(nn.ReLU(), nn.Dropout(0.1), Dropout(0.2, scaling="classic"))
     (installed,) = install(model, Dropout, Placement("activations", p=0.3))

@@ -87,6 +87,7 @@ def assert_near(estimate: Tensor, expected: Tensor, error: Tensor) -> None:
     assert ((estimate - expected).abs() <= 4.5 * error + ROUNDING).all(), (estimate - expected) / error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "large"), [*((kind, True) for kind in KINDS), ("residual", False), ("turned", False)])
 def test_samples_have_the_law_of_a_plain_loop(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_TRACING", 0 if large else 1)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def write_run(
                 },
                 "trainer": {"max_epochs": epochs},
                 "run": {"dir": str(folder), "name": f"{kind} seed={seed}"},
-                "callbacks": {"checkpoint": {"dirpath": f"{folder}/checkpoints"}},
+                "callbacks": {"checkpoint": {"dirpath": f"{folder}/checkpoints"}, "activation_stats": {}},
                 "layers": {name: name[3:] for name in layers},
             }
             | (config or {})
@@ -137,6 +138,30 @@ def _write_metrics(path: Path, activations: list[Any], steps: list[int], seed: i
         table.writerows(rows)
 
 
+PICTURE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+
+
+def write_look(folder: Path, **changed: Any) -> None:
+    """What `look` leaves in a folder."""
+    conditions = ("dropout off", "element-wise")
+    seen = {
+        "title": "net looking at china.jpg",
+        "alt": "activation maps",
+        "warning": None,
+        "sentences": ["Dropout with p = 0.5 after 03_relu."],
+        "means": {"03_relu": {condition: f"mean {condition}" for condition in conditions}},
+        "predictions": {condition: [[f"{condition} cat", 0.875], ["dog", 0.125]] for condition in conditions},
+    }
+    folder.mkdir(parents=True)
+    (folder / "look.json").write_text(json.dumps(seen | changed))
+    (folder / "look.png").write_bytes(PICTURE)
+
+
 @pytest.fixture(scope="session", name="write_run")
 def _write_run() -> Any:
     return write_run
+
+
+@pytest.fixture(scope="session", name="write_look")
+def _write_look() -> Any:
+    return write_look

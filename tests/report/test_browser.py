@@ -32,12 +32,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, write_run):
-    """The page of two seeds of four strategies."""
+def page(tmp_path_factory, write_run, write_look):
+    """The page of two seeds of four strategies, one network of which was looked at."""
     folder = tmp_path_factory.mktemp("sweep")
     for n, kind in enumerate(("inverted", "classic", "none", "unscaled")):
         for seed in (0, 1):
             write_run(folder / f"{n}{seed}", kind=kind, arm=kind, seed=seed, epochs=4)
+    write_look(folder / "00" / "look")
     return build(folder).page
 
 
@@ -84,10 +85,11 @@ def test_the_pictures_are_drawn_without_an_error(page, tmp_path):
         figure.querySelectorAll(".numbers tbody tr").length])"""
     drawn, console = look(page, tmp_path, script)
     assert not console
-    assert [name for name, *_ in drawn] == ["accuracy", "curves", "activations", "gain", "ratio", "heatmap"]
+    assert [name for name, *_ in drawn] == ["accuracy", "curves", "activations", "profile", "gain", "ratio", "heatmap"]
     traces = {name: count for name, count, _ in drawn}
-    # A mark and seeds each; a line and a band each; a line in two panels each; also two theory curves; one map.
-    assert traces == {"accuracy": 8, "curves": 8, "activations": 8, "gain": 8, "ratio": 6, "heatmap": 1}
+    # A mark and seeds each; a line and a band each; a line in two panels each; two theory curves a panel; one map.
+    panels = {"activations": 8, "profile": 8, "gain": 12}
+    assert traces == {"accuracy": 8, "curves": 8, **panels, "ratio": 6, "heatmap": 1}
     assert all(rows for *_, rows in drawn)
 
 
@@ -115,6 +117,12 @@ def test_the_controls_do_what_they_say(page, tmp_path):
     const before = one("#activations .plot").data[1].y[0];
     choose("#activations select", input.value);
     result.otherLayer = one("#activations .plot").data[1].y[0] !== before;
+    choose("#profile select", "zeros");
+    const profile = one("#profile .plot").data.filter((trace) => trace.name === "inverted");
+    result.profile = profile.map((trace) => trace.y);
+    result.layers = profile[0].customdata;
+    const laws = (x) => one("#gain .plot").data.filter((t) => t.name === "theory" && (t.xaxis ?? "x") === x);
+    result.laws = ["x", "x2"].map((x) => laws(x).map((trace) => trace.y).sort());
     choose("#ratio select", "first");
     result.first = one("#ratio .plot").data.find((trace) => trace.name === "inverted").y;
     choose("#heatmap select[name=quantity]", "probe ratio");
@@ -140,11 +148,38 @@ def test_the_controls_do_what_they_say(page, tmp_path):
     assert "inverted" in result["again"]
     assert result["axis"] == "validation cross-entropy, nats"
     assert result["otherLayer"]
+    assert result["profile"] == [[0.5, 0.75] * 3, [0.5, 0.5] * 3]  # of inverted, p = 0.5
+    assert result["layers"][:3] == ["01_conv1_dropout_in", "01_conv1_dropout", "04_conv2_dropout_in"]
+    assert result["laws"] == [[[0.5] * 3, [1] * 3]] * 2  # in training of unscaled and inverted, in eval of classic
     assert result["first"] == [1, 1.414, 2]
     assert result["map"] == 6
     assert result["empty"]
     assert result["unreachable"] == 0
     assert result["saved"] == ["dropout-lab-ratio", [True, True]]
+
+
+def test_the_picture_of_a_look_is_shown(page, tmp_path):
+    """The page's own security policy lets it through."""
+    script = """const image = one(".sight img");
+      image.scrollIntoView();
+      await wait(500);
+      return [image.naturalWidth, image.getBoundingClientRect().width > 700, image.alt]"""
+    shown, console = look(page, tmp_path, script)
+    assert not console
+    assert shown == [1, True, "activation maps"]
+
+
+def test_what_scrolls_can_be_scrolled_with_the_keyboard(page, tmp_path):
+    script = """every("details").forEach((details) => { details.open = true; });
+      await wait(500);
+      const scrolls = (e) => /auto|scroll/.test(page.getComputedStyle(e).overflow)
+        && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1);
+      const found = every("main *").filter(scrolls);
+      const reachable = (e) => e.tabIndex >= 0 || e.querySelector("button, select, input, a");
+      return [found.length > 3, found.filter((e) => !reachable(e)).map((e) => e.outerHTML.slice(0, 80))]"""
+    found, console = look(page, tmp_path, script, width=320)
+    assert not console
+    assert found == [True, []]
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])

@@ -98,6 +98,13 @@ def test_what_is_missing_in_a_run_that_counts_is_noted(tmp_path, write_run):
     assert notes[1:] == ["metrics.csv has no finite test/loss"] * 2
 
 
+def test_statistics_that_nobody_asked_for_are_not_missing(tmp_path, write_run):
+    (write_run(tmp_path / "0", config={"callbacks": {"checkpoint": {}}}) / "activations.csv").unlink()
+    (run,) = read_runs(tmp_path)
+    assert run.counted
+    assert run.note is None
+
+
 def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
     write_run(tmp_path / "0", epochs=3 * KEPT_STEPS)
     (run,) = read_runs(tmp_path)

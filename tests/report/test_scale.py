@@ -1,5 +1,4 @@
 import os
-import time
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -10,7 +9,7 @@ RUNS, LAYERS, FLUSHES = 500, 40, 30
 
 
 @pytest.mark.slow
-def test_500_runs_of_40_layers_build_in_a_minute(tmp_path, write_run):
+def test_a_report_of_500_runs_of_40_layers_is_a_page_of_less_than_20_megabytes(tmp_path, write_run):
     layers = tuple(f"{n:02d}_block{n}_dropout" for n in range(LAYERS))
     first = write_run(tmp_path / "first" / "0", layers=layers, epochs=FLUSHES)
     config = yaml.safe_load((first / "config.yaml").read_text())
@@ -21,8 +20,6 @@ def test_500_runs_of_40_layers_build_in_a_minute(tmp_path, write_run):
             os.link(first / name, folder / name)
         changed = config | {"seed": n % 5, "optimizer": config["optimizer"] | {"lr": n // 5 / 100}}
         (folder / "config.yaml").write_text(yaml.safe_dump(changed))
-    start = time.process_time()  # one thread: the wall time of a machine that has a core to spare
     report = build(tmp_path)
-    assert time.process_time() - start < 60
     assert report.text.count("inverted lr=") >= 100
     assert report.page.stat().st_size < 20e6  # of which plotly is 5

@@ -78,6 +78,17 @@ def test_the_sentences_explain_drift_and_matching_with_the_tables_own_numbers(sw
     assert "weight decay*q^2" in text
 
 
+def test_without_statistics_of_activations_nothing_is_said_or_drawn_of_them(tmp_path, write_run):
+    (write_run(tmp_path / "0", config={"callbacks": {"checkpoint": {}}}) / "activations.csv").unlink()
+    report = build(tmp_path)
+    heads, *_ = report.text.splitlines()
+    assert " ".join(heads.split()) == "strategy seeds test acc % test NLL gap (NLL) s/run"
+    assert not [word for word in ("train/eval", "gain", "matched") if word in report.text]
+    page = report.page.read_text()
+    assert 'id="curves"' in page
+    assert not [name for name in ("activations", "profile", "gain", "ratio", "heatmap") if f'id="{name}"' in page]
+
+
 def test_theory_is_not_quoted_for_a_table_of_several_p(tmp_path, write_run):
     write_run(tmp_path / "0", p=0.2)
     write_run(tmp_path / "1", p=0.5)
@@ -115,10 +126,18 @@ def test_a_number_that_some_seeds_lack_says_how_many_have_it(tmp_path, write_run
     assert "2 (counted): metrics.csv has no finite test/loss" in text
 
 
-def test_the_markdown_table_has_as_many_cells_in_each_row(sweep):
-    lines = [line for line in (sweep / "table.md").read_text().splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 5
-    assert len({line.count("|") for line in lines}) == 1
+def test_the_markdown_tables_have_as_many_cells_in_each_row(sweep):
+    first, second = (sweep / "table.md").read_text().split("Paired differences at equal seeds:")
+    for text, rows in ((first, 5), (second, 3)):
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + rows
+        assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_markdown_has_the_paired_differences_with_their_intervals(sweep):
+    text = (sweep / "table.md").read_text()
+    assert "| minus none | pairs | test acc % | test NLL | gap (NLL) |" in text
+    assert "| inverted | 3 | +1.00 ± 0.25 | -0.010 ± 0.000 | +0.010 ± 0.000 |" in text
 
 
 def test_folders_that_do_not_count_are_listed_in_the_terminal(tmp_path, write_run):

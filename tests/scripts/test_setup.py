@@ -16,6 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 # Everything the scripts and the stand-in may rely on; flock is not everywhere.
 TOOLS = "awk bash cat cp dirname env find flock grep ln mkdir mv readlink rm rmdir sed sh sleep tail tee touch uname"
+PYTEST = ["pytest", "--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile"]  # of scripts/test
 
 STAND_IN = """#!/usr/bin/env bash
 set -eu
@@ -143,7 +144,7 @@ def test_another_python_version_installs_again(machine: Machine) -> None:
 def test_tests_add_the_dev_extra_which_serves_the_others_too(machine: Machine) -> None:
     machine.run("train")
     done = machine.run("test", "-k", "a law")
-    assert done.stdout == f"{machine.clone}|-m|pytest|-k|a law|"
+    assert done.stdout == "|".join([f"{machine.clone}", "-m", *PYTEST, "-k", "a law", ""])
     assert "what the tests need" in done.stderr
     machine.run("train")
     machine.run("test")
@@ -267,9 +268,9 @@ def test_broken_environment_is_made_anew(machine: Machine) -> None:
 
 def test_arguments_arrive_unchanged(machine: Machine) -> None:
     arguments = ["a b", "c=[1, 2]", "x='*'", "", "$HOME", "p=0.5,0.75", "\\", "-m"]
-    for script, module in [("train", "dropout_lab.train"), ("compare", "dropout_lab.compare"), ("test", "pytest")]:
+    for script, words in [("train", ["dropout_lab.train"]), ("compare", ["dropout_lab.compare"]), ("test", PYTEST)]:
         done = machine.run(script, *arguments)
-        assert done.stdout.split("|")[1:-1] == ["-m", module, *arguments]
+        assert done.stdout.split("|")[1:-1] == ["-m", *words, *arguments]
     done = machine.run("lab", "explain", *arguments)
     assert done.stdout.split("|")[1:-1] == ["-m", "dropout_lab.explain", *arguments]
 

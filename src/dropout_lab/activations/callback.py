@@ -9,7 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -53,7 +54,8 @@ class ActivationStats(L.Callback):
         every_n_steps: count one in so many training batches, beginning with the first of each epoch.
         probe_masks: dropout masks of the probe, which runs the first validation batch with and without dropout after
             each validation; 0 turns it off. It needs batches that are a tensor or begin with one, ``(x, y)``.
-        probe_size: how many samples of that batch, over all processes.
+        probe_size: how many samples of that batch. Processes share it as they share batches of this package's data,
+            contiguous rows each: the probe is the same at any number of them.
         layers: shell patterns on names or module paths, ``["*relu*", "features.3"]``; default: dropout layers,
             activations, convolutions and Linear.
         max_layers: how many tensors go to the loggers (a dropout layer has two, its input and its output); None: all.
@@ -135,7 +137,7 @@ class ActivationStats(L.Callback):
         if trainer.sanity_checking or dataloader_idx != 0:
             return
         if batch_idx == 0 and self.probe_masks:
-            self._batch = self._probe_inputs(trainer, batch)
+            self._batch = self._probe_inputs(batch)
         self.meter.start("eval")
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -145,25 +147,28 @@ class ActivationStats(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log both modes and the probe."""
         if not trainer.sanity_checking:
-            self._flush(trainer, self._probe(trainer, pl_module) if self.probe_masks else None)
+            self._flush(trainer, pl_module, self._probe(trainer, pl_module) if self.probe_masks else None)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log training alone, where no validation has done it; pictures after each quarter of the epochs."""
         if self.meter.batches["train"]:
-            self._flush(trainer, None)
+            self._flush(trainer, pl_module, None)
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         quarter = done < total and 4 * done // total > 4 * (done - 1) // total
         if quarter and time.monotonic() - self._drawn >= APART:
             self._draw(trainer)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What was counted and not yet logged, for checkpoints within an epoch."""
-        return self.meter.state()
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What was counted and not yet logged, for checkpoints within an epoch; and the last numbers of the summary."""
+        checkpoint["activation_stats"] = self.meter.state()
+        checkpoint["activation_final"] = self._final
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting from there."""
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            self.meter.load_state(state_dict)
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from there, where training goes on; validating or testing a checkpoint begins at nothing."""
+        state = checkpoint.get("activation_stats")
+        if state and trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
+            self.meter.load_state(state)
+            self._final = dict(checkpoint.get("activation_final", {}))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Pictures of the whole run and its last numbers, to W&B."""
@@ -187,14 +192,14 @@ class ActivationStats(L.Callback):
             self._shown = shown(taps, self.max_layers)
         self.meter.attach()
 
-    def _probe_inputs(self, trainer: L.Trainer, batch: Any) -> Tensor | None:
+    def _probe_inputs(self, batch: Any) -> Tensor | None:
         x = batch[0] if isinstance(batch, list | tuple) and batch else batch
         if isinstance(x, Tensor) and x.ndim:
-            return x[: max(1, self.probe_size // trainer.world_size)].detach().clone()
+            return x[: self.probe_size].detach().clone()
         self._warn("the probe needs batches that are a tensor or begin with one, (x, y); probe_masks=0 turns it off")
         return None
 
-    def _flush(self, trainer: L.Trainer, probed: Tensor | None) -> None:
+    def _flush(self, trainer: L.Trainer, pl_module: L.LightningModule, probed: Tensor | None) -> None:
         readings = self.meter.flush(probed)
         if not trainer.is_global_zero:
             return
@@ -211,21 +216,34 @@ class ActivationStats(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self._final |= records.final(rows)
-        self._say(readings)
+        self._say(readings, _compiled(pl_module))
 
     def _probe(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
         x, self._batch = self._batch, None
+        first = _rows_before(trainer, 0 if x is None else len(x))
         if x is None:
             return no_probe(self.meter)
-        rows = torch.arange(len(x)) + trainer.global_rank * len(x)
+        x = x[: max(0, self.probe_size - first)]
+        model = pl_module if type(pl_module).forward is not L.LightningModule.forward else model_of(pl_module)
+        try:
+            if len(x):
+                return self._probed(trainer, model, x, first)
+            # Where weights are sharded (FSDP), processes meet in each forward pass: this one comes along, uncounted.
+            self._probed(trainer, model, x.new_zeros(1, *x.shape[1:]), first)
+        except (NotImplementedError, TypeError) as error:
+            self._warn(f"the probe calls the model with the inputs alone: {error}; probe_masks=0 turns it off")
+        return no_probe(self.meter)
+
+    def _probed(self, trainer: L.Trainer, model: nn.Module, x: Tensor, first: int) -> Tensor:
+        rows = torch.arange(first, first + len(x))
         with trainer.precision_plugin.forward_context():
             if self._keyed:
                 try:
-                    return probe(self.meter, pl_module, x, self.probe_masks, trainer.global_step, rows)
+                    return probe(self.meter, model, x, self.probe_masks, trainer.global_step, rows)
                 except ValueError as error:
                     self._keyed = False
                     self._warn(f"the probe draws its masks from torch's generator: {error}")
-            return probe(self.meter, pl_module, x, self.probe_masks, trainer.global_step, rows, keyed=False)
+            return probe(self.meter, model, x, self.probe_masks, trainer.global_step, rows, keyed=False)
 
     def _draw(self, trainer: L.Trainer) -> list[WandbLogger]:
         """Pictures of what was logged so far, to every W&B logger of the first process; those loggers."""
@@ -249,14 +267,16 @@ class ActivationStats(L.Callback):
     def _path(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir) / "activations.csv"
 
-    def _say(self, readings: Readings) -> None:
+    def _say(self, readings: Readings, compiled: set[nn.Module]) -> None:
         """Warn, once for each cause, where a number is missing or can't be trusted."""
         for mode, batches in readings.batches.items():
             stats = readings.stats(mode)
-            if batches and not any(one.count for one in stats.values()):
+            unseen = [tap for tap in self.meter.taps if not stats[tap.name].count]
+            silent = [tap.name for tap in unseen if tap.module in compiled or len(unseen) == len(stats)]
+            if batches and silent:
                 self._warn(
-                    f"{batches} {mode} batches passed and no hook ran: the model was compiled and called before this "
-                    "callback saw it; call torch.compiler.reset() before the trainer starts"
+                    f"{mode} batches passed and no hook ran at {', '.join(silent)}: the model was compiled and called "
+                    "before this callback saw it; call torch.compiler.reset() before the trainer starts"
                 )
             if vague := [name for name, one in stats.items() if not one.reliable]:
                 self._warn(f"the std of {', '.join(vague)} is not reliable: the mean is over 100 times larger")
@@ -267,6 +287,19 @@ class ActivationStats(L.Callback):
         if text not in self._warned:
             self._warned.add(text)
             rank_zero_warn(f"ActivationStats: {text}")
+
+
+def _rows_before(trainer: L.Trainer, rows: int) -> int:
+    """How many rows the processes before this one have; a collective call."""
+    counts = torch.zeros(trainer.world_size, dtype=torch.int64, device=trainer.strategy.root_device)
+    counts[trainer.global_rank] = rows
+    return int(trainer.strategy.reduce(counts, reduce_op="sum")[: trainer.global_rank].sum())
+
+
+def _compiled(model: nn.Module) -> set[nn.Module]:
+    """The modules that run as part of a compiled one."""
+    whole = [module for module in model.modules() if module._compiled_call_impl or hasattr(module, "_orig_mod")]
+    return {part for module in whole for part in module.modules()}
 
 
 def _off(layer: nn.Module) -> bool:

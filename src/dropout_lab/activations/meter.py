@@ -6,6 +6,7 @@ batches of unequal size and ranks with unequal shards give the statistics of all
 one transfer to the host per flush are enough. Pure PyTorch, usable without the rest of this package.
 """
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dropout_lab.activations.readings import COLUMNS, Readings
 
 MODES = ("train", "eval")
+_IN_CACHE = 2**18  # numbers that a core's cache holds
 
 
 class Tap(NamedTuple):
@@ -72,6 +74,7 @@ class Meter:
         self._index: dict[tuple[int, ...], Tensor] = {}
         self._pending: list[Partial] = []
         self._record: list[Partial] | None = None
+        self._last: tuple[weakref.ref[Tensor], tuple[Any, ...], Partial] | None = None
         self._watches = [_Watch(self, module) for module in dict.fromkeys(tap.module for tap in taps)]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -147,12 +150,24 @@ class Meter:
             self.skipped.add(self.taps[row].name)
             return None
         with torch.no_grad():
-            partial = self._reduce(row, x.detach(), source)
             if torch.compiler.is_compiling():
+                partial = self._reduce(row, x.detach(), source)
                 self._sums[self._mode, row] += _columns([partial])[0].to(self._sums.device)
             else:
+                partial = self._reduce_once(row, x, source)
                 (self._pending if self._record is None else self._record).append(partial)
         return partial.sum
+
+    def _reduce_once(self, row: int, x: Tensor, source: Tensor | None) -> Partial:
+        """Not again where the last tap saw the same tensor: what an activation puts out a dropout layer takes in."""
+        if x.is_inference():  # counts no changes in place
+            return self._reduce(row, x, source)
+        state = x._version, self.taps[row].units, self._record is None
+        if self._last is not None and self._last[0]() is x and self._last[1] == state:
+            return self._last[2]._replace(row=row, source=source)
+        partial = self._reduce(row, x.detach(), source)
+        self._last = weakref.ref(x), state, partial
+        return partial
 
     def _reduce(self, row: int, x: Tensor, source: Tensor | None) -> Partial:
         while x.ndim < 2:
@@ -160,16 +175,12 @@ class Meter:
         # Reducing over dimensions, not after flatten(1), which would copy channels_last tensors.
         dims = tuple(range(2 if self.taps[row].units == "channel" and x.ndim > 2 else 1, x.ndim))
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        if torch.compiler.is_compiling():
-            is_zero = (x == 0).to(wide)
-        else:  # 6 times faster than counting a bool tensor, 28 times faster than count_nonzero (CPU)
-            is_zero = torch.eq(x, 0, out=torch.empty_like(x, dtype=wide))
         return Partial(
             row,
             x.numel(),
             x.sum(dims, dtype=wide),
             torch.linalg.vector_norm(x, dim=dims, dtype=wide),
-            is_zero.sum(dims),
+            _zeros(x, dims, wide),
             x.amin(dims) if self._record is not None else None,
             source,
         )
@@ -265,6 +276,16 @@ def _over_processes(sums: Tensor) -> Tensor:
 def _with_fp64(device: torch.device | str) -> torch.device:
     device = torch.device(device)
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def _zeros(x: Tensor, dims: tuple[int, ...], wide: torch.dtype) -> Tensor:
+    """How many zeros each unit has."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return (x == 0).sum(dims, dtype=wide)
+    # Compared into floats, part by part: 28 times faster than count_nonzero, 6 times faster than a sum of bools.
+    rows = max(1, _IN_CACHE * len(x) // x.numel())
+    room = torch.empty_like(x[:rows], dtype=wide)
+    return torch.cat([torch.eq(part, 0, out=room[: len(part)]).sum(dims) for part in torch.split(x, rows)])
 
 
 def _tensor(value: Any) -> Tensor | None:

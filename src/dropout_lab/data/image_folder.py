@@ -54,7 +54,8 @@ class ImageFolder(ImageData):
         rest = self._read("train")
         test = self._read("test" if has_test or not has_val else "val")
         if has_test and has_val:
-            return rest, self._read("val"), test
+            order = torch.randperm(len(rest.classes), generator=torch.Generator().manual_seed(self.split_seed))
+            return rest.take(order), self._read("val"), test
         train, val = self._without_val(rest, len(rest.classes))
         return train, val, test
 

@@ -6,7 +6,7 @@ samples from ``load()``. One whose test part is given subclasses ``ImageData`` a
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import lightning
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dropout_lab.data.augment import batch_key, crop_flip
+from dropout_lab.data.augment import CHANGES, batch_key, mixing_share, mixup
 from dropout_lab.data.batches import GlobalBatches, ResumableLoader
 from dropout_lab.data.samples import Rows, Samples, mean_and_std, mislabel, split, subset
 
@@ -37,7 +37,9 @@ class ImageData(lightning.LightningDataModule):
         label_noise: fraction of the training samples that get a wrong class, in ``train`` and ``train_eval``.
         channels: repeat the one channel of grey images so many times; None: what the model wants.
         image_size: resize to so many pixels; None: what the model wants.
-        augment: "crop_flip": :func:`dropout_lab.data.augment.crop_flip`; None: nothing.
+        augment: "crop_flip" or "resized_crop_flip": of :mod:`dropout_lab.data.augment`; None: nothing.
+        mixup: alpha >= 0 of :func:`dropout_lab.data.augment.mixup`, whose targets (N, classes) take the place of the
+            classes in training batches; 0: nothing is mixed.
 
     Raises:
         ValueError: more training samples asked for than there are, fewer than classes or than a batch; a fraction that
@@ -59,24 +61,31 @@ class ImageData(lightning.LightningDataModule):
         channels: int | None = None,
         image_size: int | None = None,
         augment: str | None = None,
+        mixup: float = 0.0,
     ) -> None:
         super().__init__()
         if train_size is not None and train_size < batch_size:
             raise ValueError(
                 f"data.train_size={train_size}: must be at least data.batch_size={batch_size}: no full batch"
             )
-        if augment not in (None, "crop_flip"):
-            raise ValueError(f"data.augment={augment}: must be crop_flip or null")
+        if augment is not None and augment not in CHANGES:
+            raise ValueError(f"data.augment={augment}: must be {' or '.join(CHANGES)}, or null")
+        if not 0 <= mixup < inf:
+            raise ValueError(f"data.mixup={mixup}: must be a number >= 0, the alpha of Beta(alpha, alpha)")
         if not 0 <= label_noise <= 1:
             raise ValueError(f"data.label_noise={label_noise}: must be a fraction with 0 <= label_noise <= 1")
         self.batch_size, self.seed, self.split_seed = batch_size, seed, split_seed
         self.val_fraction, self.train_size, self.label_noise = val_fraction, train_size, label_noise
-        self.channels, self.image_size, self.augment = channels, image_size, augment
+        self.channels, self.image_size = channels, image_size
+        self.augment, self.mixup = augment, mixup
         self.train: Samples | None = None
 
     @abstractmethod
     def parts(self) -> tuple[Samples, Samples, Samples]:
-        """Training, validation and test samples, as there are many; test samples have no part in any choice."""
+        """Training, validation and test samples; test samples have no part in any choice.
+
+        Training samples come in random order: the first ones stand for all in ``train_eval`` and under ``train_size``.
+        """
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,12 +113,15 @@ class ImageData(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Lightning's hook on the device: what the model sees."""
         (images, classes), trainer = batch, self.trainer
-        kept = images
-        if self.augment and trainer is not None and trainer.training:
+        kept, where, first_row = images, None, 0
+        if trainer is not None and trainer.training:
             number = trainer.fit_loop.epoch_loop.batch_idx + 1  # Lightning counts the batch after this hook
-            first_row = trainer.global_rank * len(images)
-            images = crop_flip(images, batch_key(self.seed, trainer.current_epoch, number, first_row))
+            where, first_row = (self.seed, trainer.current_epoch, number), trainer.global_rank * len(images)
+        if self.augment and where:
+            images = CHANGES[self.augment](images, batch_key(*where, first_row))
         images = self.prepare(images)
+        if self.mixup and where:
+            images, classes = mixup(images, classes, self.num_classes, mixing_share(*where, self.mixup))
         if trainer is not None and not kept.is_floating_point():  # others Lightning has converted already
             images = trainer.precision_plugin.convert_input(images)
         return images, classes
@@ -147,11 +159,14 @@ class ImageData(lightning.LightningDataModule):
         return self._eval_loader(self.test)
 
     def _eval_loader(self, samples: Samples) -> "DataLoader[tuple[Tensor, ...]]":
-        """Every sample once, in as many batches on each of any number of processes: FSDP makes them meet in each."""
+        """Every sample once, in as many batches on each of any number of processes: FSDP makes them meet in each.
+
+        As in training, the processes share each global batch, contiguous rows each; the first ones may have one more.
+        """
         rank, world = self._place()
         size = len(samples.classes)
-        own = torch.arange(size).tensor_split(world)[rank]
-        return self._loader(DataLoader, samples, own.tensor_split(ceil(size / (4 * self.batch_size))))
+        batches = torch.arange(size).tensor_split(ceil(size / (4 * self.batch_size)))
+        return self._loader(DataLoader, samples, [batch.tensor_split(world)[rank] for batch in batches])
 
     def _loader(self, kind: type[DataLoader[Any]], samples: Samples, batches: Iterable[Tensor]) -> DataLoader[Any]:
         """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""

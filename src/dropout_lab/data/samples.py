@@ -72,7 +72,9 @@ def subset(samples: Samples, size: int, num_classes: int) -> Samples:
         raise ValueError(
             f"data.train_size={size}: must be between {num_classes} (one a class) and {available}, or null for all"
         )
-    nth_of_class = torch.nn.functional.one_hot(classes).cumsum(0).gather(1, classes[:, None])[:, 0]
+    by_class, counts = classes.argsort(stable=True), classes.bincount()
+    nth_of_class = torch.empty_like(classes)
+    nth_of_class[by_class] = torch.arange(available) - (counts.cumsum(0) - counts)[classes[by_class]]
     return samples.take(nth_of_class.argsort(stable=True)[:size].sort().values)
 
 

@@ -159,9 +159,7 @@ class Equations:
             attribute is not None or homogeneous.keeps_scale(node, None, self._training)
         ):
             self._link(source, node, node)
-        elif name in homogeneous.EQUATING and not any(
-            isinstance(arg, (int, float)) and arg != 0 for arg in node.args[:2]
-        ):
+        elif homogeneous.equates(node):
             for value in node.all_input_nodes:
                 self._link(value, node, node)
         elif name in homogeneous.PRODUCTS | homogeneous.QUOTIENTS:

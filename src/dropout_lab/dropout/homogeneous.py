@@ -17,9 +17,8 @@ AFFINE: frozenset[type[nn.Module]] = frozenset({
 BATCH_NORMS: frozenset[type[nn.Module]] = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm})
 # These divide by a statistic of their own input; the epsilon in it makes them not quite scale-invariant.
 NORMS: frozenset[type[nn.Module]] = frozenset({nn.LayerNorm, nn.GroupNorm, nn.RMSNorm})
-EQUATING = frozenset({
-    "add", "iadd", "radd", "sub", "isub", "cat", "concat", "concatenate", "stack", "maximum", "minimum",
-})  # fmt: skip
+JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
+SUMS = frozenset({"add", "iadd", "radd", "sub", "isub", "maximum", "minimum"})
 PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply"})
 QUOTIENTS = frozenset({"div", "truediv", "itruediv", "divide"})
 
@@ -35,9 +34,15 @@ def keeps_scale(node: Node, module: nn.Module | None, training: bool) -> bool:
     return type(module) in _MODULES or _full_name(module) in _ELSEWHERE
 
 
-def adds_number(node: Node) -> bool:
-    """Whether one side of a sum is a number other than 0: the sum is then affine, not homogeneous."""
-    return any(isinstance(arg, (int, float)) and arg != 0 for arg in node.args[:2])
+def equates(node: Node) -> bool:
+    """Whether the op is homogeneous in its operands together: they and its result have the same factor.
+
+    A sum with a number other than 0 is affine instead.
+    """
+    name = op_name(node)
+    return name in JOINING or (
+        name in SUMS and not any(isinstance(arg, (int, float)) and arg != 0 for arg in node.args[:2])
+    )
 
 
 def _pads_with_zero(node: Node) -> bool:

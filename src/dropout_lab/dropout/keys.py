@@ -1,17 +1,19 @@
 """Masks as a pure function of (seed, layer, step, row, element).
 
 Inside ``with mask_keys(seed, step, rows):`` no dropout layer touches torch's generator. Each layer has one key per
-(seed, step), and row r of the global batch reads its random bits at counter r x (blocks per row). So rows can be
+(seed, step), and row r of the global batch reads the words that follow those of row r - 1. So rows can be
 split over any number of processes, a run can be resumed from (seed, step) alone, and strategies compared at one seed
 meet the same masks.
 """
 
+import math
 import operator
 import sys
 from array import array
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 
@@ -51,7 +53,7 @@ def mask_keys(seed: int, step: int, rows: Sequence[int] | Tensor) -> AbstractCon
         raise TypeError(f"mask_keys: seed and step must be ints, got {seed!r} and {step!r}") from None
     if step < 0:
         raise ValueError(f"mask_keys: step counts micro-batches since the start of training, got {step}")
-    return _Keys(_hash(f"{seed}/{step}"), *_read_rows(rows))
+    return _Keys((_hash(str(seed)) + step * 0xBF58476D1CE4E5B9) % 2**64, *_read_rows(rows))
 
 
 def active() -> bool:
@@ -64,37 +66,37 @@ def transformed() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
-def row_words(layer: Keyed, x: Tensor, count: int) -> Tensor:
+def row_words(layer: Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Random 32-bit words for each row of x, for this call of ``layer``.
 
     Args:
         layer: whose words; its name (or number) is part of the key.
         x: the layer's input; its leading dimension is the batch.
-        count: how many words a row needs.
+        shape: of the words; ``shape[0] == len(x)``, or () for a 0-d x. Rows of a multiple of 4 words cost least.
 
     Returns:
-        int32 tensor (len(x), count rounded up to a multiple of 4) on x's device, uniform; keyed where :func:`active`,
-        else from torch's generator. A 0-d x has one row.
+        int32 tensor of that shape on x's device, uniform; keyed where :func:`active`, else from torch's generator.
 
     Raises:
         ValueError: the context names another number of rows.
         RuntimeError: a layer that was called more than once is recomputed in backward.
     """
-    keys, blocks = _here(), (count + 3) // 4
+    keys = _here()
     if keys is None:
-        rows = x.shape[0] if x.ndim else 1
+        count = math.prod(shape)
         # The upper bound is exclusive and no int64 lies above it: one of 2^64 values never occurs.
-        bits = torch.randint(-(2**63), 2**63 - 1, (rows, 2 * blocks), device=x.device)
+        bits = torch.randint(-(2**63), 2**63 - 1, ((count + 1) // 2,), device=x.device)
         if transformed():  # vmap before torch 2.14 can't view bits as another type
-            return torch.stack((bits.to(torch.int32), (bits >> 32).to(torch.int32)), dim=-1).flatten(-2)
-        return bits.view(torch.int32)
+            words = torch.stack((bits.to(torch.int32), (bits >> 32).to(torch.int32)), dim=-1).flatten(-2)
+        else:
+            words = bits.view(torch.int32)
+        return (words[:count] if count % 2 else words).view(shape)
     if x.ndim == 0 or x.shape[0] != keys.count:
         raise ValueError(
             f"dropout layer {_called(layer)}: mask_keys was given {keys.count} rows but the input has shape "
             f"{tuple(x.shape)}; rows= names the global position of each row of the leading dimension"
         )
-    key = keys.of(layer, blocks)
-    return random_int32(key if x.is_cpu else key.to(x.device, non_blocking=True), keys.count, 4 * blocks)
+    return keys.words(layer, x, shape)
 
 
 def name_word(name: str | None) -> int | None:
@@ -102,55 +104,68 @@ def name_word(name: str | None) -> int | None:
     return None if name is None else _hash(name)
 
 
-class _Keys(AbstractContextManager[None]):
-    """One context: the hash of (seed, step), the rows, and the layers that were called so far."""
+class _Keys:
+    """One context: the hash of (seed, step), the rows, and the layers that were called so far.
 
-    outer: "_Keys | None" = None
-    task = -1  # the backward pass that opened this context, if one did
-    begin, end = -1, sys.maxsize  # autograd nodes made in this context have sequence numbers in [begin, end)
+    Many closed ones wait for their backward passes, so they are small.
+    """
+
+    __slots__ = ("begin", "calls", "count", "end", "first", "layers", "outer", "rows", "task", "word")
 
     def __init__(self, word: int, first: int, count: int, rows: Tensor | None) -> None:
         self.word, self.first, self.count = word, first, count
         self.rows = rows  # int64 (count,), or None where rows are contiguous from ``first``
-        # The same as a tensor: what changes from step to step must not be a Python value in a compiled graph.
-        self.base = torch.frombuffer(array("q", (_signed(word), first)), dtype=torch.int64)
-        self.calls: dict[int, int] = {}  # id(layer) -> calls in this context
-        self.numbers: dict[int, int] = {}  # id(layer) -> number by first call, for unnamed layers
+        self.calls: dict[int, int] = {}  # id(layer) -> calls in this context, in the order of the first ones
         self.layers: list[Keyed] = []  # kept alive while the context is open, so that ids stay unique
+        self.outer: _Keys | None = None
+        self.task = -1  # the backward pass that opened this context, if one did
+        self.begin, self.end = -1, sys.maxsize  # sequence numbers of autograd nodes made here lie in [begin, end)
 
     def __enter__(self) -> None:
         global _current
         if self.begin >= 0:
             raise RuntimeError("mask_keys: a context is entered once; call mask_keys again for the next forward")
         self.outer, _current = _current, self
+        _base[0], _base[1] = self.word, self.first
         self.task, self.begin = torch._C._current_graph_task_id(), torch.autograd._get_sequence_nr()  # type: ignore
         _history.append(self)
 
     def __exit__(self, *_: object) -> None:
         global _current
         _current, self.outer = self.outer, None
+        if _current is not None:
+            _base[0], _base[1] = _current.word, _current.first
         self.end = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self.layers.clear()
 
-    def of(self, layer: Keyed, blocks: int) -> Tensor:
-        """The key (2,) of contiguous rows, or the keys (count, 2) of single rows, for the layer's next call."""
-        word = layer.word
-        if word is None:
-            word = (self.numbers.setdefault(id(layer), len(self.numbers)) + 1) * 0xD1342543DE82EF95
+    def words(self, layer: Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The words of the layer's next call: row r of the global batch has number r * count to (r + 1) * count - 1."""
         call = self.calls.get(id(layer), 0)
         if call:
             call = self._next(layer, call)
-            word += call * 0x9E3779B97F4A7C15
         else:
             self.calls[id(layer)] = 1
             self.layers.append(layer)
-        if self.rows is None and not torch.compiler.is_compiling():
-            # torch.tensor takes three times as long.
-            return torch.frombuffer(array("q", (_signed(self.word + word), self.first * blocks)), dtype=torch.uint64)
-        key = self.base * torch.tensor([1, blocks], device="cpu") + torch.tensor([_signed(word), 0], device="cpu")
-        if self.rows is not None:
-            key = torch.stack((key[0].expand(self.count), self.rows * blocks), dim=1)
-        return key.view(torch.uint64)
+        word = layer.word
+        if word is None:
+            word = (list(self.calls).index(id(layer)) + 1) * 0xD1342543DE82EF95
+        word += call * 0x9E3779B97F4A7C15
+        count = math.prod(shape[1:])
+        compiling = torch.compiler.is_compiling()
+        if self.rows is None and not compiling and self.first * count % 4 == 0:
+            key = _pair(self.word + word, self.first * count // 4, torch.uint64)
+            return random_int32(key if x.is_cpu else key.to(x.device, non_blocking=True), shape)
+        # Runs of consecutive words: a single one where rows are contiguous.
+        base = _BASE if compiling else _pair(self.word, self.first, torch.int64)
+        starts, run = (base[1:], count * self.count) if self.rows is None else (self.rows, count)
+        starts = starts * count
+        keys = torch.stack(((base[:1] + _signed(word)).expand_as(starts), starts // 4), dim=1)
+        keys = keys.to(x.device, non_blocking=True).view(torch.uint64)
+        if count % 4 == 0:
+            return random_int32(keys, (len(starts), run)).view(shape)
+        words = random_int32(keys, (len(starts), run + 3))  # whichever word of a block is the first
+        numbers = (starts % 4).unsqueeze(1) + torch.arange(run, device="cpu")
+        return words.gather(1, numbers.to(x.device)).view(shape)
 
     def _next(self, layer: Keyed, calls: int) -> int:
         """Which call this is of a layer that was called before: the next one, or one that is recomputed."""
@@ -166,6 +181,9 @@ class _Keys(AbstractContextManager[None]):
 
 
 _current: _Keys | None = None
+# (word, first) of the open context: what changes from step to step must be a tensor in a compiled graph.
+_base = array("Q", (0, 0))
+_BASE = torch.frombuffer(_base, dtype=torch.int64)
 # Contexts whose forward may still be recomputed. A backward pass that waits for longer than this is none we know of.
 _history: deque[_Keys] = deque(maxlen=256)
 _recomputing: dict[int, _Keys | None] = {}  # backward passes under way -> context of their last recomputed draw
@@ -194,6 +212,11 @@ def _here() -> _Keys | None:
     return found
 
 
+def _pair(first: int, second: int, dtype: torch.dtype) -> Tensor:
+    """Two 64-bit words in a tensor, in a third of the time that torch.tensor takes."""
+    return torch.frombuffer(array("Q", (first % 2**64, second)), dtype=dtype)
+
+
 def _called(layer: Keyed) -> str:
     return repr(layer.name or type(layer).__name__)
 
@@ -214,6 +237,7 @@ def _read_rows(rows: Sequence[int] | Tensor) -> tuple[int, int, Tensor | None]:
     return first, count, None if torch.equal(table, torch.arange(first, first + count, device="cpu")) else table
 
 
+@lru_cache
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 

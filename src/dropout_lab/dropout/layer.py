@@ -85,8 +85,13 @@ class Dropout(_DropoutNd):
         if self.training or self.monte_carlo:
             if x.is_cuda and self._is_torchs():
                 return F.dropout(x, self._p)
-            return noises.multiply(x, self.draw(x), self._rate.scale if self.scaling == "inverted" else None)
-        return x * self._rate.q if self.scaling == "classic" else x
+            scale = self._rate.scale32 if x.dtype == torch.float32 else self._rate.scale
+            out = noises.multiply(x, self.draw(x), scale if self.scaling == "inverted" else None)
+        elif self.scaling == "classic":
+            out = x * self._rate.q
+        else:
+            return x
+        return out if x.ndim else out.to(x.dtype)  # two numbers without dimensions have the wider dtype as product
 
     def draw(self, x: Tensor) -> Tensor:
         """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy overrides.
@@ -142,7 +147,7 @@ class Dropout(_DropoutNd):
             and not torch.compiler.is_compiling()  # there p would be a constant, and the formula is fused anyway
         )
 
-    def _mask_shape(self, x: Tensor) -> torch.Size:
+    def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
         mask: str | None = self.mask
         if mask == "channel" and not 3 <= x.ndim <= 5:
             if self.elsewhere is None:
@@ -154,7 +159,7 @@ class Dropout(_DropoutNd):
         if mask == "element":
             return x.shape
         kept = 2 if mask == "channel" else 1
-        return torch.Size([*x.shape[:kept], *(1 for _ in x.shape[kept:])])
+        return (*x.shape[:kept], *(1,) * (x.ndim - kept))
 
     def _who(self) -> str:
         return f"dropout layer {self.name!r}" if self.name else type(self).__name__

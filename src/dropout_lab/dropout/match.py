@@ -93,12 +93,16 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 
 def rescale_group(optimizer: Optimizer, group: dict[str, Any], factor: float) -> None:
-    """Adjust the options of a parameter group, in place, for parameters that are multiplied by ``factor``."""
+    """Adjust the options of a parameter group, in place, for parameters that are multiplied by ``factor``.
+
+    ``scale`` keeps the product of the factors for whoever bounds the weights themselves, as max-norm does.
+    """
     adaptive = isinstance(optimizer, Adam)
     decoupled = group.get("decoupled_weight_decay", False)
     for rate in ("lr", "initial_lr"):
         if rate in group:
             group[rate] = group[rate] * (factor if adaptive else factor**2)
+    group["scale"] = group.get("scale", 1.0) * factor
     group["weight_decay"] = group["weight_decay"] / (factor if decoupled else factor**2)
     if adaptive:
         group["eps"] = group["eps"] / factor

@@ -2,7 +2,8 @@
 
 The formulas of the strategies are in ``layer.py``; this file is only about speed and exactness. Torch's own Bernoulli
 sampler spends 12 ns an element on the CPU; comparing 16 random bits with a threshold spends 2. Arithmetic on bool
-tensors is five times slower than on the same bytes read as uint8, so masks are multiplied as uint8.
+tensors is five times slower than on the same bytes read as uint8, so masks are multiplied as uint8. The byte an element
+that is kept for backward is cheap: to draw the mask again instead would take half as long again as both passes.
 """
 
 import math
@@ -25,6 +26,7 @@ class Rate(NamedTuple):
 
     q: Tensor  # float64: 1 - p
     scale: Tensor  # float64: 1 / q
+    scale32: Tensor  # float32: the same
     keep: Tensor  # int32: of 2^32 values, q * 2^32 lie below it
     rare: Tensor  # int16: of 2^16 values, min(p, q) * 2^16, rounded down, lie below it
     rest: Tensor  # int32: what was rounded off, as a threshold of 32 more bits
@@ -38,6 +40,7 @@ class Rate(NamedTuple):
             return cls(
                 _scalar(1 - p, torch.float64),
                 _scalar(1 / (1 - p), torch.float64),
+                _scalar(1 / (1 - p), torch.float32),
                 _scalar(min(round((1 - p) * 2**32), 2**32 - 1) - 2**31, torch.int32),
                 _scalar(math.floor(rare) - 2**15, torch.int16),
                 _scalar(math.floor(rare % 1 * 2**32) - 2**31, torch.int32),
@@ -45,7 +48,7 @@ class Rate(NamedTuple):
             )
 
 
-def bernoulli(layer: keys.Keyed, x: Tensor, shape: torch.Size, rate: Rate) -> Tensor:
+def bernoulli(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...], rate: Rate) -> Tensor:
     """Keep-mask, True with probability q to 2^-32.
 
     Args:
@@ -59,18 +62,18 @@ def bernoulli(layer: keys.Keyed, x: Tensor, shape: torch.Size, rate: Rate) -> Te
     """
     count = math.prod(shape[1:])
     if count <= _SHORT_ROW or (keys.transformed() and not keys.active()):
-        words = keys.row_words(layer, x, count)
-        mask = words[:, :count] < rate.keep if count % 4 else words < rate.keep
-        return mask if mask.shape == shape else mask.view(shape)
+        return keys.row_words(layer, x, shape) < rate.keep
     # Sixteen bits an element give a multiple of 2^-16; one more draw a row, of 32 bits, settles the rest. The rarer of
     # "keep" and "drop" is compared, as its threshold always fits in 16 bits.
-    words = keys.row_words(layer, x, (count + 1) // 2 + 1)
+    words = keys.row_words(layer, x, (shape[0], (count + 9) // 8 * 4))
     one_more = words[:, -1:] < rate.rest
     rare = words.view(torch.int16)[:, :count] < rate.rare + one_more
+    if torch.compiler.is_compiling():  # fused anyway, and torch 2.11 can't compile bools read as bytes
+        return (rare != rate.flip).view(shape)
     return rare.view(torch.uint8).bitwise_xor_(rate.flip).view(torch.bool).view(shape)
 
 
-def normal(layer: keys.Keyed, x: Tensor, shape: torch.Size) -> Tensor:
+def normal(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise in float32 (float64 for float64 inputs); arguments as for :func:`bernoulli`.
 
     Source: Box and Muller 1958; 31 bits for the radius, so values reach 6.6 standard deviations.
@@ -78,12 +81,11 @@ def normal(layer: keys.Keyed, x: Tensor, shape: torch.Size) -> Tensor:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     count = math.prod(shape[1:])
     pairs = (count + 1) // 2
-    words = keys.row_words(layer, x, 2 * pairs)[:, : 2 * pairs]
-    radius, angle = words[:, :pairs], words[:, pairs:]
+    radius, angle = keys.row_words(layer, x, (*shape[:1], 2 * pairs)).tensor_split(2, dim=-1)
     # + 0.5 keeps the uniform above 0; small ones stay exact in float32, so that the tail is not cut at 2^-24.
     uniform = ((radius & 0x7FFFFFFF).to(dtype) + 0.5) * 2**-31
     radius, angle = uniform.log().mul(-2).sqrt(), angle.to(dtype) * (math.pi * 2**-31)
-    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :count].reshape(shape)
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1)[..., :count].reshape(shape)
 
 
 def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
@@ -92,17 +94,19 @@ def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
     Args:
         x: floating-point tensor.
         noise: bool or floating-point, broadcasts to x.
-        scale: 0-d, or None for 1.
+        scale: 0-d, of x's dtype or a wider one; None for 1.
     """
     if noise.dtype != torch.bool:
         return x * (noise if scale is None else noise * scale).to(x.dtype)
-    # One value for a whole map or sample: scale the small tensor, not the big one.
     if noise.numel() < x.numel() or keys.transformed():
-        noise = noise.to(x.dtype)
+        if scale is None or scale.dtype != x.dtype:
+            noise = noise.to(x.dtype)
+        # One value for a whole map or sample: scale the small tensor, not the big one.
         return x * (noise if scale is None else noise * scale)
-    noise = noise.view(torch.uint8)
-    if noise.numel() > _LARGE and not torch.compiler.is_compiling():
-        return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
+    if not torch.compiler.is_compiling():
+        noise = noise.view(torch.uint8)
+        if noise.numel() > _LARGE:
+            return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
     return x * noise if scale is None else x * noise * scale
 
 

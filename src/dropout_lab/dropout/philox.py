@@ -10,6 +10,7 @@ it, or where a later torch answers the published test vector differently.
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; test vectors of its library, Random123.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,30 +19,30 @@ from torch import Tensor
 _LOW = 0xFFFFFFFF  # the low 32 bits of an int64
 
 
-def random_int32(key: Tensor, rows: int, count: int) -> Tensor:
+def random_int32(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform int32 values, a pure function of the key.
 
     Args:
-        key: uint64 tensor (2,): (seed, offset), read on from row to row; or (rows, 2): one key a row.
-        rows: number of rows.
-        count: how many values in a row, a multiple of 4.
+        key: uint64 tensor (2,): (seed, offset), read on through the whole shape; or (rows, 2): one key a row.
+        shape: of the result; (rows, count) where there is one key a row.
 
     Returns:
-        int32 tensor (rows, count) on the key's device, uniform over all 2^32 values.
+        int32 tensor of that shape on the key's device, uniform over all 2^32 values.
     """
     if _native is None:
-        return random_int32_plain(key, rows, count)
-    out = torch.empty((rows, count), dtype=torch.int32, device=key.device)
+        return random_int32_plain(key, shape)
+    out = torch.empty(shape, dtype=torch.int32, device=key.device)
     return _native(out, key if key.ndim == 1 else key.unsqueeze(1), -(2**31), None)
 
 
-def random_int32_plain(key: Tensor, rows: int, count: int) -> Tensor:
+def random_int32_plain(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same bits as :func:`random_int32` from ordinary integer arithmetic."""
     seed, offset = key.view(torch.int64).tensor_split(2, dim=-1)
-    counter = offset + torch.arange(count // 4 * (rows if key.ndim == 1 else 1), device=key.device)
+    count = math.prod(shape if key.ndim == 1 else shape[1:])
+    counter = offset + torch.arange((count + 3) // 4, device=key.device)
     zero = torch.zeros_like(counter)
     words = philox4x32((counter & _LOW, (counter >> 32) & _LOW, zero, zero), (seed & _LOW, (seed >> 32) & _LOW))
-    return torch.stack(words, dim=-1).to(torch.int32).view(rows, count)
+    return torch.stack(words, dim=-1).to(torch.int32).flatten(-2)[..., :count].reshape(shape)
 
 
 def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -60,7 +61,7 @@ def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Te
 def _find_native() -> Callable[..., Tensor] | None:
     """Torch's own generator, if it is there and gives the published bits."""
     try:
-        draw: Callable[..., Tensor] = torch.ops.aten._philox_randint_.default  # torch.func._random.bits_
+        draw: Callable[..., Tensor] = torch.Tensor._philox_randint_  # type: ignore[attr-defined]
         zero = torch.zeros(2, dtype=torch.uint64, device="cpu")
         bits = draw(torch.empty(4, dtype=torch.int32, device="cpu"), zero, -(2**31), None)
     except (AttributeError, TypeError, RuntimeError):  # torch < 2.15, or the operator has changed

@@ -39,7 +39,8 @@ class Placement:
             "classifier": before the last Linear, instead of a dropout layer that stands there;
             "input": on the model's input;
             "pattern": after the leaf modules whose path matches `pattern`, or instead of matching dropout layers;
-            "default": "existing" if the model has any, else "classifier".
+            "default": "existing" if the model has any, else "classifier";
+            "none": nowhere, and dropout layers that the model has stay as they are.
         p: probability to DROP, of every site or of the deepest one.
         rate: "constant", "linear", "geometric" (formulas at the top of this file) or a list with one p for each site.
         pattern: shell pattern, or several, on module paths: "layer4.*", "*.conv2"; `*` matches dots, too.
@@ -63,6 +64,8 @@ class Placement:
         for place in self.places:
             if place not in PLACES:
                 raise ValueError(f"placement.where={place!r} is not a place for dropout; allowed: {', '.join(PLACES)}")
+        if "none" in self.places and len(self.places) > 1:
+            raise ValueError(f"placement.where={','.join(self.places)}: none can't be together with other places")
         if isinstance(self.rate, str) and self.rate not in RATES:
             raise ValueError(f"placement.rate={self.rate!r} is unknown; allowed: {', '.join(RATES)}, or a list of p")
         if isinstance(self.p, bool) or not isinstance(self.p, Real):

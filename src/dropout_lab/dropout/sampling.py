@@ -62,34 +62,35 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
 def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
     """The logits of all passes, in chunks (copies, N, classes)."""
     enough = _TRACING * (10 + sum(1 for _ in model.modules()))
+    best: dict[int, float] = {}  # copies in one chunk -> least seconds for each
     cut = samples * _least_seconds(model, x) > enough
     if not cut:
         seconds, output = _timed(lambda: model(x), x.device)
         yield logits(output)[None]
         samples -= 1
         cut = samples * seconds > enough
+        best = {} if cut else {1: seconds}
     parts = Split(model, cut)
     values = parts.start(x)
     largest = 1
     if samples > 4 and not keys.active():  # keyed masks belong to the rows of the batch
         with dropout_only(model, on=False):
             largest = chunk(values, len(x)) if parts.batches(x, values) else 1
-    best: dict[int, float] = {}  # copies in one chunk -> least seconds for each
-    copies = 1
     while samples:
-        now = min(samples, largest, copies)
+        now = min(samples, largest, _next_size(best))
         seconds, output = _timed(lambda n=now: parts.finish(values, n), x.device)  # type: ignore[misc]
         best[now] = min(best.get(now, math.inf), seconds / now)
         samples -= now
         yield output
-        copies = _next_size(best)
 
 
 def _next_size(best: dict[int, float]) -> int:
     """The size of the next chunk: the fastest so far, or a larger one where that made a clear difference before."""
+    if not best:
+        return 1
     fastest, last = min(best, key=best.__getitem__), max(best)
     clear = best[last] < 0.6 * min((best[size] for size in best if size != last), default=math.inf)
-    return 4 * last if fastest == last and clear else fastest
+    return 8 * last if fastest == last and clear else fastest
 
 
 # Seconds that all passes together must take for each module of a model before it is cut: 20 times what cutting takes.

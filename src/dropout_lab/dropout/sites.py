@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from dropout_lab.dropout.graph import Call, calls, depends_on_input, index_digits, is_attached
 from dropout_lab.dropout.maps import ACTIVATIONS, why_not_maps, why_not_maps_after
 
-PLACES = ("default", "existing", "activations", "convolutions", "classifier", "input", "pattern")
+PLACES = ("default", "existing", "activations", "convolutions", "classifier", "input", "pattern", "none")
 KINDS = ("input", "before", "replaced", "after")
 
 
@@ -45,11 +45,13 @@ class Site:
 
 
 def find_sites(model: nn.Module, places: Sequence[str], patterns: Sequence[str]) -> list[Site]:
-    """The sites of `model` at these places, in call order, each once.
+    """The sites of `model` at these places, in call order, each once; "none" has none.
 
     Raises:
         ValueError: a place or pattern without any site (the message lists candidates), two layers at one site.
     """
+    if "none" in places:
+        return []
     found = calls(model)
     sites: dict[tuple[nn.Module, str], Site] = {}
     for place in places:

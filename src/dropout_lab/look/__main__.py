@@ -1,7 +1,8 @@
 """What dropout does to the maps and predictions of a network: `python -m dropout_lab.look model.name=vgg16`.
 
 Draws the maps of a few layers on one image, side by side with dropout off, element-wise, spatial and unscaled, and
-the five likeliest classes below. Writes `look.png` and `look.html`, and prints their paths and the numbers.
+the five likeliest classes below. Writes `look.png`, `look.html` and, for `scripts/lab report`, `look.json`, unless told
+otherwise into the run folder; prints the paths and the numbers.
 """
 
 import sys
@@ -26,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         values = read_arguments(given, USAGE, dict.fromkeys(KEYS, "") | {"seed": "0", "ckpt": "best"})
         _check(values)
-        from dropout_lab.look.page import write_page
-        from dropout_lab.look.picture import draw
+        from dropout_lab.look.page import write
         from dropout_lab.look.subject import from_run, from_torchvision
         from dropout_lab.look.views import look
         from dropout_lab.look.words import table
@@ -40,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         patterns = [word for word in values["layers"].strip("[]").split(",") if word]
         sight = look(subject, p, [pattern.strip() for pattern in patterns], values["where"], _seed(values))
         out = Path(values["out"] or (Path(values["run"]) / "look" if values["run"] else _folder(subject.title)))
-        out.mkdir(parents=True, exist_ok=True)
-        draw(sight).savefig(out / "look.png")
-        write_page(sight, out / "look.png", out / "look.html")
+        write(sight, out)
         print(f"{table(sight)}\n\nPicture: {out / 'look.png'}\nPage:    {out / 'look.html'}")
 
 

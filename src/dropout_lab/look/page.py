@@ -1,11 +1,13 @@
-"""The picture and its numbers as one HTML file that needs nothing else."""
+"""The files a look leaves: the picture, a page of it that needs nothing else, and its numbers."""
 
+import json
 from base64 import b64encode
 from html import escape
 from pathlib import Path
 
+from dropout_lab.look.picture import draw
 from dropout_lab.look.views import Sight
-from dropout_lab.look.words import headline, table
+from dropout_lab.look.words import alternative, headline, record, table
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -17,12 +19,17 @@ _PAGE = """<!doctype html>
   img {{ width: 100% }}
   pre {{ overflow-x: auto }}
 </style>
-<img src="data:image/png;base64,{picture}" alt="{title}: activation maps and predictions with and without dropout">
+<img src="data:image/png;base64,{picture}" alt="{alt}">
 <pre>{table}</pre>
 """
 
 
-def write_page(sight: Sight, picture: Path, page: Path) -> None:
-    """Write the page around a picture that was saved."""
-    encoded = b64encode(picture.read_bytes()).decode()
-    page.write_text(_PAGE.format(title=escape(headline(sight)), picture=encoded, table=escape(table(sight))))
+def write(sight: Sight, folder: Path) -> None:
+    """Write look.png, look.html and look.json, by which a report above the folder finds the look."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(sight).savefig(folder / "look.png")
+    encoded = b64encode((folder / "look.png").read_bytes()).decode()
+    words = {"title": headline(sight), "alt": alternative(sight), "table": table(sight)}
+    page = _PAGE.format(picture=encoded, **{key: escape(text) for key, text in words.items()})
+    (folder / "look.html").write_text(page, encoding="utf-8")
+    (folder / "look.json").write_text(json.dumps(record(sight), indent=1))

@@ -1,6 +1,5 @@
 """Who looks at what: a network in eval mode, one image as it sees it, and the names of its classes."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +54,14 @@ def from_torchvision(name: str, weights: str, image: str, seed: int) -> Subject:
     """
     import torchvision
 
-    from dropout_lab.torchvision_models import check_name
+    from dropout_lab.torchvision_models import torchvision_model
 
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     photo = open_image(image)  # before a large network is built
     torch.manual_seed(seed)
-    net = _network(name, weights)
+    try:
+        net = torchvision_model((3, 224, 224), None, name, weights or None).eval()
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
     meta: Any = next(iter(torchvision.models.get_model_weights(name)))
     pixels = getattr(net, "image_size", None)  # of a vision transformer, which takes no other
     preset = meta.transforms(**({"crop_size": pixels, "resize_size": pixels} if pixels else {}))
@@ -92,7 +90,6 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
 
     run = rebuild(folder, checkpoint)
     data = run.data
-    data.setup("test")
     names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
     if image and not image.isdigit():
         channels, height, width = data.native_shape
@@ -135,37 +132,3 @@ def open_image(path: str) -> Image.Image:
             return upright.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image={path}: cannot be read as an image ({type(error).__name__}: {error})") from error
-
-
-def _network(name: str, weights: str) -> nn.Module:
-    from dropout_lab.torchvision_models import torchvision_model
-
-    state = _read(weights) if weights else {}
-    # A model's head is defined last: its rows are the classes.
-    outputs = len([value for value in state.values() if value.ndim >= 2][-1]) if state else 1000
-    net = torchvision_model((3, 224, 224), outputs, name)
-    if state:
-        state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
-        try:
-            net.load_state_dict(state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"model.weights={weights}: not the weights of {name}: {reason} ...") from error
-        if hasattr(net, "transform_input"):
-            net.transform_input = True  # type: ignore[assignment]  # googlenet, inception: trained elsewhere
-    return net.eval()
-
-
-def _read(weights: str) -> dict[str, Tensor]:
-    try:  # not mapped into memory, which files of before 2020, torchvision's own among them, don't allow
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model.weights={weights}: cannot be read as a file of weights: {reason}") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(
-            f"model.weights={weights}: holds no state_dict (names and tensors); for a run of this lab use run=DIR"
-        )
-    if not any(value.ndim >= 2 for value in state.values()):
-        raise UserError(f"model.weights={weights}: holds no weight of a layer")
-    return state

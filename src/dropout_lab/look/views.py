@@ -62,53 +62,90 @@ class Sight:
     views: dict[str, View]
 
 
+@dataclass(frozen=True)
+class Places:
+    """Layers of a network, by their names.
+
+    Attributes:
+        taps: name -> the output of a layer.
+        maps: those that hold (channels, height, width).
+        shown: those to look at, in order of depth.
+        dropped: those whose output dropout acts on.
+    """
+
+    taps: Mapping[str, Tap]
+    maps: set[str]
+    shown: list[str]
+    dropped: list[str]
+
+
 def look(subject: Subject, p: float, patterns: Sequence[str] = (), where: str = "", seed: int = 0) -> Sight:
     """Look at the subject's image under every condition.
 
     Args:
         subject: left as it was.
         p: probability to drop.
+        patterns: layers to show, as for ``places``.
+        where: what dropout acts on, as for ``places``.
+        seed: of the masks.
+
+    Raises:
+        UserError: as ``places``, and a layer that gives no floating-point tensor.
+    """
+    found = places(subject.net, subject.x, patterns, where)
+    views = {}
+    for condition, axes in CONDITIONS.items():
+        layers = droppers(found, found.dropped, 0.0 if condition == OFF else p, axes)
+        with mask_keys(seed, 0, range(1)), hooked(found, layers) as outputs, torch.no_grad():
+            logits = subject.net(subject.x)
+        views[condition] = View({name: output[0] for name, output in outputs.items()}, logits[0].float().softmax(0))
+    missing = [name for name in found.shown if name not in views[OFF].outputs]
+    if missing:
+        raise UserError(f"layers={','.join(patterns)}: {missing[0]} gives no floating-point tensor in this network")
+    kind = {name: _kind(found.taps[name].module) for name in found.shown}
+    return Sight(subject, p, seed, kind, found.maps, found.dropped, views)
+
+
+def places(net: nn.Module, x: Tensor, patterns: Sequence[str] = (), where: str = "") -> Places:
+    """Which layers to look at, and which ones dropout acts on.
+
+    Args:
+        net: in eval mode.
+        x: a batch as it takes it.
         patterns: layers to show, as for ``taps_of``; default: up to four over the depth, those that dropout acts on
             if the network has dropout on maps, else the last activation at each size of map.
         where: what dropout acts on: "layers" (those shown), "existing" (dropout layers of the network),
             "activations", "convolutions"; "": "existing" for a network with dropout on maps, else "layers".
-        seed: of the masks.
 
     Raises:
-        UserError: a pattern without a layer, a place without one, a layer that gives no floating-point tensor.
+        UserError: a pattern without a layer, a place without one.
     """
-    taps = {tap.name: tap for tap in _outputs(subject.net, None)}
-    maps = _with_maps(subject.net)
+    taps = {tap.name: tap for tap in _outputs(net, None)}
+    maps = _with_maps(net)
     existing = [name for name, tap in taps.items() if isinstance(tap.module, _DropoutNd)]
     if patterns:
         try:
-            taps |= (chosen := {tap.name: tap for tap in _outputs(subject.net, patterns)})
+            taps |= (chosen := {tap.name: tap for tap in _outputs(net, patterns)})
         except ValueError as error:
             raise UserError(str(error)) from error
         shown = sorted(chosen)
     elif any(name in maps for name in existing) and where in ("", "existing"):
         shown = _spread(existing)
     else:
-        shown = _spread(_last_of_each_size(subject, taps, maps))
+        shown = _spread(_last_of_each_size(net, x, taps, maps))
     where = where or ("existing" if any(name in maps for name in existing) else "layers")
     kinds: dict[str, tuple[type[nn.Module], ...]] = {"activations": ACTIVATIONS, "convolutions": (_ConvNd,)}
     dropped = {"layers": shown, "existing": existing}.get(where) or [
         name for name, tap in taps.items() if isinstance(tap.module, kinds.get(where, ()))
     ]
     if not dropped:
-        raise UserError(f"where={where}: {subject.title} has no such layer; allowed: layers, activations, convolutions")
-    views = {}
-    for condition, axes in CONDITIONS.items():
-        rate = 0.0 if condition == OFF else p
-        layers = {name: _layer(name, rate, axes, name in maps) for name in dropped}
-        with mask_keys(seed, 0, range(1)), _hooked(taps, layers, shown) as outputs, torch.no_grad():
-            logits = subject.net(subject.x)
-        views[condition] = View(dict(outputs), logits[0].float().softmax(0))
-    missing = [name for name in shown if name not in views[OFF].outputs]
-    if missing:
-        raise UserError(f"layers={','.join(patterns)}: {missing[0]} gives no floating-point tensor in this network")
-    kind = {name: _kind(taps[name].module) for name in shown}
-    return Sight(subject, p, seed, kind, maps, dropped, views)
+        raise UserError(f"where={where}: the network has no such layer; allowed: layers, activations, convolutions")
+    return Places(taps, maps, shown, dropped)
+
+
+def droppers(found: Places, names: Sequence[str], p: float, axes: Mapping[str, Any]) -> dict[str, Dropout]:
+    """A dropout layer for each of these places; single units where a mask for channels finds no maps."""
+    return {name: _layer(name, p, axes, name in found.maps) for name in names}
 
 
 def _outputs(net: nn.Module, patterns: Sequence[str] | None) -> list[Tap]:
@@ -124,13 +161,13 @@ def _with_maps(net: nn.Module) -> set[str]:
     }
 
 
-def _last_of_each_size(subject: Subject, taps: Mapping[str, Tap], maps: set[str]) -> list[str]:
+def _last_of_each_size(net: nn.Module, x: Tensor, taps: Mapping[str, Tap], maps: set[str]) -> list[str]:
     """Of the activations (else of all layers) with maps of at most 64 pixels, the last at each size; else all."""
     activations = [name for name in taps if isinstance(taps[name].module, ACTIVATIONS)] or list(taps)
     candidates = [name for name in activations if name in maps] or [name for name in taps if name in maps]
-    with _hooked(taps, {}, candidates) as outputs, torch.no_grad():
-        subject.net(subject.x)
-    sizes = {name: value.shape[1:] for name, value in outputs.items()}
+    with hooked(Places(taps, maps, candidates, []), {}) as outputs, torch.no_grad():
+        net(x)
+    sizes = {name: value.shape[2:] for name, value in outputs.items()}
     fitting = {size: name for name, size in sizes.items() if len(size) == 2 and 1 < max(size) <= _PIXELS}
     return sorted(fitting.values() if len(fitting) > 1 else activations)
 
@@ -142,7 +179,7 @@ def _spread(names: Sequence[str]) -> list[str]:
     return [names[round(i * (len(names) - 1) / (_ROWS - 1))] for i in range(_ROWS)]
 
 
-def _layer(name: str, p: float, axes: dict[str, Any], maps: bool) -> Dropout:
+def _layer(name: str, p: float, axes: Mapping[str, Any], maps: bool) -> Dropout:
     # Channel masks would take the tokens of a transformer for channels.
     layer = Dropout(p, **(axes if maps or axes.get("mask") != "channel" else {}))
     layer.name = name
@@ -150,10 +187,9 @@ def _layer(name: str, p: float, axes: dict[str, Any], maps: bool) -> Dropout:
 
 
 @contextmanager
-def _hooked(
-    taps: Mapping[str, Tap], layers: Mapping[str, nn.Module], shown: Sequence[str]
-) -> Iterator[dict[str, Tensor]]:
-    """Inside, ``layers`` act on the outputs of the taps of their names, and the outputs of those shown are kept."""
+def hooked(found: Places, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Inside, ``layers`` act on the outputs of the places of their names, and the outputs of those shown are kept."""
+    taps, shown = found.taps, found.shown
     kept: dict[str, Tensor] = {}
     numbers: Counter[nn.Module] = Counter()
     names: dict[nn.Module, dict[int, str]] = {}
@@ -166,7 +202,7 @@ def _hooked(
             return output
         output = layers[name](output) if name in layers else output
         if name in shown:
-            kept[name] = output[0].detach().clone()  # an in-place layer may come next
+            kept[name] = output.detach().clone()  # an in-place layer may come next
         return output
 
     handles = [module.register_forward_hook(after) for module in names]

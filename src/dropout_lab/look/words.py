@@ -1,5 +1,7 @@
 """What the picture shows, in words and numbers."""
 
+from typing import Any
+
 from dropout_lab.look.views import OFF, Sight
 
 RANDOM = "RANDOM WEIGHTS: this network has learned nothing, its predictions mean nothing"
@@ -19,6 +21,30 @@ def table(sight: Sight) -> str:
         guesses = ", ".join(f"{name} {share:.1%}" for name, share in likeliest(sight, condition))
         lines.append(f"  {condition:<14}{guesses}")
     return "\n".join(lines)
+
+
+def record(sight: Sight) -> dict[str, Any]:
+    """The same as plain values, for programs such as the report."""
+    return {
+        "title": headline(sight),
+        "alt": alternative(sight),
+        "weights": "trained" if sight.subject.trained else "random",
+        "warning": None if sight.subject.trained else RANDOM,
+        "image": sight.subject.image,
+        "p": sight.p,
+        "seed": sight.seed,
+        "layers": sight.layers,
+        "dropped": sight.dropped,
+        "sentences": sentences(sight),
+        "means": {name: {one: mean(sight, name, one) for one in sight.views} for name in sight.layers},
+        "predictions": {condition: likeliest(sight, condition) for condition in sight.views},
+    }
+
+
+def alternative(sight: Sight) -> str:
+    """For those who do not see the picture."""
+    first = "; ".join(f"{condition}: {likeliest(sight, condition, 1)[0][0]}" for condition in sight.views)
+    return f"{headline(sight)}: activation maps with and without dropout. The likeliest class with {first}."
 
 
 def headline(sight: Sight) -> str:

@@ -1,13 +1,19 @@
 """The report of a folder of runs: a table, and a page with pictures that opens without a network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dropout_lab.errors import UserError
 from dropout_lab.report import table as tables
 from dropout_lab.report.page import write_page
 from dropout_lab.report.runs import Run, read_runs, read_skipped
 from dropout_lab.report.sentences import sentences
 from dropout_lab.report.strategies import baseline, group
+
+if TYPE_CHECKING:
+    from dropout_lab.report.claimed import Claimed
 
 __all__ = ["Report", "Run", "build", "read_runs"]
 
@@ -16,15 +22,27 @@ LISTED = 10  # runs named in the terminal; the page names all
 
 @dataclass(frozen=True)
 class Report:
-    """What was built: the text for a terminal, the path of the page, and those of the figures."""
+    """What was built.
+
+    Attributes:
+        text: the table, for a terminal.
+        page: its path.
+        claimed: what the runs were started to find out; None where they state nothing, or not all the same.
+        verdict: that for a terminal; "" where they state nothing.
+        figures: paths of the pictures for a paper.
+    """
 
     text: str
     page: Path
+    claimed: "Claimed | None" = None
+    verdict: str = ""
     figures: tuple[Path, ...] = ()
 
 
 def build(folder: str | Path, figures: Path | None = None) -> Report:
     """Read a folder of runs and write table.md, table.csv and report.html into it.
+
+    Of an experiment also claims.png and, where it asks for them, figure.png and filters.png: see claimed.py.
 
     Args:
         folder: a run folder, a sweep, or any folder above them.
@@ -40,11 +58,14 @@ def build(folder: str | Path, figures: Path | None = None) -> Report:
     notes = sentences(table)
     listed = _listed(left_out, runs)
 
-    frame = tables.as_frame(table, baseline(strategies))
-    frame.to_csv(folder / "table.csv", index=False)
-    markdown = [tables.as_markdown(table), *notes, *(["\n".join(f"- {line}" for line in listed)] if listed else [])]
-    (folder / "table.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
-    page = write_page(folder / "report.html", folder, table, left_out, notes)
+    base = baseline(strategies)
+    tables.as_frame(table, base).to_csv(folder / "table.csv", index=False)
+    parts = [tables.as_markdown(table), tables.differences_as_markdown(table, base), *notes]
+    parts.append("\n".join(f"- {line}" for line in listed))
+    (folder / "table.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+    claimed, verdict = _claimed(runs)
+    section = _claims(folder, claimed) if claimed else ""
+    page = write_page(folder / "report.html", folder, table, left_out, notes, section)
 
     if len(listed) > LISTED:
         listed = [*listed[:LISTED], f"... and {len(listed) - LISTED} more, all listed on the page"]
@@ -52,13 +73,35 @@ def build(folder: str | Path, figures: Path | None = None) -> Report:
         ["Not in the table:\n" + "\n".join(tables.wrapped(f"  {line}", "    ") for line in listed)] if listed else []
     )
     text = "\n\n".join([tables.as_text(table), *map(tables.wrapped, notes), *problems])
-    return Report(text, page, tuple(_figures(figures, table)) if figures else ())
+    return Report(text, page, claimed, verdict, tuple(_figures(figures, table, claimed)) if figures else ())
 
 
-def _figures(folder: Path, table: list[tables.Row]) -> list[Path]:
-    from dropout_lab.report.figures import write_figures  # matplotlib takes half a second
+def _claimed(runs: Sequence[Run]) -> "tuple[Claimed | None, str]":
+    """What was claimed, and what came out in words, which may be why nothing did."""
+    if not any(run.config.get("verdict") for run in runs):
+        return None, ""
+    from dropout_lab.report.claimed import read_claimed  # scipy.stats takes two seconds
+    from dropout_lab.run_folder import root_cause
 
-    return write_figures(folder, table)
+    try:
+        claimed = read_claimed(runs)
+    except Exception as error:  # hours of training must not end without a table for want of a verdict
+        return None, f"No verdict: {error if isinstance(error, UserError) else root_cause(error)}"
+    return claimed, claimed.text
+
+
+def _claims(folder: Path, claimed: "Claimed") -> str:
+    from dropout_lab.report.claim_figures import write
+    from dropout_lab.report.claim_section import section  # matplotlib takes half a second
+
+    return section(claimed, write(folder, claimed))
+
+
+def _figures(folder: Path, table: list[tables.Row], claimed: "Claimed | None") -> list[Path]:
+    from dropout_lab.report import claim_figures
+    from dropout_lab.report.figures import figures, write_figures
+
+    return write_figures(folder, figures(table) | (claim_figures.figures(claimed) if claimed else {}))
 
 
 def _listed(left_out: list[Run], runs: list[Run]) -> list[str]:

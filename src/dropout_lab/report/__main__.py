@@ -1,4 +1,4 @@
-"""``python -m dropout_lab.report DIR [--figures OUT]``: table and page of any folder of runs, figures for a paper."""
+"""Table and page of any folder of runs, figures for a paper: `python -m dropout_lab.report DIR [--figures OUT]`."""
 
 import argparse
 import sys

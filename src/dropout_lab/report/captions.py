@@ -10,12 +10,15 @@ class Caption:
     Attributes:
         id: the name of the function in figures.js that draws it.
         controls: name of a select element -> its label; page.js fills in the options.
+        needs: what must be there for the picture: "rates", a strategy at several p; "layers", statistics of
+            activations; "": nothing.
     """
 
     id: str
     title: str
     how_to_read: str
     controls: dict[str, str] = field(default_factory=dict)
+    needs: str = ""
 
 
 CAPTIONS = (
@@ -29,6 +32,7 @@ CAPTIONS = (
         "rates",
         "Test accuracy by p",
         "One line per strategy whose p was swept, with 95 % intervals over seeds.",
+        needs="rates",
     ),
     Caption(
         "curves",
@@ -44,13 +48,24 @@ CAPTIONS = (
         "itself does. In training the values are those of the training batches, in eval those of the validation "
         "set.",
         {"layer": "layer", "stat": "statistic"},
+        "layers",
+    ),
+    Caption(
+        "profile",
+        "Every layer by depth, in train and in eval",
+        "The same statistics at every monitored tensor, at the end of training; “_in” is the input of a dropout layer. "
+        "Mean over seeds.",
+        {"stat": "statistic"},
+        "layers",
     ),
     Caption(
         "gain",
         "Gain of each dropout layer, by depth",
         "Mean out / mean in of the same pass, at the end of training. A correct strategy has the same gain in "
-        "training and in eval: inverted 1 and 1, classic q and q. Unscaled has q and 1: the jump. Only dropout "
-        "layers have a gain; it is left out where the mean of the input cannot be told from zero.",
+        "training and in eval: inverted 1 and 1, classic q and q. Unscaled has q and 1: the jump. The broad grey "
+        "curves are these laws, with each layer's own q. Only dropout layers have a gain; it is left out where the "
+        "mean of the input cannot be told from zero.",
+        needs="layers",
     ),
     Caption(
         "ratio",
@@ -62,6 +77,7 @@ CAPTIONS = (
         "outputs of the dropout layers; the ratio is defined only at sites that are never negative, and others have"
         " no point.",
         {"when": "measured"},
+        "layers",
     ),
     Caption(
         "heatmap",
@@ -69,5 +85,6 @@ CAPTIONS = (
         "One row per monitored tensor, first layer on top; “_in” is the input of a dropout layer. Mean over seeds. "
         "Where a value of 1 (gain, ratio) or 0 (shift) means no difference, it has the colour of the background.",
         {"strategy": "strategy", "quantity": "quantity"},
+        "layers",
     ),
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 LAYER_KEYS = ("activation_", "dropout_gain_")  # the layers' columns of metrics.csv: activations.csv says more
-STATS = ("mean", "std", "zeros", "gain", "ratio", "shift")
+STATS = ("mean", "std", "zeros", "gain", "ratio", "shift", "variance_ratio")
 KEPT_STEPS = 60  # flushes kept per run and mode: more than a picture can show
 
 

@@ -4,6 +4,7 @@
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x"];
+const STATS = { mean: "mean activation", std: "standard deviation", zeros: "fraction of zeros" };
 const NARROW = 640; // px: below, panels stand one above the other
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -33,6 +34,14 @@ function band(s, x, mean, half, more = {}) {
     x: [...at, ...back].map((n) => x[n]),
     y: [...at.map((n) => mean[n] + half[n]), ...back.map((n) => mean[n] - half[n])],
     hoverinfo: "skip", showlegend: false, legendgroup: s.name, ...more,
+  };
+}
+
+// A law by depth: a broad curve behind the others.
+function theory(y, name, more = {}) {
+  return {
+    type: "scatter", mode: "lines", x: y.map((_, l) => l + 1), y, name, line: { color: color("muted"), width: 5 }, opacity: 0.35,
+    hovertemplate: `${name}: %{y:.3f}<extra></extra>`, ...more,
   };
 }
 
@@ -140,7 +149,7 @@ const FIGURES = {
       strategies.filter((s) => of(s, mode)).map((s) =>
         line(s, s.activations[mode].step, of(s, mode), { ...panel(n), showlegend: !n, connectgaps: true })),
     );
-    const name = { mean: "mean activation", std: "standard deviation", zeros: "fraction of zeros" }[stat];
+    const name = STATS[stat];
     return {
       traces,
       layout: {
@@ -150,6 +159,32 @@ const FIGURES = {
       table: {
         head: ["strategy", `${name} in training, at the end`, "in eval, at the end"],
         rows: strategies.map((s) => [s.name, ...modes.map((mode) => short(last(of(s, mode))))]),
+      },
+    };
+  },
+
+  profile({ strategies, width, controls: { stat } }) {
+    const modes = ["train", "eval"];
+    const of = (s, mode, layer) => last(s.activations[mode]?.values[stat]?.[layer]);
+    const rows = DATA.layers.map((name, layer) => [name, layer])
+      .filter(([, layer]) => strategies.some((s) => modes.some((mode) => of(s, mode, layer) !== null)));
+    const names = rows.map(([name]) => name);
+    const traces = modes.flatMap((mode, n) =>
+      strategies.filter((s) => s.activations[mode]?.values[stat]).map((s, k, those) =>
+        line(s, dodged(rows, k, those.length), rows.map(([, layer]) => of(s, mode, layer)), {
+          ...panel(n), mode: "lines+markers", showlegend: !n, connectgaps: true, customdata: names,
+          hovertemplate: `%{customdata}: %{y:.4~g}<extra>${escaped(s.name)}</extra>`,
+        })),
+    );
+    const ticks = names.length <= 20 && { tickvals: names.map((_, n) => n + 1), ticktext: names.map((name) => fitted(name, true)), tickangle: -60 };
+    const layout = panels(width, ["in training", "in eval"], { title: "layer, in order of depth", ...ticks }, { title: STATS[stat], rangemode: "tozero" });
+    if (width < NARROW) Object.assign(layout.xaxis, { showticklabels: false, title: undefined }); // those of the panel below
+    return {
+      traces,
+      layout: { ...layout, height: layout.height + (ticks ? 100 : 0), hovermode: "closest" },
+      table: {
+        head: ["strategy", "layer", `${STATS[stat]} in training`, "in eval"],
+        rows: strategies.flatMap((s) => rows.map(([name, layer]) => [s.name, name, ...modes.map((mode) => short(of(s, mode, layer)))])),
       },
     };
   },
@@ -166,6 +201,11 @@ const FIGURES = {
         });
       }),
     );
+    // One curve per law and panel, not per strategy: those of equal rates share theirs.
+    modes.forEach((mode, n) => {
+      const laws = new Set(strategies.filter((s) => s.depth.expected.gain).map((s) => JSON.stringify(s.depth.expected.gain[mode])));
+      traces.unshift(...[...laws].map((law) => theory(JSON.parse(law), "theory", panel(n))));
+    });
     const layout = panels(width, ["in training", "in eval"], depthAxis(strategies, width),
       { title: "gain: mean out / mean in", range: [0, 1.2 * Math.max(1, ...traces.flatMap((t) => t.y))] });
     const qs = strategies.filter((s) => s.depth.sameRate && s.depth.law !== "none").map((s) => s.depth.q);
@@ -210,11 +250,7 @@ const FIGURES = {
     for (const [key, s] of laws) {
       const y = JSON.parse(key);
       const power = s.depth.law === "unscaled" ? "q<sup>(l+1)/2</sup>" : "q<sup>−(l−1)/2</sup>";
-      traces.unshift({
-        type: "scatter", mode: "lines", x: y.map((_, l) => l + 1), y, name: `theory, He init: ${power}`,
-        line: { color: color("muted"), width: 5, dash: "solid" }, opacity: 0.35,
-        hovertemplate: `theory, He init: %{y:.3f}<extra></extra>`,
-      });
+      traces.unshift(theory(y, `theory, He init: ${power}`));
       annotations.push({
         text: `theory, He init${s.depth.sameRate ? `: ${power}` : ""}`, x: y.length, y: Math.log10(last(y)), showarrow: false,
         xanchor: "right", yanchor: s.depth.law === "unscaled" ? "top" : "bottom", yshift: s.depth.law === "unscaled" ? -6 : 6,

@@ -16,14 +16,14 @@ from dropout_lab.report.pictures import CURVES, pictures
 from dropout_lab.report.table import Row
 
 COLORS = {  # of page.css
-    "blue": "#0072b2",
-    "orange": "#e08a00",
-    "green": "#009e73",
-    "vermillion": "#d55e00",
-    "purple": "#b8598f",
-    "sky": "#4aa3dc",
-    "yellow": "#a89400",
-    "ink": "#3a3d42",
+    "blue": "#0068a8",
+    "orange": "#cc7f00",
+    "green": "#00956c",
+    "vermillion": "#c24f00",
+    "purple": "#c4598f",
+    "sky": "#2d98e0",
+    "yellow": "#554a00",
+    "ink": "#33363b",
 }
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (6, 2)), (0, (6, 1.5, 1, 1.5)))
 MARKS = "osD^vP"
@@ -48,12 +48,12 @@ COLUMN, PAGE = 3.4, 7.0  # widths in inches: one column of a paper, both
 Drawn = Mapping[str, Any]  # one strategy: what pictures() and looks() say of it
 
 
-def write_figures(folder: Path, table: Sequence[Row]) -> list[Path]:
-    """Write ``accuracy.pdf``, ``accuracy.png``, ... into a folder, which is made; those without data are left out."""
+def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Write ``accuracy.pdf``, ``accuracy.png``, ... into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with mpl.rc_context(STYLE):
-        for name, figure in figures(table).items():
+        for name, figure in figures.items():
             for ending, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
                 paths.append(folder / f"{name}.{ending}")
                 figure.savefig(paths[-1], metadata=metadata)
@@ -62,7 +62,7 @@ def write_figures(folder: Path, table: Sequence[Row]) -> list[Path]:
 
 
 def figures(table: Sequence[Row]) -> dict[str, Figure]:
-    """Name of each picture -> the picture."""
+    """Name of each picture -> the picture; those without data are left out."""
     data = pictures([row.strategy for row in table])
     styles = looks(table)
     shown = [strategy | styles[strategy["name"]] for strategy in data["strategies"]]

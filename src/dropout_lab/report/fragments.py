@@ -9,27 +9,27 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from dropout_lab.report.captions import CAPTIONS, Caption
-from dropout_lab.report.columns import COLUMNS, Column
+from dropout_lab.report.columns import Column
 from dropout_lab.report.runs import Run
 from dropout_lab.report.strategies import NOT_COMPARED, Strategy, baseline, differing_keys, flat
-from dropout_lab.report.table import Row
+from dropout_lab.report.table import Row, columns, watched
 
 DASHES = {0: "", 1: "7 4", 2: "2 3", 3: "7 3 2 3", 4: "11 4", 5: "11 3 2 3"}  # as in figures.js
 
 
 def results_table(table: Sequence[Row], looks: Mapping[str, Any], notes: Sequence[str]) -> str:
     """The results, with paired differences to the baseline under the values they belong to."""
-    base = baseline([row.strategy for row in table])
+    base, shown = baseline([row.strategy for row in table]), columns(table)
     heads = "".join(
-        f'<th scope="col" title="{escape(column.explained)}">{escape(column.label)}</th>' for column in COLUMNS
+        f'<th scope="col" title="{escape(column.explained)}">{escape(column.label)}</th>' for column in shown
     )
     lines = []
     for row in table:
         name = f'<th scope="row">{swatch(looks.get(row.strategy.name))}{_breakable(row.strategy.name)}</th>'
         if row.seeds:
-            cells = f"<td>{row.seeds}</td>" + "".join(_cell(row, column) for column in COLUMNS)
+            cells = f"<td>{row.seeds}</td>" + "".join(_cell(row, column) for column in shown)
         else:
-            cells = f'<td>0</td><td class="text" colspan="{len(COLUMNS)}">{escape(str(row.strategy.reason))}</td>'
+            cells = f'<td>0</td><td class="text" colspan="{len(shown)}">{escape(str(row.strategy.reason))}</td>'
         lines.append(f"<tr>{name}{cells}</tr>")
     differences = ""
     if base and any(row.differences for row in table):
@@ -60,9 +60,9 @@ def figures(table: Sequence[Row], looks: Mapping[str, Any], shown_at_first: int)
         chips += '<button type="button" data-all="true">all</button>'
         chips += '<button type="button" data-all="false">none</button>'
     bases = Counter(row.strategy.base for row in table if row.seeds and row.strategy.p is not None)
-    swept = max(bases.values(), default=0)
+    drawn = {"rates": max(bases.values(), default=0) > 1, "layers": watched(table)}
     return f'<div class="chips" role="group" aria-label="strategies in the pictures">{chips}</div>' + "".join(
-        _figure(caption) for caption in CAPTIONS if caption.id != "rates" or swept > 1
+        _figure(caption) for caption in CAPTIONS if drawn.get(caption.needs, True)
     )
 
 
@@ -84,7 +84,7 @@ def setup(shown: Sequence[Strategy], runs: Sequence[Run]) -> str:
     return (
         f'<dl class="facts">{items}</dl><h3>How the configurations differ</h3>{_differences(shown)}'
         f"<details><summary>Full configuration of “{escape(shown[0].name)}”</summary>"
-        f"<pre>{escape(yaml.safe_dump(config, sort_keys=False))}</pre></details>"
+        f'<pre tabindex="0">{escape(yaml.safe_dump(config, sort_keys=False))}</pre></details>'
     )
 
 

@@ -14,13 +14,16 @@ from dropout_lab.report.fragments import figures, left_out_list, results_table, 
 from dropout_lab.report.looks import looks
 from dropout_lab.report.pictures import pictures
 from dropout_lab.report.runs import Run
+from dropout_lab.report.sights import sights
 from dropout_lab.report.table import Row
 
 HERE = Path(__file__).parent
 SHOWN_AT_FIRST = 8  # strategies switched on when the page opens: more lines than that hide each other
 
 
-def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequence[Run], notes: Sequence[str]) -> Path:
+def write_page(
+    path: Path, folder: Path, table: Sequence[Row], left_out: Sequence[Run], notes: Sequence[str], claims: str
+) -> Path:
     """Write the page and return its path.
 
     Args:
@@ -28,6 +31,7 @@ def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequenc
         table: the rows of the results.
         left_out: the runs that are not counted, with their reasons.
         notes: sentences that belong under the table.
+        claims: the section about what was claimed, as HTML; "": there is none.
     """
     shown = [row.strategy for row in table if row.seeds]
     styles = looks(table)
@@ -44,8 +48,10 @@ def write_page(path: Path, folder: Path, table: Sequence[Row], left_out: Sequenc
         q=f"{1 - p:.2f}",
         times=f"{1 / (1 - p):.3g}",
         p_sentence=f"A mean of 1.00 falls to {1 - p:.2f}; times 1/(1 − p) it is 1.00 again.",
+        claims=claims,
         results=results_table(table, styles, notes),
         pictures=figures(table, styles, SHOWN_AT_FIRST),
+        sights=sights(folder),
         setup=setup(shown, counted),
         left_out=left_out_list(left_out, counted),
         footer=escape(f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} from {len(counted)} runs."),

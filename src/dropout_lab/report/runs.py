@@ -128,6 +128,8 @@ def _search(folder: Path, seen: set[Path]) -> tuple[list[Path], list[tuple[Path,
         return runs, foreign
     if files & set(RUN_FILES):
         return [folder], []
+    if any(folder.rglob("look.json")):  # of networks without a run
+        return [], []
     return [], [(folder, f"not a run: has none of {', '.join(RUN_FILES)}" if entries else "an empty folder")]
 
 
@@ -150,6 +152,9 @@ def _read(folder: Path, name: str) -> Run:
     if no_metrics:
         return replace(run, status="unreadable", reason=no_metrics)
     activations, no_activations = _load(folder / "activations.csv", read_activations)
+    callbacks = run.config.get("callbacks")
+    if callbacks is not None and "activation_stats" not in callbacks:
+        no_activations = None  # nobody asked for them
     run = replace(run, metrics=metrics, activations=activations or {}, note=no_activations)
     absent = [key for key in ("test/acc", "test/loss", "gap/loss") if not math.isfinite(run.final(key))]
     return replace(run, note=f"metrics.csv has no finite {', '.join(absent)}") if absent else run

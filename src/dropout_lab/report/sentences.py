@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 
 from dropout_lab.report.depth import expected_ratio
-from dropout_lab.report.table import Row
+from dropout_lab.report.table import Row, watched
 
 
 def sentences(table: Sequence[Row]) -> list[str]:
-    """What the train/eval ratio is, why it drifts, and what "matched" means; with this table's own numbers."""
-    return [_drift(table), _matched(), _definitions()]
+    """What the train/eval ratio is, why it drifts, and what "matched" means; with this table's own numbers.
+
+    Each only where the table has something that it is about.
+    """
+    told = [_drift(table)] if watched(table) else []
+    if any(row.strategy.scaling == "classic" for row in table):
+        told.append(_matched())
+    return [*told, _definitions(watched(table))]
 
 
 def _drift(table: Sequence[Row]) -> str:
@@ -34,8 +40,9 @@ def _matched() -> str:
     )
 
 
-def _definitions() -> str:
+def _definitions(layers: bool) -> str:
+    gain = "gain is mean out / mean in of the last dropout layer; " * layers
     return (
-        "± is the half width of a 95 % interval (Student t over seeds); gain is mean out / mean in of the last dropout "
-        "layer; gap is validation minus training NLL, in eval mode, at the last epoch; q = 1 - p is what is kept."
+        f"± is the half width of a 95 % interval (Student t over seeds); {gain}gap is validation minus training NLL, "
+        "in eval mode, at the last epoch; q = 1 - p is what is kept."
     )

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -42,10 +42,21 @@ def rows(strategies: Sequence[Strategy]) -> list[Row]:
     return table
 
 
+def columns(table: Sequence[Row]) -> Sequence[Column]:
+    """The columns to show: those in which some row has a number; all, where there is none at all."""
+    return [column for column in COLUMNS if any(row.values and row.values[column.key].n for row in table)] or COLUMNS
+
+
+def watched(table: Sequence[Row]) -> bool:
+    """Whether any run logged statistics of activations."""
+    return any(run.layers for row in table for run in row.strategy.runs)
+
+
 def as_text(table: Sequence[Row]) -> str:
     """Columns aligned for a terminal."""
-    heads = ["strategy", "seeds", *(column.title for column in COLUMNS)]
-    cells = [_cells(row) for row in table]
+    shown = columns(table)
+    heads = ["strategy", "seeds", *(column.title for column in shown)]
+    cells = [_cells(row, shown) for row in table]
     widths = [max(len(line[n]) for line in [heads, *cells] if n < len(line)) for n in range(len(heads))]
     lines = [_aligned(heads, widths), "-" * (sum(widths) + 2 * len(widths) - 2)]
     for row, line in zip(table, cells, strict=True):
@@ -55,12 +66,22 @@ def as_text(table: Sequence[Row]) -> str:
 
 def as_markdown(table: Sequence[Row]) -> str:
     """A Markdown table."""
-    heads = ["strategy", "seeds", *(column.title for column in COLUMNS)]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    shown = columns(table)
+    heads = ["strategy", "seeds", *(column.title for column in shown)]
+    lines = []
     for row in table:
         reason = [str(row.strategy.reason), *[""] * (len(heads) - 3)]
-        lines.append(_cells(row) if row.seeds else [row.strategy.name, "0", *reason])
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        lines.append(_cells(row, shown) if row.seeds else [row.strategy.name, "0", *reason])
+    return _markdown(heads, lines)
+
+
+def differences_as_markdown(table: Sequence[Row], base: Strategy | None) -> str:
+    """A Markdown table of the paired differences to the baseline; empty where there are none."""
+    lines = [_difference_cells(row) for row in table if any(one.n for one in row.differences.values())]
+    if base is None or not lines:
+        return ""
+    heads = [f"minus {base.name}", "pairs", *(column.title for column in COLUMNS if column.compared)]
+    return f"Paired differences at equal seeds:\n\n{_markdown(heads, lines)}"
 
 
 def as_frame(table: Sequence[Row], base: Strategy | None) -> pd.DataFrame:
@@ -82,6 +103,11 @@ def wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent)
 
 
+def _markdown(heads: list[str], lines: list[list[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
 def _by_seed(strategy: Strategy, column: Column) -> dict[object, float]:
     layer = _last(strategy)
     return {run.seed: column.read(run, layer) for run in strategy.runs}
@@ -100,10 +126,16 @@ def _column(key: str) -> Column:
     return next(column for column in COLUMNS if column.key == key)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, shown: Sequence[Column]) -> list[str]:
     if not row.seeds:
         return [row.strategy.name, "0"]
-    return [row.strategy.name, str(row.seeds), *(c.text(row.values[c.key], row.seeds) for c in COLUMNS)]
+    return [row.strategy.name, str(row.seeds), *(c.text(row.values[c.key], row.seeds) for c in shown)]
+
+
+def _difference_cells(row: Row) -> list[str]:
+    pairs = max(difference.n for difference in row.differences.values())
+    texts = (replace(_column(key), signed=True).text(one, pairs) for key, one in row.differences.items())
+    return [row.strategy.name, str(pairs), *texts]
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

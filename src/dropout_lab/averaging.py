@@ -1,0 +1,23 @@
+"""An average of the weights along training, which is what is validated, tested and saved as the model."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class WeightAveraging(EMAWeightAveraging):
+    """Lightning's exponential moving average (Polyak and Juditsky 1992), also in the test that follows training.
+
+    In a checkpoint ``state_dict`` is the average, ``current_model_state`` what training goes on from. Lightning loads
+    the latter whenever a fit has come before, so that a test of the best checkpoint would not be of its ``state_dict``.
+
+    Statistics of activations in validation are of the average; those of training batches and of the probe are of the
+    weights that are being trained.
+    """
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on averaging; for a test ``state_dict`` is all there is to load."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)

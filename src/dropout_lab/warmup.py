@@ -1,0 +1,25 @@
+"""Learning rates that rise before they fall."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
+
+def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> SequentialLR:
+    """The optimizer's rate times 1/(w+1), 2/(w+1), ... in w epochs of warm-up, then down to 0 along a cosine.
+
+    A large batch at its full rate diverges in the first steps (Goyal et al. 2017, section 2.2); the cosine is that of
+    Loshchilov and Hutter 2017 without restarts. The rates of the parameter groups keep their ratios.
+
+    Args:
+        optimizer: with the rate that the warm-up leads to.
+        warmup: w >= 0; 0: the cosine alone. A run that is shorter ends within it.
+        epochs: of the whole run; stepped once each.
+
+    Raises:
+        ValueError: ``warmup`` is negative.
+    """
+    if warmup < 0:
+        raise ValueError(f"lr_scheduler.warmup={warmup}: must be a number of epochs >= 0")
+    rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    fall = CosineAnnealingLR(optimizer, T_max=max(1, epochs - warmup))
+    return SequentialLR(optimizer, [rise, fall], milestones=[warmup])

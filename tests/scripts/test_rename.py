@@ -1,0 +1,73 @@
+"""The template becomes one's own project under another name."""
+
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+
+import pytest
+
+from dropout_lab.config import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    done = subprocess.run(["git", "-C", folder, *who, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The files as they are now, committed."""
+    folder = tmp_path_factory.mktemp("copy") / "repository"
+    names = git(REPOSITORY, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")[:-1]
+    for name in names:
+        if (REPOSITORY / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name, follow_symlinks=False)
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "as it was")
+    return folder
+
+
+def rename(copy, *words):
+    return subprocess.run([sys.executable, copy / "scripts" / "rename", *words], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["My-Paper", "2nd", "torch", "json", "dropout_lab", ""])
+def test_a_name_that_cannot_be_is_refused_with_the_reason(copy, name):
+    done = rename(copy, name)
+    assert done.returncode != 0
+    assert done.stderr.startswith("scripts/rename:")
+    assert git(copy, "status", "--porcelain") == ""
+
+
+def test_uncommitted_changes_are_refused(copy):
+    (copy / "new.py").write_text("")
+    done = rename(copy, "my_paper")
+    (copy / "new.py").unlink()
+    assert done.returncode != 0
+    assert "uncommitted changes" in done.stderr
+
+
+def test_after_renaming_nothing_bears_the_old_name_and_its_tests_pass(copy):
+    done = rename(copy, "my_paper")
+    assert done.returncode == 0, done.stderr
+    assert not (copy / "src" / "dropout_lab").exists()
+    mentions = git(copy, "grep", "--untracked", "-iIlE", "dropout[_-]lab|Dropout Lab").splitlines()
+    assert set(mentions) == {"LICENSE"}  # whose notice stays
+    # Without the environment's .pth files, which would bring in this repository beside the copy.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy / "src"), *site.getsitepackages()])}
+    command = [sys.executable, "-S", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    tests = ["tests/dropout/test_layer.py", "tests/test_config.py", "tests/test_conf.py", "tests/test_bad_input.py"]
+    passed = subprocess.run([*command, *tests], cwd=copy, env=environment, capture_output=True, text=True)
+    assert passed.returncode == 0, passed.stdout[-3000:]
+    run = [sys.executable, "-S", "-m", "my_paper.train", "debug=fast", f"hydra.run.dir={copy / 'runs' / 'one'}"]
+    trained = subprocess.run(run, cwd=copy, env=environment, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    assert re.search("test/acc", trained.stdout)

@@ -1,0 +1,62 @@
+"""Laws of checkpoints that need a disk of their own; test_resume.py has those of going on from them."""
+
+import pandas as pd
+import pytest
+import torch
+from small_disk import fill, mounted
+
+from dropout_lab import train
+from dropout_lab.checkpoints import AtomicCheckpointIO
+from dropout_lab.run_folder import read_status
+
+WORDS = ["trainer.max_epochs=3", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+
+
+def test_a_full_disk_is_called_so_and_keeps_the_old_checkpoint(tmp_path):
+    """Torch says "unexpected pos"."""
+    with mounted(tmp_path / "small", "size=100k") as disk:
+        AtomicCheckpointIO().save_checkpoint({"step": 1}, disk / "last.ckpt")
+        with pytest.raises(OSError, match="No space left on device"):
+            AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(2**16)}, disk / "last.ckpt")
+        assert torch.load(disk / "last.ckpt") == {"step": 1}
+        assert [path.name for path in disk.iterdir()] == ["last.ckpt"]
+
+
+def exit_code(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        train.main(list(arguments))
+    return ended.value.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["training_step", "on_validation_epoch_end", "on_train_epoch_end"])
+def test_where_the_disk_runs_full_a_run_stops_with_one_line_and_goes_on_later(where, tmp_path, monkeypatch, capsys):
+    from dropout_lab.classifier import Classifier
+
+    words, whole = [*WORDS, "seed=1"], tmp_path / "whole"
+    assert exit_code(*words, f"hydra.run.dir={whole}") == 0
+    with mounted(tmp_path / "disk", "size=4m") as disk:
+        original = getattr(Classifier, where)
+
+        def filling(self, *args, **kwargs):
+            if self.current_epoch == 1 and not self.trainer.sanity_checking and not (disk / "filler").exists():
+                fill(disk)
+            return original(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, where, filling)
+            capsys.readouterr()
+            assert exit_code(*words, f"hydra.run.dir={disk / 'run'}") == 1
+        said = capsys.readouterr().err
+        assert said.count("No space left on device") == 2  # where it happened, and in the table
+        assert "Traceback" not in said
+        assert read_status(disk / "run")["status"] == "failed"
+        kept, all_rows = (pd.read_csv(folder / "metrics.csv") for folder in (disk / "run", whole))
+        pd.testing.assert_frame_equal(kept, all_rows[: len(kept)][kept.columns])
+        assert kept.epoch[0] == 0
+        (disk / "filler").unlink()
+        assert exit_code(*words, f"hydra.run.dir={disk / 'run'}") == 0
+        for name in ("metrics.csv", "activations.csv"):
+            assert (disk / "run" / name).read_text() == (whole / name).read_text()
+        ours, theirs = (torch.load(folder / "checkpoints" / "last.ckpt") for folder in (disk / "run", whole))
+        assert all(torch.equal(ours["state_dict"][key], value) for key, value in theirs["state_dict"].items())

@@ -1,0 +1,82 @@
+"""Two runs are told apart by the first thing in which they differ."""
+
+import pandas as pd
+import pytest
+
+from dropout_lab import diff as diffing
+from dropout_lab import train
+
+# Two epochs of two steps.
+WORDS = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
+
+
+def a_run(folder, *words):
+    with pytest.raises(SystemExit) as ended:
+        train.main([*WORDS, *words, f"hydra.run.dir={folder}"])
+    assert ended.value.code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return a_run(tmp_path_factory.mktemp("one") / "run")
+
+
+@pytest.mark.slow
+def test_equal_runs_do_not_differ(run, tmp_path, capsys):
+    again = a_run(tmp_path / "run", "notes=again")
+    assert diffing.diff(run, again) == []
+    with pytest.raises(SystemExit) as ended:
+        diffing.main([str(run), str(again)])
+    assert ended.value.code == 0
+    assert "nothing differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "reason"),
+    [
+        (["seed=1"], "config    seed: 0 | 1", "step 0 in blocks.0.conv.weight: other initial weights"),
+        (["data.seed=1"], "config    data.seed: 0 | 1", "step 0: other samples"),
+        (["data.label_noise=0.5"], "config    data.label_noise: 0.0 | 0.5", "the same samples with other classes"),
+        (["+data.augment=crop_flip"], "config    data.augment: None | crop_flip", "step 0: the same samples, prepared"),
+        (["dropout.p=0.3"], "config    dropout.p: 0.5 | 0.3", "in 03_blocks_0_dropout: the same input, another"),
+        (["dropout=unscaled"], "dropout.scaling: inverted | unscaled", "03_blocks_0_dropout: the same input and mask"),
+        (["dropout=none"], None, "step 0 in 03_blocks_0_dropout: only the first drops there"),
+        (["optimizer.lr=0.01"], "config    optimizer.lr: 0.05 | 0.01", "step 1 in blocks.0.conv.weight: the same grad"),
+        (["model=mlp"], None, "the networks differ"),
+    ],
+)  # fmt: skip
+@pytest.mark.slow
+def test_the_first_difference_is_found_and_named(words, setting, reason, run, tmp_path, capsys):
+    other = a_run(tmp_path / "run", *words)
+    with pytest.raises(SystemExit) as ended:
+        diffing.main([str(run), str(other)])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert setting is None or setting in said
+    assert "records   metrics.csv at step" in said
+    assert reason in said
+
+
+@pytest.mark.slow
+def test_what_is_not_in_the_configuration_is_blamed_on_the_rest(run, tmp_path):
+    other = a_run(tmp_path / "run")
+    metrics = pd.read_csv(other / "metrics.csv")
+    metrics.loc[metrics["val/loss"].last_valid_index(), "val/loss"] += 1
+    metrics.to_csv(other / "metrics.csv", index=False)
+    records, replay = diffing.diff(run, other)
+    assert records.startswith("records   metrics.csv at step 4, epoch 1: val/loss")
+    assert "1 of" in records
+    assert "not in their configurations" in replay
+
+
+@pytest.mark.slow
+def test_bad_arguments_are_one_line(run, tmp_path, capsys):
+    for words, reason in (
+        ([str(run)], "two run folders are needed, got 1"),
+        ([str(run), str(tmp_path)], "no config.yaml"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            diffing.main(words)
+        assert ended.value.code == 2
+        assert reason in capsys.readouterr().err
