@@ -111,16 +111,16 @@ def test_the_batch_must_be_divisible_by_the_devices(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_with_ddp_on_one_device_leaves_nothing_in_the_process(tmp_path, alone):
-    """Else the next job of a sweep, and whatever it starts, inherits the port of this one."""
+def test_a_job_leaves_nothing_in_the_process(tmp_path, alone):
+    """Else the next job of a sweep, and whatever it starts, inherits the seed and, after DDP, the port of this one."""
     from dropout_lab import train
 
     before = dict(os.environ)
     with pytest.raises(SystemExit) as ended:
         train.main([*QUICK, "trainer.devices=1", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}"])
     assert ended.value.code == 0
-    assert {name: os.environ.get(name) for name in processes.GROUP} == {
-        name: before.get(name) for name in processes.GROUP
+    assert {name: os.environ.get(name) for name in processes.LEFT} == {
+        name: before.get(name) for name in processes.LEFT
     }
     assert not torch.distributed.is_initialized()
 

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 LOG = "processes.log"  # what the processes of a job in a sweep print
 RESULT = "objective.txt"
-GROUP = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")  # what Lightning sets for DDP
+LEFT = (  # what Lightning sets in the environment: for DDP, and for the seed
+    *("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"),
+    *("PL_GLOBAL_SEED", "PL_SEED_WORKERS"),
+)
 
 
 class ProcessError(ChildProcessError):
@@ -194,12 +197,12 @@ def failing_as_one(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def leaving_nothing() -> Iterator[None]:
-    """Take back what training with DDP on one device leaves in a process: the next job, and what it starts, is not of
-    that group. Its variables name a port that is still open."""
+    """Take back what a job leaves in a process: the next one, and what it starts, has another seed, and is not of the
+    group of DDP on one device, whose variables name a port that is still open."""
     if together() > 1:
         yield
         return
-    before = {name: os.environ.get(name) for name in GROUP}
+    before = {name: os.environ.get(name) for name in LEFT}
     try:
         yield
     finally:

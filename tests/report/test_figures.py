@@ -37,7 +37,7 @@ def written(tmp_path_factory, write_run):
     for n, p in enumerate((0.2, 0.5)):
         write_run(folder / str(n), p=p, epochs=2)
     out = folder / "a" / "new"
-    assert main([str(folder), "--figures", str(out)]) == 0
+    main([str(folder), "--figures", str(out)])
     return out
 
 
@@ -157,11 +157,12 @@ def test_runs_without_activations_have_the_figures_that_are_left(tmp_path, write
 
 def test_without_the_option_nothing_is_drawn(folder, capsys, monkeypatch):
     monkeypatch.setattr(figures, "write_figures", lambda *_: pytest.fail("drew figures"))
-    assert main([str(folder)]) == 0
+    main([str(folder)])
     assert "Figures" not in capsys.readouterr().out
 
 
 def test_a_file_in_the_place_of_the_folder_is_one_line(folder, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert main([str(folder), "--figures", str(tmp_path / "file")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), "--figures", str(tmp_path / "file")])
     assert len(capsys.readouterr().err.splitlines()) == 1

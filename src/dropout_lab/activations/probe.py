@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.activations.meter import Meter, Partial, doubled
 from dropout_lab.dropout import mask_keys
+from dropout_lab.dropout.graph import in_mode
 
 SEED = 0x70726F6265  # "probe": masks of its own, whatever the seed of training
 
@@ -68,7 +69,7 @@ def probe(
     """
     rows = torch.arange(len(x)) if rows is None else rows
     passes = []
-    with _eval_mode(model), _generators_kept(x.device), torch.compiler.set_stance("force_eager"):
+    with in_mode(model, training=False), _generators_kept(x.device), torch.compiler.set_stance("force_eager"):
         with meter.record() as plain:
             model(x)
         for draw in range(masks * step, masks * (step + 1)):
@@ -147,17 +148,6 @@ def _comparison(s: _Sums) -> Comparison:
         ratio=ratio,
         ratio_se=ratio_se,
     )
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -32,6 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dropout_lab.dropout.graph import in_mode
 from dropout_lab.dropout.keys import mask_keys
 
 _STEPS = 4  # batches for the statistical laws
@@ -276,7 +276,7 @@ def _keys_alone(subject: _Subject) -> _Verdict:
 
 def _pickling(subject: _Subject) -> _Verdict:
     x, layer = subject.ones(), subject.original
-    with _training(layer):
+    with in_mode(layer, training=True):
         out, twins = _call(layer, x), (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer))
     return _same([(out, _call(twin, x)) for twin in twins], 1e-6, "layer and copies")
 
@@ -296,17 +296,6 @@ _LAWS: dict[str, Callable[[_Subject], _Verdict]] = {
     "keys alone": _keys_alone,
     "pickling": _pickling,
 }
-
-
-@contextmanager
-def _training(layer: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in layer.modules()]
-    layer.train()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _estimate(samples: Tensor, promised: float, rounding: float = 1e-6) -> _Verdict:

@@ -83,7 +83,7 @@ def calls(model: nn.Module) -> list[Call]:
     layer that is opaque to tracing (`nn.TransformerEncoderLayer`) follow one another in the order of their definition;
     so do all modules of a model that can't be traced, one call each, whether they are used or not.
     """
-    with training_mode(model):
+    with in_mode(model, training=True):
         try:
             graph = trace(model).graph
         except ValueError:
@@ -140,12 +140,12 @@ def is_attached(model: nn.Module, path: str) -> bool:
 
 
 @contextmanager
-def training_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in train mode within the context, and in its own former mode after it."""
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Every module in train (or eval) mode within the context, and in its own former mode after it."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
-            module.training = True
+            module.training = training
         yield
     finally:
         for module, mode in modes:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 
 from dropout_lab.dropout.equations import Equations, Link, Value
-from dropout_lab.dropout.graph import trace, training_mode
+from dropout_lab.dropout.graph import in_mode, trace
 from dropout_lab.dropout.layer import Dropout
 from dropout_lab.dropout.maps import describe
 
@@ -49,8 +49,7 @@ def solve(model: nn.Module, factor: Callable[[Dropout], Fraction], training: boo
     Raises:
         ValueError: no exact answer exists (the layer and the op in the way are named), or the model can't be traced.
     """
-    with training_mode(model):
-        model.train(training)
+    with in_mode(model, training=training):
         traced = trace(model)
     _check_visible(model, traced.graph, factor)
     return _Solution(Equations(traced, factor, training), traced.graph).changes()
@@ -66,8 +65,8 @@ def apply(model: nn.Module, changes: Mapping[str, Change]) -> None:
 
 def outputs(model: nn.Module, example_input: Tensor) -> list[Tensor]:
     """All tensors that ``model`` returns for the example in eval mode, whatever mode it is in."""
-    with training_mode(model), torch.no_grad():
-        return list(_tensors(model.eval()(example_input)))
+    with in_mode(model, training=False), torch.no_grad():
+        return list(_tensors(model(example_input)))
 
 
 def check_same(before: list[Tensor], after: list[Tensor]) -> None:

@@ -13,7 +13,7 @@ import torch.fx
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph import trace, training_mode
+from dropout_lab.dropout.graph import in_mode, trace
 from dropout_lab.dropout.maps import op_name
 
 
@@ -25,7 +25,7 @@ def unreached(model: nn.Module) -> list[str]:
     dropout probability among its arguments (`F.scaled_dot_product_attention`). What has p = 0 is left out.
     """
     lines = [line for path, module in model.named_modules() for line in _in_module(path, module)]
-    with training_mode(model):
+    with in_mode(model, training=True):
         try:
             graph = trace(model, deep=True).graph
         except ValueError as error:

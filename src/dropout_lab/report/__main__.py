@@ -1,30 +1,29 @@
 """Table and page of any folder of runs, figures for a paper: `python -m dropout_lab.report DIR [--figures OUT]`."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from dropout_lab.errors import UserError, one_line_errors
 from dropout_lab.report import build
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Build the report; 0, or 2 with one line on stderr where there is nothing to report on."""
+def main(arguments: list[str] | None = None) -> None:
+    """Build the report; exits with 2 and one line on stderr where there is nothing to report on."""
     parser = argparse.ArgumentParser(
         prog="python -m dropout_lab.report", description="Table and page of a folder of runs."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, a sweep, or any folder above them")
     parser.add_argument("--figures", type=Path, metavar="OUT", help="also write PDF and PNG figures to this folder")
     given = parser.parse_args(arguments)
-    try:
-        report = build(given.folder, given.figures)
-    except (FileNotFoundError, FileExistsError, PermissionError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    print(f"{report.text}\n\nReport: {report.page}")
-    if report.figures:
-        print(f"Figures: {given.figures}/ ({', '.join(path.name for path in report.figures)})")
-    return 0
+    with one_line_errors():
+        try:
+            report = build(given.folder, given.figures)
+        except (FileNotFoundError, FileExistsError, PermissionError) as error:
+            raise UserError(str(error)) from error
+        print(f"{report.text}\n\nReport: {report.page}")
+        if report.figures:
+            print(f"Figures: {given.figures}/ ({', '.join(path.name for path in report.figures)})")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
