@@ -19,6 +19,7 @@ from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.loggers import Csv
 from dropout_lab.max_norm import MaxNorm
 from dropout_lab.models import MLP
+from dropout_lab.processes import leaving_nothing
 
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
 ADVICE = (
@@ -67,4 +68,5 @@ if __name__ == "__main__":
     for message in ADVICE:
         warnings.filterwarnings("ignore", message)
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]))
+    with leaving_nothing():
+        run(Path(sys.argv[1]))

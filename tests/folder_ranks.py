@@ -29,5 +29,6 @@ class Smooth(nn.Sequential):
 
 
 if __name__ == "__main__":
-    for folder in sys.argv[1:]:
-        processes.main([folder])
+    with processes.leaving_nothing():
+        for folder in sys.argv[1:]:
+            processes.main([folder])

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -123,6 +124,19 @@ def test_a_job_leaves_nothing_in_the_process(tmp_path, alone):
         name: before.get(name) for name in processes.LEFT
     }
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_that_ends_well_has_left_its_group(fails, monkeypatch):
+    """Else gloo may abort it at its end. One that fails does not wait for the others of its group."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with suppress(ZeroDivisionError), processes.leaving_nothing():
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        assert 1 / (not fails)
+    assert torch.distributed.is_initialized() == fails
+    if fails:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow

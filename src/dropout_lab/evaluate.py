@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dropout_lab.arguments import number, read_arguments
 from dropout_lab.errors import UserError, one_line_errors
-from dropout_lab.processes import environment, rank, together
+from dropout_lab.processes import environment, leaving_nothing, rank, together
 
 USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
 MODES = ("weight_scaling", "monte_carlo")
@@ -75,7 +75,8 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         enable_checkpointing=False,
         enable_progress_bar=sys.stderr.isatty(),
     )
-    trainer.test(classifier, run.data, verbose=False)
+    with leaving_nothing():
+        trainer.test(classifier, run.data, verbose=False)
     return classifier.tested
 
 

@@ -197,21 +197,24 @@ def failing_as_one(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def leaving_nothing() -> Iterator[None]:
-    """Take back what a job leaves in a process: the next one, and what it starts, has another seed, and is not of the
-    group of DDP on one device, whose variables name a port that is still open."""
-    if together() > 1:
-        yield
-        return
-    before = {name: os.environ.get(name) for name in LEFT}
+    """Leave the group of processes that training opens, and take back what it writes to the environment.
+
+    A process that ends while its group is open is sometimes aborted by a thread of gloo's that nobody joined; in one
+    that goes on, the next job has another seed, and is not of the group of DDP on one device, whose variables name a
+    port that is still open.
+    """
+    alone, well = together() == 1, False
+    before = {name: os.environ.get(name) for name in LEFT} if alone else {}
     try:
         yield
+        well = True
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        if "torch" in sys.modules:
+        if (alone or well) and "torch" in sys.modules:  # in a group that failed, others may be waited for in vain
             distributed = sys.modules["torch"].distributed
             if distributed.is_available() and distributed.is_initialized():
                 distributed.destroy_process_group()
@@ -264,4 +267,5 @@ def _obey_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with leaving_nothing():
+        main(sys.argv[1:])
