@@ -153,10 +153,13 @@ class _Keys:
         count = math.prod(shape[1:])
         compiling = torch.compiler.is_compiling()
         if self.rows is None and not compiling and self.first * count % 4 == 0:
-            key = _pair(self.word + word, self.first * count // 4, torch.uint64)
-            return random_int32(key if x.is_cpu else key.to(x.device, non_blocking=True), shape)
+            pair = (self.word + word) % 2**64, self.first * count // 4
+            if x.is_cpu:
+                _key[0], _key[1] = pair
+                return random_int32(_KEY, shape)
+            return random_int32(_tensor(*pair, torch.uint64).to(x.device, non_blocking=True), shape)
         # Runs of consecutive words: a single one where rows are contiguous.
-        base = _BASE if compiling else _pair(self.word, self.first, torch.int64)
+        base = _BASE if compiling else _tensor(self.word, self.first, torch.int64)
         starts, run = (base[1:], count * self.count) if self.rows is None else (self.rows, count)
         starts = starts * count
         keys = torch.stack(((base[:1] + _signed(word)).expand_as(starts), starts // 4), dim=1)
@@ -184,6 +187,10 @@ _current: _Keys | None = None
 # (word, first) of the open context: what changes from step to step must be a tensor in a compiled graph.
 _base = array("Q", (0, 0))
 _BASE = torch.frombuffer(_base, dtype=torch.int64)
+# The key of a draw on the CPU, which is over before the next one is written: a tensor made for each would take 5 % of a
+# small layer's time, forward and backward.
+_key = array("Q", (0, 0))
+_KEY = torch.frombuffer(_key, dtype=torch.uint64)
 # Contexts whose forward may still be recomputed. A backward pass that waits for longer than this is none we know of.
 _history: deque[_Keys] = deque(maxlen=256)
 _recomputing: dict[int, _Keys | None] = {}  # backward passes under way -> context of their last recomputed draw
@@ -198,7 +205,8 @@ def _here() -> _Keys | None:
         return _current
     task = torch._C._current_graph_task_id()
     if task == -1:
-        _recomputing.clear()  # a backward pass that raised has left its entry
+        if _recomputing:
+            _recomputing.clear()  # a backward pass that raised has left its entry
         return _current
     if _current is not None and _current.task == task:
         return _current
@@ -212,9 +220,9 @@ def _here() -> _Keys | None:
     return found
 
 
-def _pair(first: int, second: int, dtype: torch.dtype) -> Tensor:
-    """Two 64-bit words in a tensor, in a third of the time that torch.tensor takes."""
-    return torch.frombuffer(array("Q", (first % 2**64, second)), dtype=dtype)
+def _tensor(first: int, second: int, dtype: torch.dtype) -> Tensor:
+    """Two 64-bit words, in a third of the time that torch.tensor takes."""
+    return torch.frombuffer(array("Q", (first, second)), dtype=dtype)
 
 
 def _called(layer: Keyed) -> str:

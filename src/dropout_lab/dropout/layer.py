@@ -149,17 +149,18 @@ class Dropout(_DropoutNd):
 
     def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
         mask: str | None = self.mask
-        if mask == "channel" and not 3 <= x.ndim <= 5:
+        shape = x.shape
+        if mask == "channel" and not 3 <= len(shape) <= 5:
             if self.elsewhere is None:
                 raise ValueError(
                     f"{self._who()}: mask='channel' drops whole maps and needs an input (N, C, L), (N, C, H, W) or "
-                    f"(N, C, D, H, W), got shape {tuple(x.shape)}; use mask='element', or elsewhere='element'"
+                    f"(N, C, D, H, W), got shape {tuple(shape)}; use mask='element', or elsewhere='element'"
                 )
             mask = self.elsewhere
         if mask == "element":
-            return x.shape
+            return shape
         kept = 2 if mask == "channel" else 1
-        return (*x.shape[:kept], *(1,) * (x.ndim - kept))
+        return (*shape[:kept], *(1,) * (len(shape) - kept))
 
     def _who(self) -> str:
         return f"dropout layer {self.name!r}" if self.name else type(self).__name__

@@ -31,7 +31,7 @@ def random_int32(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     if _native is None:
         return random_int32_plain(key, shape)
-    out = torch.empty(shape, dtype=torch.int32, device=key.device)
+    out = key.new_empty(shape, dtype=torch.int32)
     return _native(out, key if key.ndim == 1 else key.unsqueeze(1), -(2**31), None)
 
 
