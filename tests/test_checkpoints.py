@@ -1,12 +1,16 @@
 """Laws of checkpoints that need a disk of their own; test_resume.py has those of going on from them."""
 
+from datetime import timedelta
+
+import lightning as L
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
 from small_disk import fill, mounted
 
 from dropout_lab import train
-from dropout_lab.checkpoints import AtomicCheckpointIO
+from dropout_lab.checkpoints import AtomicCheckpointIO, WithinEpoch
 from dropout_lab.run_folder import read_status
 
 WORDS = ["trainer.max_epochs=3", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
@@ -26,6 +30,23 @@ def exit_code(*arguments):
     with pytest.raises(SystemExit) as ended:
         train.main(list(arguments))
     return ended.value.code
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
+@pytest.mark.parametrize(("every", "saved"), [("minutes", [1, 11, 21]), ("steps", [7, 14, 21])])
+def test_within_an_epoch_the_clock_is_asked_every_tenth_batch(every, saved, tmp_path):
+    """Steps are counted at every one; neither saves at the last."""
+
+    class Noted(WithinEpoch):
+        def _save_topk_checkpoint(self, trainer, monitor_candidates):
+            steps.append(trainer.global_step)
+
+    steps = []
+    options = {"minutes": {"train_time_interval": timedelta(0)}, "steps": {"every_n_train_steps": 7}}[every]
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = L.Trainer(max_epochs=1, callbacks=[Noted(tmp_path, **options)], limit_train_batches=28, **quiet)
+    trainer.fit(BoringModel())
+    assert steps == saved
 
 
 @pytest.mark.slow

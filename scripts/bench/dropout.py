@@ -2,11 +2,13 @@
 
 CPU time of one thread, interleaved, medians (see timing.py). "keyed" is inside mask_keys, the context entered once for
 each forward, as in training; the mask is that of any other machine or number of processes. A ratio below 1 is faster
-than torch. Bytes are what autograd keeps for backward, an element, beyond what was there before.
+than torch. Where in memory a large tensor lies changes its speed by more than that, so each row is the median over
+several places. Bytes are what autograd keeps for backward, an element, beyond what was there before.
 """
 
 import argparse
 import math
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -16,6 +18,7 @@ from _record import record
 from dropout_lab.dropout import Dropout, mask_keys
 from dropout_lab.timing import ratios
 
+PLACES = 5
 ELEMENT = [
     ((64, 4096), torch.float32, 0.40),
     ((64, 4096), torch.bfloat16, 0.45),
@@ -55,7 +58,6 @@ def main() -> None:
 
 
 def compare(mask: str, shape: tuple[int, ...], dtype: torch.dtype, goal: float | None, arguments) -> None:
-    x, grad = torch.randn(shape, dtype=dtype, requires_grad=True), torch.randn(shape, dtype=dtype)
     theirs: Callable = torch.nn.Dropout(arguments.p) if mask == "element" else lambda x: F.dropout2d(x, arguments.p)
     ours = Dropout(arguments.p, mask=mask)
     ours.name = "00_dropout"
@@ -65,7 +67,7 @@ def compare(mask: str, shape: tuple[int, ...], dtype: torch.dtype, goal: float |
         with mask_keys(0, 0, rows):
             return ours(x)
 
-    def train(layer: Callable) -> Callable[[], None]:
+    def train(layer: Callable, x: torch.Tensor, grad: torch.Tensor) -> Callable[[], None]:
         def call() -> None:
             x.grad = None
             layer(x).backward(grad)
@@ -73,9 +75,14 @@ def compare(mask: str, shape: tuple[int, ...], dtype: torch.dtype, goal: float |
         return call
 
     size = math.prod(shape)
-    calls, rounds = max(1, 2**14 // size), max(7, arguments.rounds // (1 + size // 2**20))
-    candidates = {"torch": train(theirs), "keyed": train(keyed), "unkeyed": train(ours)}
-    result = ratios(candidates, rounds, calls)
+    calls, rounds = max(1, 2**14 // size), max(2, arguments.rounds // (1 + size // 2**20) // PLACES)
+    found, held = [], []
+    for _ in range(PLACES):
+        x, grad = torch.randn(shape, dtype=dtype, requires_grad=True), torch.randn(shape, dtype=dtype)
+        held.append((x, grad))  # so that the next ones lie elsewhere
+        layers = {"torch": theirs, "keyed": keyed, "unkeyed": ours}
+        found.append(ratios({name: train(layer, x, grad) for name, layer in layers.items()}, rounds, calls))
+    result = {name: [statistics.median(one[name][i] for one in found) for i in range(2)] for name in layers}
     saved = [kept(layer, x) / size for layer in (keyed, theirs)]
     name = f"{mask} {'x'.join(map(str, shape))} {str(dtype)[6:]}"
     record(f"{name}: keyed over torch", result["keyed"][1], f"<= {goal}" if goal else None)

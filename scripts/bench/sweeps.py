@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from _record import record
 
 SHORT = ["trainer.max_epochs=1"]
-LONG = ["trainer.max_epochs=60", "seed=0,1"]
+LONG = ["trainer.max_epochs=200", "seed=0,1"]
 
 
 def main() -> None:
