@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from dropout_lab.config import CONF, VERSION_BASE, fingerprint, label, one_store, plan, resolved
+from dropout_lab.config import CONF, VERSION_BASE, fingerprints, label, one_store, plan, resolved
 from dropout_lab.errors import UserError
 
 
@@ -101,7 +101,7 @@ def test_jobs_that_share_a_composition_are_those_of_composing_each():
             for seed in (0, 3, 5)
         ]
     for ours, theirs in zip(planned, single, strict=True):
-        assert fingerprint(ours) == fingerprint(theirs)
+        assert fingerprints(ours) == fingerprints(theirs)
         assert ours.data.seed == theirs.seed
 
 
@@ -115,7 +115,7 @@ def test_the_folder_is_settled_once_for_planning_and_running(tmp_path):
 
 @pytest.mark.slow
 def test_the_fingerprint_ignores_where_a_run_lies_and_nothing_else(tmp_path):
-    assert fingerprint(job()) == fingerprint(job(f"hydra.run.dir={tmp_path}", f"paths.runs={tmp_path}"))
+    assert fingerprints(job()) == fingerprints(job(f"hydra.run.dir={tmp_path}", f"paths.runs={tmp_path}"))
     different = [
         job(),
         job("seed=1"),
@@ -124,13 +124,13 @@ def test_the_fingerprint_ignores_where_a_run_lies_and_nothing_else(tmp_path):
         job("tags=[a]"),
         job("compile=true"),
     ]
-    assert len({fingerprint(cfg) for cfg in different}) == len(different)
+    assert len({fingerprints(cfg).run for cfg in different}) == len(different)
 
 
 def test_the_fingerprint_without_the_seed_is_that_of_a_group():
     first, second = job("seed=1"), job("seed=2")
-    assert fingerprint(first) != fingerprint(second)
-    # data.seed follows the seed, so a group is told by the composed values without both
+    assert fingerprints(first).run != fingerprints(second).run
+    assert fingerprints(first).group == fingerprints(second).group != fingerprints(job("dropout=classic")).group
     assert label(first, first.hydra) == label(second, second.hydra) == "inverted"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -181,19 +181,31 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def fingerprint(cfg: DictConfig, *, without: Sequence[str] = ()) -> str:
-    """16 hexadecimal digits that are equal where the configuration is, wherever the run lies.
+class Fingerprints(NamedTuple):
+    """16 hexadecimal digits each, which are equal where the configuration is, wherever the run lies.
 
-    Args:
-        cfg: composed configuration.
-        without: further top-level keys to leave out, e.g. ``["seed"]``.
+    Attributes:
+        run: of all of it.
+        group: of all but the seed.
     """
+
+    run: str
+    group: str
+
+
+def fingerprints(cfg: DictConfig) -> Fingerprints:
+    """Those of a composed configuration."""
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     OmegaConf.set_struct(cfg, False)
     cfg.run = dict.fromkeys(cfg.run, "")
     cfg.paths = dict.fromkeys(cfg.paths, "")
-    for key in ("resume", *without):
-        cfg[key] = None
+    cfg.resume = None
+    run = _digest(cfg)
+    cfg.seed = None
+    return Fingerprints(run, _digest(cfg))
+
+
+def _digest(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(resolved(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from omegaconf import DictConfig
 
-from dropout_lab.config import Plan, fingerprint
+from dropout_lab.config import Plan, fingerprints
 from dropout_lab.errors import UserError
 from dropout_lab.processes import planned
 from dropout_lab.run_folder import root_cause
@@ -27,7 +27,7 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
     why: dict[str, str | None] = {}
     found: dict[int, str] = {}
     for number, job in enumerate(jobs):
-        key = fingerprint(job, without=["seed"])
+        key = fingerprints(job).group
         if key not in why:
             try:
                 data = build_data(job)
@@ -71,7 +71,7 @@ def _build_callbacks(job: DictConfig) -> None:
 
 def _steps(job: DictConfig) -> int:
     """Optimizer steps of a job whose data was built."""
-    batches: int = _batches[fingerprint(job, without=["seed"])]
+    batches: int = _batches[fingerprints(job).group]
     limit = job.trainer.get("limit_train_batches", 1.0)
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = int(job.trainer.max_epochs) * math.ceil(batches / job.trainer.accumulate_grad_batches)

@@ -24,7 +24,7 @@ from dropout_lab.config import (
     CONF,
     VERSION_BASE,
     Plan,
-    fingerprint,
+    fingerprints,
     label,
     one_store,
     only_asks,
@@ -82,7 +82,7 @@ def check_plan(job_plan: Plan) -> None:
     for number, job in enumerate(job_plan.known):
         folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
         if job_plan.jobs:
-            check_folder(folder, fingerprint(job), job.resume)
+            check_folder(folder, fingerprints(job).run, job.resume)
         count = max(processes.planned(job), group)
         if job.data.batch_size % count:
             raise UserError(
@@ -274,14 +274,15 @@ def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
     A run that is resumed by its folder stays the run that it was, also if it was a job of a sweep.
     """
     directory = Path(hydra_cfg.runtime.output_dir)
-    cfg.run.config_hash = fingerprint(cfg)
+    prints = fingerprints(cfg)
+    cfg.run.config_hash = prints.run
     cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     group = label(cfg, hydra_cfg)[:110]
     cfg.run.dir = str(directory)
     cfg.run.root = str(Path(hydra_cfg.sweep.dir).absolute()) if sweep else str(directory)
     cfg.run.name = f"{group} seed={cfg.seed}"
-    cfg.run.group = f"{group} {fingerprint(cfg, without=['seed'])[:8]}"
+    cfg.run.group = f"{group} {prints.group[:8]}"
     slug = "".join(c if c.isalnum() else "-" for c in group)[:40]
     cfg.run.id = f"{slug}-seed-{cfg.seed}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
     if resumed_by_name(cfg.resume):

@@ -33,3 +33,12 @@ def test_every_part_has_the_ten_digits_in_equal_shares(data):
         share = torch.bincount(part.classes) / len(part.classes)
         assert len(share) == 10
         assert (share - 0.1).abs().max() < 0.01
+
+
+def test_what_a_job_does_to_its_samples_does_not_reach_the_next(data):
+    samples, again = data.load(), data.load()
+    samples.images.zero_()
+    samples.classes.zero_()
+    assert again.images.any()
+    assert torch.equal(data.load().images, again.images)
+    assert torch.equal(data.load().classes, again.classes)

@@ -1,5 +1,8 @@
 """Handwritten digits that ship with scikit-learn: real data without a download."""
 
+from functools import cache
+
+import numpy as np
 import torch
 
 from dropout_lab.data.module import InMemoryData
@@ -14,9 +17,15 @@ class Digits(InMemoryData):
 
     def load(self) -> Samples:
         """Images (1797, 1, 8, 8) in [0, 1]."""
-        from sklearn.datasets import load_digits
-
-        images, classes = load_digits(return_X_y=True)
+        images, classes = _read()
         return Samples(
-            torch.as_tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.as_tensor(classes).long()
+            torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(classes, dtype=torch.int64)
         )
+
+
+@cache
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Once for all jobs of a sweep: unpacking takes as long as building the network."""
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)  # type: ignore[no-any-return]
