@@ -87,17 +87,16 @@ def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
 def _next_size(best: dict[int, float], rows: int) -> int:
     """The size of the next chunk: the fastest so far, or a larger one where that made a clear difference before.
 
-    Of many rows a little larger: there it is seldom faster, and to find that out should cost little.
+    Where there are many rows only a little larger: it is seldom faster there, and to find that out should cost little.
     """
     if not best:
         return 1
     fastest, last = min(best, key=best.__getitem__), max(best)
     clear = best[last] < 0.6 * min((best[size] for size in best if size != last), default=math.inf)
-    larger = last * (8 if 8 * last * rows <= _FEW_ROWS else 2)
-    return larger if fastest == last and clear else fastest
+    return max(2 * last, _FEW_ROWS // rows) if fastest == last and clear else fastest
 
 
-_FEW_ROWS = 2**10
+_FEW_ROWS = 2**8  # a chunk of so many is tried at once
 
 
 # Seconds that all passes together must take for each module of a model before it is cut: 20 times what cutting takes.
