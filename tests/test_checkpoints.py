@@ -33,20 +33,25 @@ def exit_code(*arguments):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
-@pytest.mark.parametrize(("every", "saved"), [("minutes", [1, 11, 21]), ("steps", [7, 14, 21])])
-def test_within_an_epoch_the_clock_is_asked_every_tenth_batch(every, saved, tmp_path):
-    """Steps are counted at every one; neither saves at the last."""
+@pytest.mark.parametrize(
+    ("every", "accumulate", "saved"),
+    [("minutes", 1, [10, 20]), ("minutes", 2, [10]), ("steps", 1, [7, 14, 21]), ("steps", 2, [7])],
+)
+def test_within_an_epoch_the_clock_is_asked_every_tenth_step(every, accumulate, saved, tmp_path):
+    """Neither minutes nor steps save at the last batch, nor where gradients wait for their step."""
 
     class Noted(WithinEpoch):
         def _save_topk_checkpoint(self, trainer, monitor_candidates):
             steps.append(trainer.global_step)
+            complete.append((trainer.fit_loop.epoch_loop.batch_idx + 1) % accumulate == 0)
 
-    steps = []
+    steps, complete = [], []
     options = {"minutes": {"train_time_interval": timedelta(0)}, "steps": {"every_n_train_steps": 7}}[every]
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = L.Trainer(max_epochs=1, callbacks=[Noted(tmp_path, **options)], limit_train_batches=28, **quiet)
-    trainer.fit(BoringModel())
+    quiet |= {"limit_train_batches": 28, "accumulate_grad_batches": accumulate}
+    L.Trainer(max_epochs=1, callbacks=[Noted(tmp_path, **options)], **quiet).fit(BoringModel())
     assert steps == saved
+    assert all(complete)
 
 
 @pytest.mark.slow

@@ -119,6 +119,12 @@ def test_a_folder_without_runs_is_an_error(tmp_path, capsys):
     assert "no metrics.csv below it" in capsys.readouterr().err
 
 
+def test_a_folder_in_place_of_the_file_is_one_line(tmp_path, runs, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        dashboard.main([f"runs={runs}", f"out={tmp_path}"])
+    assert "that is a folder; name a file" in capsys.readouterr().err
+
+
 def test_without_the_package_one_line_says_how_to_install_it(tmp_path, runs, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)

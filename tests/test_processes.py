@@ -283,6 +283,33 @@ def test_a_failing_rank_ends_its_job_and_not_the_sweep(tmp_path):
 
 
 @pytest.mark.slow
+def test_under_torchrun_a_rank_that_fails_says_why(tmp_path):
+    env, model = write_model(tmp_path, 'raise RuntimeError("rank one is unwell")')
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["-m", "dropout_lab.train", *QUICK, model, "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    status = read_status(tmp_path / "run")
+    assert status["status"] == "failed"
+    assert status["error"] == "rank 1: RuntimeError: rank one is unwell"
+    assert "breaks.py" in status["traceback"]
+
+
+def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, alone, capsys):
+    from dropout_lab import train
+
+    def gone(cfg):
+        raise UserError("this machine has no GPUs")
+
+    job_plan = plan([*QUICK, f"hydra.run.dir={tmp_path}"])
+    alone.setattr(processes, "needed", gone)
+    assert train.execute(job_plan) == 1
+    assert read_status(tmp_path)["error"] == "UserError: this machine has no GPUs"
+    assert "this machine has no GPUs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_killed_rank_ends_its_job_and_leaves_no_process(tmp_path):
     env, model = write_model(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     done = run("-m", model, "trainer.devices=2,1", "seed=0", f"hydra.sweep.dir={tmp_path / 's'}", env=env.items())

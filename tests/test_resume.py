@@ -100,6 +100,32 @@ def test_an_interrupted_run_ends_as_the_whole_one(where, number, whole, tmp_path
     assert same(tmp_path / "run", whole)
 
 
+def test_a_run_that_was_moved_ends_as_the_whole_one(whole, tmp_path, monkeypatch):
+    """It still knows which checkpoint was the best, and how good."""
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 25)
+        assert exit_code(*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}") == 1
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert exit_code(*WORDS, *OFTEN, f"resume={tmp_path / 'moved'}") == 0
+    assert same(tmp_path / "moved", whole)
+    best = [torch.load(folder / "checkpoints" / "last.ckpt")["callbacks"] for folder in (tmp_path / "moved", whole)]
+    scores = [{key: state["best_model_score"] for key, state in one.items() if "monitor" in state} for one in best]
+    assert scores[0] == scores[1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_gradients_that_are_accumulated_are_not_lost(tmp_path, monkeypatch):
+    by_the_clock = "callbacks.recent.train_time_interval.minutes=0"
+    words = [*WORDS, "trainer.accumulate_grad_batches=2", "data.batch_size=16", by_the_clock]
+    assert exit_code(*words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 24)
+        assert exit_code(*words, f"hydra.run.dir={tmp_path / 'run'}") == 1
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 10
+    assert exit_code(*words, f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
 def test_interrupted_twice_it_ends_as_the_whole_one(whole, tmp_path, monkeypatch):
     words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
     for number in (10, 9):
@@ -225,6 +251,11 @@ def test_never_starts_anew(tmp_path, monkeypatch):
         exit_code(*words)
     assert exit_code(*words, "resume=never") == 0
     assert pd.read_csv(tmp_path / "metrics.csv").epoch.min() == 0
+    done = (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    assert exit_code(*words) == 0
+    assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == done
+    assert exit_code(*words, "resume=never") == 0  # a finished one, too
+    assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns > done
 
 
 def test_a_folder_of_another_configuration_is_refused(whole, capsys):

@@ -34,7 +34,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
 
 
-class EndOfEpoch(ModelCheckpoint):
+class Checkpoint(ModelCheckpoint):
+    """Lightning's checkpoints, in a run folder that may have been moved since they were written.
+
+    Lightning would forget how good the best one was, and overwrite it with the next.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What is known of each file holds for the one of that name in the folder as it is called now."""
+        here = {key: self._here(state_dict[key]) for key in state_dict if key.endswith("_path")}
+        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(self.dirpath or "", Path(path).name)) if path else path
+
+
+class EndOfEpoch(Checkpoint):
     """Lightning's checkpoints at the end of each epoch, and at the end of training where that epoch's is missing.
 
     A run that was killed after its last validation, and before this checkpoint, goes on from the best one: Lightning
@@ -47,18 +63,20 @@ class EndOfEpoch(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
-class WithinEpoch(ModelCheckpoint):
+class WithinEpoch(Checkpoint):
     """Lightning's checkpoints every so many minutes or steps, but for the last step of an epoch.
 
-    Lightning takes a run that goes on from there to be past the epoch, and leaves out its validation. For the minutes
-    all processes ask the first one's clock, which takes longer than a short step: they do so every tenth batch.
+    Lightning takes a run that goes on from there to be past the epoch, and leaves out its validation. Nor between two
+    steps: gradients that were accumulated are not in a checkpoint. For the minutes all processes ask the first one's
+    clock, which takes longer than a short step: they do so every tenth step.
     """
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, where the epoch goes on."""
-        if not trainer.is_last_batch and (self._train_time_interval is None or batch_idx % 10 == 0):
+        """Save, after a step and where the epoch goes on."""
+        steps, left = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        if not trainer.is_last_batch and left == 0 and (self._train_time_interval is None or steps % 10 == 0):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 

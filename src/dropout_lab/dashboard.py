@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"saved: {_push(options, keys)}")
         else:
             out = Path(options["out"])
+            if out.is_dir():
+                raise UserError(f"out={out}: that is a folder; name a file, {out / 'dashboard.json'}")
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(spec(workspace(options, keys)), indent=1) + "\n")
             print(f"written: {out} (nothing was sent; --push saves it to project {options['project']})")

@@ -3,6 +3,7 @@
 `eval.mode=monte_carlo eval.samples=50` averages the predictions of dropout masks instead of turning dropout off.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,13 +63,14 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         run.net, seed=run.config.seed, keyed=run.config.keyed, monte_carlo_samples=monte_carlo_samples
     )
     with_gpu = run.config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
-    devices = together()
+    count = together()
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # of this machine's
     trainer = instantiate(
         run.config.trainer,
         accelerator="auto" if with_gpu else "cpu",
         devices=devices,
-        num_nodes=1,
-        strategy=run.config.trainer.strategy if devices > 1 else "auto",
+        num_nodes=count // devices,
+        strategy=run.config.trainer.strategy if count > 1 else "auto",
         sync_batchnorm=False,  # evaluation knows no batch statistics
         plugins=[environment()],
         logger=False,

@@ -45,11 +45,13 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
 
     if not out.absolute().parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}; make it first")
+    if out.is_dir():
+        raise UserError(f"out={out}: that is a folder; name a file, {out / 'weights.pt'}")
     run = rebuild(folder, checkpoint)
     images = run.data.prepare(run.data.test.images[:256])
     try:
         folded = fold_model(run.net, images[:2])
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise UserError(f"{folder} cannot be folded: {error}") from error
     with torch.no_grad():
         before, after = run.net(images), folded(images)

@@ -175,24 +175,25 @@ def main(arguments: list[str]) -> None:
 
 @contextmanager
 def failing_as_one(folder: Path) -> Iterator[None]:
-    """Among processes that SLURM has started: one that fails ends, the first one fails for what failed first.
+    """Among processes that SLURM or torchrun has started: one that fails ends, the first one for what failed first.
 
     Raises:
         ProcessError: in the first process.
-        SystemExit: in every other one, so that SLURM ends those that wait for it.
+        SystemExit: in every other one, so that those that wait for it are ended.
     """
-    if not _in_slurm_step():
+    if together() == 1:
         yield
         return
     if rank() == 0:
         _forget_failures(folder)
     try:
         yield
-    except Exception as error:
-        _note_failure(folder, error)
-        if rank() > 0:
-            raise SystemExit(1) from error
-        raise _first_failure(folder) or error from error
+    except BaseException as error:
+        if isinstance(error, Exception):
+            _note_failure(folder, error)
+            if rank() > 0:
+                raise SystemExit(1) from error
+        raise (_first_failure(folder) if rank() == 0 else None) or error from error
 
 
 @contextmanager

@@ -108,6 +108,12 @@ def check(config: dict[str, Any]) -> None:
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
     _check_match(config)
+    epochs, every = config["trainer"]["max_epochs"], config["trainer"].get("check_val_every_n_epoch")
+    if every and every > epochs:
+        raise UserError(
+            f"trainer.max_epochs={epochs}: training would end before the first validation, after "
+            f"trainer.check_val_every_n_epoch={every} epochs; train for longer, or validate more often"
+        )
     for name, callback in config["callbacks"].items():
         if isinstance(callback, dict) and "_target_" not in callback:
             raise UserError(

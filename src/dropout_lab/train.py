@@ -141,13 +141,12 @@ def run(cfg: DictConfig) -> float:
     if _progress is not None:
         _progress.start(cfg.run.name)
     try:
-        if is_done(folder.path, folder.config_hash):
+        if cfg.resume != "never" and is_done(folder.path, folder.config_hash):
             log.warning("%s is done already, with this configuration and this code", folder.path)
             return float(read_status(folder.path)["objective"])
         checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
-        count = processes.needed(cfg)
         with folder.recording(), processes.failing_as_one(folder.path), processes.leaving_nothing():
-            if count > 1:
+            if (count := processes.needed(cfg)) > 1:
                 folder.write_config(resolved(cfg))
                 folder.objective = processes.launch(folder.path, count)
             else:

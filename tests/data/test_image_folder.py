@@ -196,6 +196,15 @@ def test_classes_that_differ_are_refused(tmp_path):
         made(tmp_path, num_classes=3)
 
 
+def test_files_that_no_image_bears_the_name_of_are_left_out(tmp_path):
+    write_folder(tmp_path, PARTS)
+    for name in (".DS_Store", "Labels.txt", "bird/.DS_Store", "bird/000.txt"):
+        (tmp_path / "train" / name).write_text("no image")
+    data = made(tmp_path)
+    assert data.shape == (3, 12, 12)
+    assert keys(data.train) | keys(data.val) == theirs(tmp_path, "train")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("size", [None, 12])
 def test_a_file_that_is_no_image_is_one_line(size, workers, tmp_path):

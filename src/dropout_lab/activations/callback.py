@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -166,8 +167,8 @@ class ActivationStats(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on counting from there, where training goes on; validating or testing a checkpoint begins at nothing."""
         state = checkpoint.get("activation_stats")
-        if state and trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
-            self.meter.load_state(state)
+        if state and trainer.state.fn == TrainerFn.FITTING:
+            self.meter.load_state(state, sums=trainer.is_global_zero)
             self._final = dict(checkpoint.get("activation_final", {}))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -225,10 +226,12 @@ class ActivationStats(L.Callback):
             return no_probe(self.meter)
         x = x[: max(0, self.probe_size - first)]
         model = pl_module if type(pl_module).forward is not L.LightningModule.forward else model_of(pl_module)
+        if isinstance(trainer.strategy, FSDPStrategy):  # only the wrapper puts sharded weights together
+            model = trainer.strategy.model or model
         try:
             if len(x):
                 return self._probed(trainer, model, x, first)
-            # Where weights are sharded (FSDP), processes meet in each forward pass: this one comes along, uncounted.
+            # And processes meet in each of its forward passes: this one comes along, uncounted.
             self._probed(trainer, model, x.new_zeros(1, *x.shape[1:]), first)
         except (NotImplementedError, TypeError) as error:
             self._warn(f"the probe calls the model with the inputs alone: {error}; probe_masks=0 turns it off")

@@ -138,9 +138,10 @@ class Meter:
         """What was counted since the last flush, over all processes; a collective call."""
         return {"sums": _over_processes(self._sums), "batches": dict(self.batches)}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on counting from there. On one process only, as the sums are those of all."""
-        self._sums.copy_(state["sums"])
+    def load_state(self, state: dict[str, Any], *, sums: bool = True) -> None:
+        """Go on counting from there: of several processes all but one without the ``sums``, as these are of all."""
+        if sums:
+            self._sums.copy_(state["sums"])
         self.batches = dict(state["batches"])
 
     def observe(self, row: int, value: Any, source: Tensor | None = None) -> Tensor | None:

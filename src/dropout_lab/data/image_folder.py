@@ -40,7 +40,7 @@ class ImageFolder(ImageData):
         self.root, self.num_workers = Path(root).expanduser(), num_workers
         self.num_classes = num_classes or sum(path.is_dir() for path in self._folder("train").iterdir())
         if self.image_size is None:
-            first = next(iter(sorted(path for path in self._folder("train").glob("*/*") if path.is_file())), None)
+            first = _first_image(self._folder("train"))
             width, height = (1, 1) if first is None else _size(first)  # torchvision will say that there is none
             self.native_shape = (3, height, width)
         else:
@@ -150,6 +150,15 @@ def _image(raw: bytes, size: tuple[int, int]) -> Tensor:
 
         image = center_crop(resize(image, min(size)), list(size))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _first_image(folder: Path) -> Path | None:
+    """Of the first class that has one: not all of a million files are listed for it."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = (path for each in classes for path in sorted(each.iterdir()) if path.suffix.lower() in IMG_EXTENSIONS)
+    return next(found, None)
 
 
 def _size(path: str | Path) -> tuple[int, int]:
