@@ -337,6 +337,23 @@ def test_a_schedule_changes_the_rates_as_training_goes_on(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("preset", ["fast", "cpu", "profiler"])
+def test_a_preset_leaves_time_for_a_validation(preset):
+    """The experiment by itself validates at every fifth epoch."""
+    (job, *_) = plan(["-m", "experiment=rate", f"debug={preset}"]).known
+    assert job.trainer.check_val_every_n_epoch == job.trainer.max_epochs == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["cifar10_conv", "cifar10_resnet18"])
+def test_the_overfit_preset_shows_the_same_images_without_dropout(recipe):
+    """The recipes drop with a list of rates, and augment."""
+    (job,) = plan([f"experiment=baseline/{recipe}", "debug=overfit"]).known
+    assert (job.data.augment, job.data.mixup, job.loss.label_smoothing) == (None, 0, 0)
+    assert (job.dropout.p, job.placement.rate) == (0, "constant")
+
+
+@pytest.mark.slow
 def test_the_overfit_preset_learns_one_batch_by_heart(tmp_path):
     assert exit_code("debug=overfit", f"hydra.run.dir={tmp_path}") == 0
     losses = pd.read_csv(tmp_path / "metrics.csv")["train_eval/loss"].dropna()

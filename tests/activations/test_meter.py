@@ -87,6 +87,19 @@ class Ops(TorchDispatchMode):
         return out
 
 
+def test_only_one_process_goes_on_with_the_sums_but_all_with_the_count_of_batches():
+    """By which each of them knows whether there is something to add up over processes."""
+    layer, data = nn.Identity(), torch.rand(8, 4)
+    meter, first, other = (watch(layer) for _ in range(3))
+    feed(meter, layer, [data])
+    state = meter.state()
+    first.load_state(state)
+    other.load_state(state, sums=False)
+    assert first.batches == other.batches == meter.batches
+    assert first.flush().stats("train")["m0"].count == data.numel()
+    assert other.flush().stats("train")["m0"].count == 0
+
+
 def test_a_device_without_double_precision_never_meets_it():
     layer = nn.Identity()
     with FakeTensorMode():  # an Apple GPU's tensors, without their values
