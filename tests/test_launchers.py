@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from hydra.core.config_store import ConfigStore
+from waiting import wait_until
 
 from dropout_lab.config import plan
 from dropout_lab.errors import UserError
@@ -145,13 +146,11 @@ def test_a_sweep_that_is_ended_leaves_no_process(kind, code, tmp_path):
         [*command, f"hydra.sweep.dir={tmp_path}"], env={**os.environ, "MARK": str(tmp_path)}, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "1" / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until((tmp_path / "1" / "metrics.csv").exists, deadline)
     assert len(marked(tmp_path)) >= 3
     running.send_signal(kind)
     assert running.wait(60) == code
-    while marked(tmp_path) and time.monotonic() < deadline + 60:
-        time.sleep(0.1)
+    wait_until(lambda: not marked(tmp_path), deadline + 60)
     assert marked(tmp_path) == []
 
 

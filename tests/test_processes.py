@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
+from waiting import wait_until
 from wandb_files import read_all
 
 from dropout_lab import processes
@@ -324,13 +325,11 @@ def test_a_killed_sweep_leaves_no_process(tmp_path):
     command = [sys.executable, "-m", "dropout_lab.train", *QUICK, "trainer.max_epochs=1000"]
     running = subprocess.Popen([*command, f"hydra.run.dir={tmp_path / 'run'}"], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until((tmp_path / "run" / "metrics.csv").exists, deadline)
     assert left_over(tmp_path)
     running.kill()
     running.wait()
-    while left_over(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: not left_over(tmp_path), deadline)
     assert left_over(tmp_path) == []
 
 

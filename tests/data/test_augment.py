@@ -60,11 +60,12 @@ def test_every_crop_is_as_likely_and_half_of_the_images_are_mirrored():
     assert 102 < chi2 < 235  # 161 degrees of freedom: outside with probability 4e-4
 
 
+@pytest.mark.parametrize("augment", [crop_flip, resized_crop_flip])
 @pytest.mark.parametrize("split", [[32, 32], [16] * 4, [1] * 64, [5, 59]])
-def test_rows_of_a_batch_can_be_split_over_processes(split):
-    whole, parts, first = crop_flip(images(), batch_key(**WHERE)), [], 0
+def test_rows_of_a_batch_can_be_split_over_processes(split, augment):
+    whole, parts, first = augment(images(), batch_key(**WHERE)), [], 0
     for own in images().split(split):
-        parts.append(crop_flip(own, batch_key(**{**WHERE, "first_row": first})))
+        parts.append(augment(own, batch_key(**{**WHERE, "first_row": first})))
         first += len(own)
     assert torch.equal(torch.cat(parts), whole)
 
@@ -134,15 +135,6 @@ def test_the_dtype_of_images_changes_only_how_results_are_rounded(dtype):
     torch.testing.assert_close(
         resized_crop_flip(before.to(dtype), batch_key(**WHERE)).double(), seen, rtol=0.01, atol=0.5 + 1e-3
     )
-
-
-@pytest.mark.parametrize("split", [[32, 32], [1] * 64, [5, 59]])
-def test_rows_with_resized_crops_can_be_split_over_processes(split):
-    whole, parts, first = resized_crop_flip(images(), batch_key(**WHERE)), [], 0
-    for own in images().split(split):
-        parts.append(resized_crop_flip(own, batch_key(**{**WHERE, "first_row": first})))
-        first += len(own)
-    assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
