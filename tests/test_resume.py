@@ -13,11 +13,11 @@ import torch
 from omegaconf import OmegaConf
 from wandb_files import read_all
 
-from dropout_lab import train
+from dropout_lab import resume, train
 from dropout_lab.checkpoints import EndOfEpoch
 from dropout_lab.classifier import Classifier
 from dropout_lab.offline import disagreements
-from dropout_lab.run_folder import read_status
+from dropout_lab.run_folder import provenance, read_status
 
 pytestmark = pytest.mark.slow
 
@@ -165,6 +165,26 @@ def test_at_wandb_a_failed_start_ends_as_failed_and_the_run_goes_on_under_its_id
     assert disagreements([tmp_path]) == []
 
 
+@pytest.mark.parametrize("why", ["other code", "resume=never"])
+def test_at_wandb_what_starts_anew_is_a_run_of_its_own_and_what_goes_on_is_not(why, tmp_path, monkeypatch):
+    """Else the new curve would be drawn behind the old one."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ["trainer.max_epochs=2", "data.train_size=64", *OFTEN, f"hydra.run.dir={tmp_path}"]
+    assert exit_code(*words) == 0
+    if why == "other code":
+        for module in (train, resume):
+            monkeypatch.setattr(module, "provenance", lambda: {**provenance(), "code_hash": "another"})
+    else:
+        words.append(why)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step", 2)
+        assert exit_code(*words) == 1
+    assert exit_code(*[word for word in words if word != "resume=never"]) == 0
+    first, failed, done = (run.run["id"] for run in read_all(tmp_path))
+    assert first != failed == done
+    assert disagreements([tmp_path]) == []
+
+
 def test_resume_names_the_folder_alone(whole, tmp_path, monkeypatch):
     folder = tmp_path / "it's here"
     with monkeypatch.context() as patch:
@@ -219,8 +239,6 @@ def test_a_finished_run_is_not_run_again(whole, capsys):
 
 
 def test_a_finished_run_of_other_code_starts_anew(tmp_path, monkeypatch):
-    from dropout_lab import resume
-
     words = ["trainer.max_epochs=1", "data.train_size=64", "logger=csv", f"hydra.run.dir={tmp_path}"]
     assert exit_code(*words) == 0
     first = (tmp_path / "metrics.csv").read_text()

@@ -7,6 +7,7 @@ of its own, and failures are summed up. Torch is imported inside the job, so tha
 import hashlib
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -145,6 +146,8 @@ def run(cfg: DictConfig) -> float:
             log.warning("%s is done already, with this configuration and this code", folder.path)
             return float(read_status(folder.path)["objective"])
         checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
+        if checkpoint is not None:  # at W&B, too, it stays the run that it was
+            cfg.run.id = OmegaConf.load(folder.path / "config.yaml").run.id
         with folder.recording(), processes.failing_as_one(folder.path), processes.leaving_nothing():
             if (count := processes.needed(cfg)) > 1:
                 folder.write_config(resolved(cfg))
@@ -270,7 +273,8 @@ def _tell_sites(net: "nn.Module", table: bool) -> None:
 def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
     """Fill in ``run``: where the job lies, what it is called, how it came about.
 
-    A run that is resumed by its folder stays the run that it was, also if it was a job of a sweep.
+    A run that is resumed by its folder stays the run that it was, also if it was a job of a sweep. One that starts
+    anew where another was has another id, unless it is the same over again: else W&B would draw both as one curve.
     """
     directory = Path(hydra_cfg.runtime.output_dir)
     prints = fingerprints(cfg)
@@ -283,10 +287,12 @@ def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
     cfg.run.name = f"{group} seed={cfg.seed}"
     cfg.run.group = f"{group} {prints.group[:8]}"
     slug = "".join(c if c.isalnum() else "-" for c in group)[:40]
-    cfg.run.id = f"{slug}-seed-{cfg.seed}-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+    anew = time.time_ns() if cfg.resume == "never" else ""
+    identity = f"{directory} {prints.run} {provenance()['code_hash']} {anew}"
+    cfg.run.id = f"{slug}-seed-{cfg.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if resumed_by_name(cfg.resume):
         before = OmegaConf.load(directory / "config.yaml").run
-        cfg.run.update({key: before[key] for key in ("root", "name", "group", "id")})
+        cfg.run.update({key: before[key] for key in ("root", "name", "group")})
 
 
 def _hydra(arguments: Sequence[str]) -> None:

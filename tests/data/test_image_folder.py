@@ -1,6 +1,8 @@
 """Laws of images streamed from folders: which part is which, order, workers, resuming, and what cannot be read."""
 
 import importlib
+import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -139,6 +141,15 @@ def test_any_number_of_workers_gives_the_batches_of_none(workers, root):
     assert same(list(loader), epoch(plain, 4)[1])
     for ours, others in zip(read_ahead.val_dataloader(), plain.val_dataloader(), strict=True):
         assert same(list(ours), list(others))
+
+
+def test_workers_are_no_forks_of_this_process(root):
+    """Which may have threads, and a fork their locks: of gloo's, a worker once waited for one for ever."""
+    batches = iter(made(root, num_workers=1).test_dataloader())
+    next(batches)
+    (worker,) = batches._workers
+    parent = int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert parent != os.getpid()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,15 +80,13 @@ class ImageFolder(ImageData):
                         f"data.image_size=null, but the images differ in size: {path} has {size[0]}x{size[1]} pixels, "
                         f"others {self.native_shape[2]}x{self.native_shape[1]}; give data.image_size=PIXELS"
                     )
-        return Samples(
-            ImageFiles(np.array([os.fsencode(path) for path in paths]), self.native_shape[1:]), torch.tensor(classes)
-        )
+        return Samples(ImageFiles(_block(paths), self.native_shape[1:]), torch.tensor(classes))
 
     def _statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
         """Of at most ``STATISTICS_OF`` images, evenly spread: reading all of a large set would take hours."""
         count = len(train.classes)
         some: Any = train.take(torch.linspace(0, count - 1, min(count, STATISTICS_OF)).long()).images
-        return _statistics(tuple(some.paths), some.size)
+        return _statistics(tuple(map(_name, some.paths)), some.size)
 
     def _folder(self, part: str) -> Path:
         folder = self.root / part
@@ -103,25 +102,25 @@ class ImageFiles:
     """Files that become a uint8 tensor (N, 3, H, W) when they are indexed, as a tensor is.
 
     Args:
-        paths: array of bytes: one compact block, which reading processes share.
+        paths: bytes of the names, (N, longest), uint8, filled up with zeros: a tensor, as processes share its memory.
         size: (height, width) that images are brought to.
     """
 
-    def __init__(self, paths: "np.ndarray[Any, Any]", size: tuple[int, int]) -> None:
+    def __init__(self, paths: Tensor, size: tuple[int, int]) -> None:
         self.paths, self.size = paths, size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Tensor:
-        chosen = self.paths[np.asarray(index) if isinstance(index, Tensor) else index]
-        if isinstance(chosen, bytes):
-            return _image(chosen, self.size)
-        return torch.stack([_image(path, self.size) for path in chosen])
+        chosen = self.paths[index]
+        if chosen.ndim == 1:
+            return _image(_name(chosen), self.size)
+        return torch.stack([_image(_name(path), self.size) for path in chosen])
 
     def only(self, index: Tensor | slice) -> "ImageFiles":
         """Some of them, not read yet."""
-        return ImageFiles(self.paths[np.asarray(index) if isinstance(index, Tensor) else index], self.size)
+        return ImageFiles(self.paths[index], self.size)
 
 
 class UnreadableImageError(ValueError):
@@ -132,14 +131,23 @@ class UnreadableImageError(ValueError):
 
 
 @functools.lru_cache(maxsize=4)
-def _statistics(paths: tuple[bytes, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _statistics(paths: tuple[str, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Read once for all jobs of a sweep."""
-    return mean_and_std(ImageFiles(np.array(paths), size)[:])
+    return mean_and_std(torch.stack([_image(path, size) for path in paths]))
 
 
-def _image(raw: bytes, size: tuple[int, int]) -> Tensor:
+def _block(paths: Sequence[str]) -> Tensor:
+    raw = np.array([os.fsencode(path) for path in paths])
+    return torch.from_numpy(raw.view(np.uint8).reshape(len(raw), -1))
+
+
+def _name(path: Tensor) -> str:
+    """Of one row of a block."""
+    return os.fsdecode(path.numpy().tobytes().rstrip(b"\0"))
+
+
+def _image(path: str, size: tuple[int, int]) -> Tensor:
     """Pixels (3, H, W); torchvision's ``Resize`` of the shorter side and ``CenterCrop``."""
-    path = os.fsdecode(raw)
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")

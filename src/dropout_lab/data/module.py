@@ -7,6 +7,7 @@ samples from ``load()``. One whose test part is given subclasses ``ImageData`` a
 from abc import abstractmethod
 from collections.abc import Iterable
 from math import ceil, inf
+from multiprocessing import get_context
 from typing import Any
 
 import lightning
@@ -169,14 +170,24 @@ class ImageData(lightning.LightningDataModule):
         return self._loader(DataLoader, samples, [batch.tensor_split(world)[rank] for batch in batches])
 
     def _loader(self, kind: type[DataLoader[Any]], samples: Samples, batches: Iterable[Tensor]) -> DataLoader[Any]:
-        """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""
+        """Batches of the given indices. With a generator of its own: each pass over a loader draws a number.
+
+        Workers are forked from a server, which imports once what all of them need. A fork of this process would have
+        a copy of every lock that one of its threads holds just then, such as those of a group of processes, and wait
+        for it for ever.
+        """
+        workers: dict[str, Any] = {}
+        if self.num_workers:
+            server = get_context("forkserver")
+            server.set_forkserver_preload(["dropout_lab.data"])
+            workers = {"multiprocessing_context": server, "persistent_workers": True}
         return kind(
             Rows(samples),
             sampler=batches,
             batch_size=None,
             generator=torch.Generator(),
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            **workers,
         )
 
     def _place(self) -> tuple[int, int]:
