@@ -105,6 +105,30 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(alone, monkey
     assert [needed("trainer=gpu", f"trainer.devices={devices}") for devices in (1, 2, "auto")] == [1, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("devices", "n_jobs", "fits"),
+    [
+        (1, "null", 1),
+        (2, "null", None),
+        (2, 2, 2),
+        (2, 3, None),
+        (1, 8, 1),
+        (4, 1, 4),
+        ("auto", "null", 1),
+        ("auto", 2, 2),
+    ],
+)
+def test_jobs_side_by_side_share_the_gpus_out(devices, n_jobs, fits, alone, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 4)
+    words = ["-m", "seed=0,1", "trainer=gpu", f"trainer.devices={devices}", "hydra/launcher=joblib"]
+    (job, _) = plan([*words, f"hydra.launcher.n_jobs={n_jobs}"]).jobs
+    if fits is None:
+        with pytest.raises(UserError, match=r"has 1 of the 4 GPUs; hydra\.launcher\.n_jobs=2 gives each enough"):
+            processes.planned(job)
+    else:
+        assert processes.planned(job) == fits
+
+
 def test_the_batch_must_be_divisible_by_the_devices(tmp_path):
     done = run("trainer.devices=3", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 2

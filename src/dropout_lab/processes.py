@@ -54,8 +54,12 @@ def together() -> int:
     return _slurm_tasks()
 
 
-def needed(cfg: DictConfig) -> int:
+def needed(cfg: DictConfig, beside: int | None = 1) -> int:
     """How many processes to start for a job: 1 where it uses one device, or where its processes are started already.
+
+    Args:
+        cfg: the job's configuration.
+        beside: among so many jobs at a time the GPUs are shared out; None: one for each GPU.
 
     Raises:
         UserError: several machines, which only a cluster's own launcher can start; more devices than there are.
@@ -73,7 +77,13 @@ def needed(cfg: DictConfig) -> int:
     import torch
 
     there = torch.accelerator.device_count()
-    wanted = max(there, 1) if devices == "auto" else int(devices)
+    own = max(there // (there if beside is None else beside), 1) if there else 0
+    wanted = max(own, 1) if devices == "auto" else int(devices)
+    if own < wanted <= there:
+        raise UserError(
+            f"trainer.devices={devices}: each process of hydra/launcher=joblib has {own} of the {there} GPUs; "
+            f"hydra.launcher.n_jobs={there // wanted} gives each enough"
+        )
     if wanted > there and (accelerator, wanted) != ("auto", 1):
         raise UserError(
             f"trainer.accelerator={accelerator} trainer.devices={devices}: this machine has {there or 'no'} "
@@ -94,7 +104,7 @@ def planned(job: DictConfig) -> int:
     launcher = job.hydra.launcher
     tasks = launcher.get("tasks_per_node")
     if tasks is None:
-        return needed(job)
+        return needed(job, launcher.get("n_jobs", 1))
     devices, nodes = job.trainer.devices, job.trainer.get("num_nodes", 1)
     if tasks == 1 and launcher.nodes == 1 and isinstance(devices, int) and nodes == 1:
         return devices  # the job starts them itself
