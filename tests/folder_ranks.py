@@ -4,6 +4,7 @@ python -m torch.distributed.run --nproc-per-node 2 folder_ranks.py FOLDER ...
 """
 
 import sys
+from pathlib import Path
 
 from torch import nn
 
@@ -31,4 +32,4 @@ class Smooth(nn.Sequential):
 if __name__ == "__main__":
     with processes.leaving_nothing():
         for folder in sys.argv[1:]:
-            processes.main([folder])
+            processes.main(Path(folder))

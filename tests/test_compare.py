@@ -1,11 +1,9 @@
 """The comparison: which runs it starts, what it prints, what it leaves."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from commands import run
 
 from dropout_lab import compare, train
 
@@ -96,14 +94,8 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
 
 @pytest.mark.slow
 def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
-    command = [sys.executable, "-m", "dropout_lab.compare", "seed=0,1", "trainer.max_epochs=1", "data.train_size=128"]
-    done = subprocess.run(
-        [*command, f"hydra.sweep.dir={tmp_path}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "WANDB_MODE": "offline"},
-        cwd=tmp_path,
-    )
+    words = ["seed=0,1", "trainer.max_epochs=1", "data.train_size=128", f"hydra.sweep.dir={tmp_path}"]
+    done = run(*words, module="dropout_lab.compare", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
     for name in ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled"):

@@ -1,7 +1,10 @@
 """A job on several devices: the same run as on one, started as processes of its own."""
 
+import importlib
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +16,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from commands import Command, marked
 from omegaconf import OmegaConf
 from waiting import wait_until
 from wandb_files import read_all
 
-from dropout_lab import processes
+from dropout_lab import processes, train
 from dropout_lab.config import CONF, plan, resolved
 from dropout_lab.errors import UserError
 from dropout_lab.offline import disagreements
@@ -26,11 +30,10 @@ from dropout_lab.run_folder import RunFolder, read_status
 QUICK = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "logger=csv"]
 
 
-def run(*words, env=()):
-    command = [sys.executable, "-m", "dropout_lab.train", *QUICK, *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **dict(env)}
-    )
+def exit_code(*words):
+    with pytest.raises(SystemExit) as ended:
+        train.main([*QUICK, *words])
+    return ended.value.code
 
 
 def weights(folder):
@@ -129,22 +132,18 @@ def test_jobs_side_by_side_share_the_gpus_out(devices, n_jobs, fits, alone, monk
         assert processes.planned(job) == fits
 
 
-def test_the_batch_must_be_divisible_by_the_devices(tmp_path):
-    done = run("trainer.devices=3", f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    assert "data.batch_size=64 is the batch over all devices and must be divisible by their number, 3" in done.stderr
+def test_the_batch_must_be_divisible_by_the_devices(tmp_path, capsys):
+    assert exit_code("trainer.devices=3", f"hydra.run.dir={tmp_path / 'run'}") == 2
+    told = capsys.readouterr().err
+    assert "data.batch_size=64 is the batch over all devices and must be divisible by their number, 3" in told
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_a_job_leaves_nothing_in_the_process(tmp_path, alone):
     """Else the next job of a sweep, and whatever it starts, inherits the seed and, after DDP, the port of this one."""
-    from dropout_lab import train
-
     before = dict(os.environ)
-    with pytest.raises(SystemExit) as ended:
-        train.main([*QUICK, "trainer.devices=1", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}"])
-    assert ended.value.code == 0
+    assert exit_code("trainer.devices=1", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}") == 0
     assert {name: os.environ.get(name) for name in processes.LEFT} == {
         name: before.get(name) for name in processes.LEFT
     }
@@ -165,11 +164,9 @@ def test_a_process_that_ends_well_has_left_its_group(fails, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run_at_wandb(tmp_path):
-    words = ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=1", "data.train_size=128"]
-    command = [sys.executable, "-m", "dropout_lab.train", *words, f"hydra.run.dir={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    subprocess.run(command, env=environment, capture_output=True, check=True)
+def test_two_processes_are_one_run_at_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert exit_code("trainer.max_epochs=1", "data.train_size=128", "logger=wandb", f"hydra.run.dir={tmp_path}") == 0
     (logged,) = read_all(tmp_path)
     assert logged.exit_code == 0
     assert disagreements([tmp_path]) == []
@@ -178,8 +175,8 @@ def test_two_processes_are_one_run_at_wandb(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_over_devices_gives_a_right_folder_for_each_job(tmp_path):
-    done = run("-m", "trainer.devices=2,1", "seed=0,1", "trainer.precision=64-true", f"hydra.sweep.dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    words = ["-m", "trainer.devices=2,1", "seed=0,1", "trainer.precision=64-true", f"hydra.sweep.dir={tmp_path}"]
+    assert exit_code(*words) == 0
     folders = [tmp_path / str(job) for job in range(4)]
     for folder, (devices, seed) in zip(folders, [(2, 0), (2, 1), (1, 0), (1, 1)], strict=True):
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -272,8 +269,7 @@ def test_two_machines_of_torchrun_are_one_run(tmp_path):
     assert [one.returncode for one in pair] == [0, 0], said
     assert read_status(folder)["status"] == "ok"
     assert sum(text.count("run folder: ") for text in said) == 1
-    done = run("trainer.precision=64-true", "trainer.devices=1", f"hydra.run.dir={tmp_path / 'one'}")
-    assert done.returncode == 0, done.stderr
+    assert exit_code("trainer.precision=64-true", "trainer.devices=1", f"hydra.run.dir={tmp_path / 'one'}") == 0
     assert gap(folder, tmp_path / "one") < 1e-12
 
 
@@ -290,40 +286,67 @@ class Breaks(CNN):
 """
 
 
-def write_model(tmp_path, action, condition="True"):
-    (tmp_path / "breaks.py").write_text(BREAKING.format(action=action, condition=condition))
-    return {"PYTHONPATH": str(tmp_path)}, "model._target_=breaks.Breaks"
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Makes a model that does something to its second process, in a module of its own."""
+
+    def made(action, condition="True"):
+        name = f"breaks_{tmp_path.name}"
+        (tmp_path / f"{name}.py").write_text(BREAKING.format(action=action, condition=condition))
+        monkeypatch.syspath_prepend(tmp_path)
+        return f"model._target_={name}.Breaks"
+
+    return made
 
 
 @pytest.mark.slow
-def test_a_failing_rank_ends_its_job_and_not_the_sweep(tmp_path):
-    env, model = write_model(tmp_path, 'raise RuntimeError("rank one is unwell")')
-    done = run("-m", model, "trainer.devices=1,2", "seed=0", f"hydra.sweep.dir={tmp_path / 's'}", env=env.items())
-    assert done.returncode == 1
+def test_a_failing_rank_ends_its_job_and_not_the_sweep(tmp_path, broken, capsys):
+    model = broken('raise RuntimeError("rank one is unwell")')
+    assert exit_code("-m", model, "trainer.devices=1,2", "seed=0", f"hydra.sweep.dir={tmp_path / 's'}") == 1
     assert [read_status(tmp_path / "s" / job)["status"] for job in "01"] == ["ok", "failed"]
     status = read_status(tmp_path / "s" / "1")
     assert status["error"] == "rank 1: RuntimeError: rank one is unwell"
-    assert "breaks.py" in status["traceback"]
-    assert "rank one is unwell" in done.stderr
+    assert f"{model.partition('=')[2].partition('.')[0]}.py" in status["traceback"]
+    assert "rank one is unwell" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_under_torchrun_a_rank_that_fails_says_why(tmp_path):
-    env, model = write_model(tmp_path, 'raise RuntimeError("rank one is unwell")')
+def test_under_torchrun_a_rank_that_fails_says_why(tmp_path, broken):
+    model = broken('raise RuntimeError("rank one is unwell")')
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = ["-m", "dropout_lab.train", *QUICK, model, "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     status = read_status(tmp_path / "run")
     assert status["status"] == "failed"
     assert status["error"] == "rank 1: RuntimeError: rank one is unwell"
-    assert "breaks.py" in status["traceback"]
+    assert f"{model.partition('=')[2].partition('.')[0]}.py" in status["traceback"]
+
+
+def test_the_first_process_writes_down_why_also_when_it_is_told_to_end(tmp_path, monkeypatch):
+    """Torchrun ends it as soon as another one has failed, whatever it is at."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told_to_end():
+        with RunFolder(tmp_path, "").recording(), processes.failing_as_one(tmp_path):
+            (tmp_path / "failure-1.json").write_text('{"error": "rank 1: it", "traceback": ""}')
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    try:
+        with pytest.raises(processes.ProcessError):
+            told_to_end()
+        os.kill(os.getpid(), signal.SIGTERM)  # which is of no account any more
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_status(tmp_path)["status"] == "failed"
+    assert read_status(tmp_path)["error"] == "rank 1: it"
 
 
 def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, alone, capsys):
-    from dropout_lab import train
-
     def gone(cfg):
         raise UserError("this machine has no GPUs")
 
@@ -335,55 +358,56 @@ def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_its_job_and_leaves_no_process(tmp_path):
-    env, model = write_model(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
-    done = run("-m", model, "trainer.devices=2,1", "seed=0", f"hydra.sweep.dir={tmp_path / 's'}", env=env.items())
-    assert done.returncode == 1
+def test_a_killed_rank_ends_its_job_and_leaves_no_process(tmp_path, broken, capsys):
+    model = broken("os.kill(os.getpid(), signal.SIGKILL)")
+    before = children()
+    assert exit_code("-m", model, "trainer.devices=2,1", "seed=0", f"hydra.sweep.dir={tmp_path / 's'}") == 1
     assert [read_status(tmp_path / "s" / job)["status"] for job in "01"] == ["failed", "ok"]
-    assert "a process of the job was killed" in read_status(tmp_path / "s" / "0")["error"]
-    assert left_over(tmp_path) == []
+    killed = "a process of the job was killed (process 1 terminated with signal SIGKILL); its output is in "
+    assert read_status(tmp_path / "s" / "0")["error"] == f"{killed}{tmp_path / 's' / '0' / 'processes.log'}"
+    assert children() <= before
+
+
+def children():
+    return {process.pid for process in multiprocessing.active_children()}
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_leaves_no_process(tmp_path):
-    command = [sys.executable, "-m", "dropout_lab.train", *QUICK, "trainer.max_epochs=1000"]
-    running = subprocess.Popen([*command, f"hydra.run.dir={tmp_path / 'run'}"], stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_run_that_is_ended_leaves_no_process(kind, code, tmp_path):
+    words = [*QUICK, "trainer.max_epochs=10000", f"hydra.run.dir={tmp_path / 'run'}"]
+    running = Command(*words, cold=True, MARK=str(tmp_path))
     deadline = time.monotonic() + 120
     wait_until((tmp_path / "run" / "metrics.csv").exists, deadline)
-    assert left_over(tmp_path)
-    running.kill()
-    running.wait()
-    wait_until(lambda: not left_over(tmp_path), deadline)
-    assert left_over(tmp_path) == []
-
-
-def left_over(folder):
-    """Command lines of running processes that name the folder."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has ended
-            continue
-        if "dropout_lab.processes" in line and str(folder) in line:
-            lines.append(line)
-    return lines
+    assert len(marked(tmp_path)) > 3  # the command, two processes of the job, and the server that they are forks of
+    running.send_signal(kind)
+    assert running.wait(60) == code
+    wait_until(lambda: not marked(tmp_path), deadline)
+    assert marked(tmp_path) == []
 
 
 def test_the_first_failure_is_the_one_that_is_told(tmp_path, monkeypatch):
-    class Group:
-        pid = 2**22 + 1
+    """Not that of the process that ended first."""
+    spawn = importlib.import_module("torch.multiprocessing.spawn")  # beside which torch has a function of that name
 
-        def __init__(self, *args, **kwargs):
+    class Group:
+        processes = ()
+
+        def join(self):
             for rank, error in ((1, "first"), (0, "connection closed by peer")):
                 text = json.dumps({"error": f"rank {rank}: {error}", "traceback": f"trace of {rank}"})
                 (tmp_path / f"failure-{rank}.json").write_text(text)
                 os.utime(tmp_path / f"failure-{rank}.json", ns=(10 - rank, 10 - rank))
+            raise spawn.ProcessExitedException("it ended", error_index=0, error_pid=1, exit_code=1)
 
-        def wait(self, timeout=None):
-            return 1
-
-    monkeypatch.setattr(subprocess, "Popen", Group)
+    monkeypatch.setattr(spawn, "start_processes", lambda *args, **kwargs: Group())
     with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught:
         processes.launch(tmp_path, 2)
     assert caught.value.trace == "trace of 1"
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_note_why_it_failed_says_it_in_one_line(tmp_path):
+    with pytest.raises(processes.ProcessError, match=r"^FileNotFoundError: .*config\.yaml'$") as caught:
+        processes.launch(tmp_path, 2)
+    assert "Traceback" in caught.value.trace

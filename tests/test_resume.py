@@ -3,13 +3,12 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pandas as pd
 import pytest
 import torch
+from commands import Command, run
 from omegaconf import OmegaConf
 from wandb_files import read_all
 
@@ -320,18 +319,17 @@ def written(folder):
 def test_a_process_killed_at_any_moment_can_go_on(kind, whole, tmp_path):
     """Kill it three times at random moments, some of them while a checkpoint is written, with TMPDIR elsewhere."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "dropout_lab.train", *WORDS, *OFTEN, f"hydra.run.dir={folder}"]
+    words = [*WORDS, *OFTEN, f"hydra.run.dir={folder}"]
     elsewhere = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(tmp_path)
-    environment = {**os.environ, "TMPDIR": elsewhere}
     chance = random.Random(int(kind))
     for _ in range(3):
         before = written(folder)
-        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        while running.poll() is None and written(folder) == before:  # it starts up, which harms nothing
+        running = Command(*words, TMPDIR=elsewhere)
+        while running.returncode is None and written(folder) == before:  # it starts up, which harms nothing
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.5))
         running.send_signal(kind)
         running.wait()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = run(*words, TMPDIR=elsewhere)
     assert done.returncode == 0, done.stderr
     assert same(folder, whole)

@@ -9,6 +9,8 @@ import time
 
 import pytest
 import torch
+from commands import Command
+from waiting import wait_until
 
 from dropout_lab.config import REPOSITORY
 from dropout_lab.run_folder import read_status
@@ -52,42 +54,25 @@ def cluster(tmp_path_factory):
     subprocess.run([script, "stop", str(folder)], check=True, timeout=90)
 
 
-class Training:
-    """A command that runs, and what it has said on stderr so far."""
+class Training(Command):
+    """A command that runs, and what its jobs have said so far."""
 
-    def __init__(self, environment, folder, *words):
-        where = f"hydra.{'sweep' if '-m' in words else 'run'}.dir={folder}"
-        self.folder, self.output = folder, folder.with_name(f"{folder.name}.stderr")
-        with self.output.open("w") as output:
-            command = [sys.executable, "-m", "dropout_lab.train", *WORDS, *words, where]
-            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=output)
-
-    def said(self):
-        return self.output.read_text()
+    def __init__(self, environment, run, *words, cold=False):
+        where = f"hydra.{'sweep' if '-m' in words else 'run'}.dir={run}"
+        super().__init__(*WORDS, *words, where, cold=cold, **environment)
+        self.run = run
 
     def everything(self):
-        logs = sorted((self.folder / ".submitit").rglob("*_log.*"))
-        return "\n".join([self.said(), *(f"{path}\n{path.read_text()}" for path in logs)])
+        logs = sorted((self.run / ".submitit").rglob("*_log.*"))
+        return "\n".join([self.stderr, *(f"{path}\n{path.read_text()}" for path in logs)])
 
     def wait_until(self, true, what):
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            assert self.process.poll() is None, f"ended while waiting until {what}\n{self.everything()}"
-            if time.monotonic() > deadline:
-                self.process.kill()
-                self.process.wait()
-                raise AssertionError(f"waited {PATIENCE} s until {what}\n{self.everything()}")
-            time.sleep(0.1)
+        wait_until(lambda: true() or self.returncode is not None, time.monotonic() + PATIENCE)
+        assert true(), f"waited until {what}\n{self.everything()}"
 
     def finish(self, code=0):
-        deadline = time.monotonic() + PATIENCE
-        while self.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.returncode == code, self.everything()
-        return self.said()
+        assert self.wait(PATIENCE) == code, self.everything()
+        return self.stderr
 
 
 def slurm(environment, *command):
@@ -117,9 +102,10 @@ def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
         shutil.copytree(REPOSITORY / name, clone / name)
     shutil.copy(REPOSITORY / "pyproject.toml", clone)
     environment = {**cluster, "PYTHONPATH": f"{clone / 'src'}:{tmp_path}"}
-    training = Training(environment, sweep, *words, *SLURM, "+hydra.launcher.additional_parameters.hold=true")
-    training.wait_until(lambda: "SLURM job" in training.said(), "the jobs are submitted")
-    number = re.search(r"SLURM job (\d+)", training.said())[1]
+    held = "+hydra.launcher.additional_parameters.hold=true"
+    training = Training(environment, sweep, *words, *SLURM, held, cold=True)
+    training.wait_until(lambda: "SLURM job" in training.stderr, "the jobs are submitted")
+    number = re.search(r"SLURM job (\d+)", training.stderr)[1]
     with (clone / "src" / "dropout_lab" / "classifier.py").open("a") as file:
         file.write("\nraise RuntimeError('this was edited after the jobs were submitted')\n")
     (clone / "conf" / "dropout" / "inverted.yaml").write_text("_target_: nothing.Here\n_partial_: true\np: 0.5\n")

@@ -1,11 +1,8 @@
 """One run and one sweep, from the command line to the folders they leave."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +11,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from commands import Command, run
 from lightning import Trainer
 from omegaconf import read_write
+from waiting import wait_until
 from wandb_files import read_finished
 
 from dropout_lab import compare, train
@@ -47,13 +46,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """The headline command, one epoch each, in a process of its own as a user starts it."""
+    """The headline command, one epoch each, in a process of its own."""
     folder = tmp_path_factory.mktemp("sweep") / "all"
-    command = [sys.executable, "-m", "dropout_lab.train", "-m", "dropout=inverted,classic,spatial,none", "seed=0,1,2"]
-    environment = {**os.environ, "WANDB_MODE": "offline"}
-    done = subprocess.run(
-        [*command, "trainer.max_epochs=1", f"hydra.sweep.dir={folder}"], capture_output=True, text=True, env=environment
-    )
+    words = ["-m", "dropout=inverted,classic,spatial,none", "seed=0,1,2", "trainer.max_epochs=1"]
+    done = run(*words, f"hydra.sweep.dir={folder}", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -196,12 +192,8 @@ def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_killed_run_can_be_read(tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "dropout_lab.train", "trainer.max_epochs=1000", f"hydra.run.dir={folder}"]
-    running = subprocess.Popen([*command, "logger=csv"], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (folder / "activations.csv").exists() and time.monotonic() < deadline:
-        assert running.poll() is None
-        time.sleep(0.1)
+    running = Command("trainer.max_epochs=1000", "logger=csv", f"hydra.run.dir={folder}")
+    wait_until((folder / "activations.csv").exists, time.monotonic() + 120)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert read_status(folder)["status"] == "running"
@@ -235,15 +227,15 @@ def test_the_headline_command_leaves_a_wandb_run_for_each_job(sweep):
     assert {run.run["name"] for run in runs} == {name.replace(" ", " trainer.max_epochs=1 ") for name in expected}
     assert len({run.run["id"] for run in runs}) == 12
     groups = {}
-    for run in runs:
-        groups.setdefault(run.run["group"], set()).add(run.config["seed"])
-        kind = run.run["name"].split()[0]
-        assert run.exit_code == 0
-        assert run.config["dropout"]["p"] == 0.5
-        assert f"dropout={kind}" in run.config["overrides"]
-        assert run.config["git_sha"] is None or len(run.config["git_sha"]) == 40
-        assert run.summary["test/acc"] > 0
-        assert any(key.startswith("activation_mean_train/") for key in run.summary)
+    for one in runs:
+        groups.setdefault(one.run["group"], set()).add(one.config["seed"])
+        kind = one.run["name"].split()[0]
+        assert one.exit_code == 0
+        assert one.config["dropout"]["p"] == 0.5
+        assert f"dropout={kind}" in one.config["overrides"]
+        assert one.config["git_sha"] is None or len(one.config["git_sha"]) == 40
+        assert one.summary["test/acc"] > 0
+        assert any(key.startswith("activation_mean_train/") for key in one.summary)
     assert list(groups.values()) == [{0, 1, 2}] * 4
 
 
@@ -298,10 +290,11 @@ def test_each_job_of_a_sweep_has_the_threads_it_asks_for(tmp_path, monkeypatch):
         return fit(*given, **named)
 
     monkeypatch.setattr(Trainer, "fit", watched)
-    before = torch.get_num_threads()
+    train.set_threads(None)
+    chosen = torch.get_num_threads()
     with pytest.raises(SystemExit):
         train.main(["-m", "threads=3,null", "debug=fast", f"hydra.sweep.dir={tmp_path}"])
-    assert seen == [3, before]
+    assert seen == [3, chosen]
 
 
 @pytest.mark.slow

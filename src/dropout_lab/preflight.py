@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 
 from dropout_lab.config import Plan, fingerprints
 from dropout_lab.errors import UserError
-from dropout_lab.processes import planned
+from dropout_lab.forks import server
+from dropout_lab.processes import needed, planned
 from dropout_lab.run_folder import root_cause
 
 _batches: dict[str, int] = {}  # of an epoch, by fingerprint of the configuration; known once its data was built
@@ -22,6 +23,9 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
     Raises:
         UserError: data or model cannot be built.
     """
+    if any(map(_forks, jobs)):
+        server()  # it imports while this process does
+
     from dropout_lab.build import build_data, build_network, build_optimizer, build_rates
 
     why: dict[str, str | None] = {}
@@ -58,6 +62,12 @@ def outline(job_plan: Plan) -> str:
     launcher = jobs[0].hydra.runtime.choices["hydra/launcher"]
     through = "" if launcher == "basic" else f" through {launcher}"
     return f"{count}{through}, each {devices} and {steps}, in {job_plan.folder}"
+
+
+def _forks(job: DictConfig) -> bool:
+    """Whether this process will have others run the job: beside others, or on several devices."""
+    launcher = job.hydra.launcher
+    return "n_jobs" in launcher or ("tasks_per_node" not in launcher and needed(job) > 1)
 
 
 def _build_callbacks(job: DictConfig) -> None:

@@ -1,27 +1,28 @@
-"""A job on several devices: one process for each, started through torch.distributed.run, all of them one run.
+"""A job on several devices: one process for each, all of them one run.
 
 Lightning's own launcher would start the command line of the whole sweep again in every process. Here each process gets
-the finished configuration of its one job from the run folder: `python -m dropout_lab.processes DIR`.
+the finished configuration of its one job from the run folder.
 """
 
-import ctypes
 import json
 import os
 import signal
-import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.errors import UserError
+from dropout_lab.forks import end_with_parent, server
 from dropout_lab.run_folder import RunFolder, root_cause
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 LOG = "processes.log"  # what the processes of a job in a sweep print
@@ -140,38 +141,59 @@ def launch(folder: Path, count: int) -> float:
         ProcessError: a process has failed, or was killed.
         KeyboardInterrupt: interrupted; all processes have ended then.
     """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+    server()
     _forget_failures(folder)
     (folder / RESULT).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    in_terminal = sys.stdout.isatty()
-    with (folder / LOG).open("ab") as log:
-        group = subprocess.Popen(
-            [*command, "-m", "dropout_lab.processes", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=None if in_terminal else log,
-            stderr=None if in_terminal else log,
-            start_new_session=True,  # so that all of it can be ended
-            preexec_fn=_obey_parent,
-        )
-        try:
-            code = group.wait()
-        finally:
-            _end(group)
-    if failure := _first_failure(folder):
-        raise failure
-    if code != 0:
-        raise ProcessError(f"a process of the job was killed (exit code {code}); its output is in {folder / LOG}", None)
+    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at whatever port is free
+    variables = {
+        **os.environ,
+        **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
+    }
+    log = None if sys.stdout.isatty() else folder / LOG
+    group = start_processes(  # type: ignore[no-untyped-call]
+        _process, (folder, variables, log), count, join=False, start_method="forkserver"
+    )
+    try:
+        while not group.join():
+            pass
+    except ProcessExitedException as error:
+        told = f"a process of the job was killed ({error}); its output is in {folder / LOG}"
+        raise _first_failure(folder) or ProcessError(told, None) from error
+    except ProcessRaisedException as error:
+        raise _first_failure(folder) or ProcessError(str(error).split("\n")[-2], str(error)) from error
+    finally:
+        _end(group.processes)
     objective = float((folder / RESULT).read_text())
     (folder / RESULT).unlink()
     return objective
 
 
-def main(arguments: list[str]) -> None:
-    """One process: train as the configuration in the folder says."""
-    from dropout_lab.checkpoints import newest
-    from dropout_lab.train import train
+def _process(number: int, folder: Path, variables: dict[str, str], log: Path | None) -> None:
+    """One process of a job, forked from the server, which knows the environment as it was when it began."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    folder = Path(arguments[0])
+    os.setsid()  # so that it is ended with all that it has started
+    end_with_parent()
+    os.environ.clear()
+    os.environ.update({**variables, "RANK": str(number), "LOCAL_RANK": str(number)})
+    rank_zero_only.rank = number  # type: ignore[attr-defined]  # Lightning has asked the server's environment
+    if log:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    with leaving_nothing():
+        main(folder)
+
+
+def main(folder: Path) -> None:
+    """One process of several: train as the configuration in the folder says."""
+    from dropout_lab.checkpoints import newest
+    from dropout_lab.train import close_wandb, train
+
     cfg = OmegaConf.load(folder / "config.yaml")
     assert isinstance(cfg, DictConfig)
     try:
@@ -181,11 +203,16 @@ def main(arguments: list[str]) -> None:
     except Exception as error:
         _note_failure(folder, error)
         raise
+    finally:
+        close_wandb()
 
 
 @contextmanager
 def failing_as_one(folder: Path) -> Iterator[None]:
     """Among processes that SLURM or torchrun has started: one that fails ends, the first one for what failed first.
+
+    These end the others with SIGTERM. Lightning heeds it while it trains; but it may come later, when the first process
+    has yet to write down why the job failed.
 
     Raises:
         ProcessError: in the first process.
@@ -196,14 +223,17 @@ def failing_as_one(folder: Path) -> Iterator[None]:
         return
     if rank() == 0:
         _forget_failures(folder)
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         yield
     except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for what is left to do
         if isinstance(error, Exception):
             _note_failure(folder, error)
             if rank() > 0:
                 raise SystemExit(1) from error
         raise (_first_failure(folder) if rank() == 0 else None) or error from error
+    signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -229,6 +259,10 @@ def leaving_nothing() -> Iterator[None]:
             distributed = sys.modules["torch"].distributed
             if distributed.is_available() and distributed.is_initialized():
                 distributed.destroy_process_group()
+
+
+def _exit(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _note_failure(folder: Path, error: Exception) -> None:
@@ -260,23 +294,11 @@ def _slurm_tasks() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_PROCID" in os.environ else 1
 
 
-def _end(group: "subprocess.Popen[bytes]") -> None:
-    """End whatever is left: first kindly, then for good."""
+def _end(processes: "Sequence[BaseProcess]") -> None:
+    """End whatever is left, with what it has started: first kindly, then for good."""
     for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
-        try:
-            os.killpg(group.pid, kind)
-            group.wait(patience)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
-
-
-def _obey_parent() -> None:
-    """End when the sweep is killed, so that no process stays behind (Linux: prctl, PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster tells all that a job is preempted: the parent acts on it
-
-
-if __name__ == "__main__":
-    with leaving_nothing():
-        main(sys.argv[1:])
+        for process in processes:
+            with suppress(ProcessLookupError, PermissionError):  # macOS gives the latter for a group that has ended
+                os.killpg(process.pid or 0, kind)
+        for process in processes:
+            process.join(patience)

@@ -125,7 +125,7 @@ def execute(job_plan: Plan) -> int:
         if _progress is not None:
             _progress.close()
             _progress = None
-        _close_wandb()
+        close_wandb()
     if processes.rank():  # the first process of the run does it
         return int(broken)
     return max(_sum_up(job_plan, names), int(broken))
@@ -166,7 +166,7 @@ def run(cfg: DictConfig) -> float:
         if _progress is not None:
             _progress.done()
         else:  # this process may be ended at any time
-            _close_wandb()
+            close_wandb()
 
 
 def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> float:
@@ -372,7 +372,7 @@ def _chosen_threads() -> int:
     return torch.get_num_threads()
 
 
-def _close_wandb() -> None:
+def close_wandb() -> None:
     """Write W&B's buffers: its own finish() returns before the files are complete."""
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()

@@ -3,23 +3,22 @@
 conf/hydra/launcher/ holds their settings. Imports nothing heavy: Hydra loads every plugin at start-up.
 """
 
+import atexit
 import copy
 import json
 import logging
 import os
-import re
+import pickle
 import shlex
 import shutil
 import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.singleton import Singleton
@@ -27,6 +26,11 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dropout_lab.forks import end_with_parent, server
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 
 class Job:
@@ -75,7 +79,9 @@ class _Elsewhere(Launcher):
 
 
 class Joblib(_Elsewhere):
-    """Several jobs side by side in processes of joblib, each with its share of the CPUs and of the GPUs.
+    """Several jobs side by side on this machine, as with Hydra's launcher of that name.
+
+    Each process has its share of the CPUs and of the GPUs, and starts in a moment: see ``dropout_lab.forks``.
 
     Args:
         n_jobs: processes; None: one for each GPU, or for each CPU where there are no GPUs.
@@ -131,24 +137,57 @@ class Worker:
 
     def run(self, job: Job, overrides: Sequence[str], number: int) -> JobReturn:
         """Run a job; one that is killed has no result, and the others go on."""
-        from joblib.externals.loky import ProcessPoolExecutor
+        import cloudpickle  # the resolvers of OmegaConf are local functions
 
-        self.process = self.process or ProcessPoolExecutor(
-            1, env=self.environment, initializer=_end_with, initargs=(os.getpid(),)
-        )
+        if self.process is None:
+            self._start()
         try:
-            returned: JobReturn = self.process.submit(job, overrides, number).result()
-            return returned
-        except BrokenExecutor as error:
+            self.pipe.send((cloudpickle.dumps(job), overrides, number))
+            returned = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            print(f"failed: job {number}: its process was killed: {_ending(self.process.exitcode)}", file=sys.stderr)
             self.process = None
-            code = re.search(r"\{(.*?)\}", str(error))  # exit codes of the workers, among advice
-            print(f"failed: job {number}: its process was killed: {code[1] if code else error}", file=sys.stderr)
             return _without_result(overrides)
+        if isinstance(returned, BaseException):
+            raise returned
+        return returned  # type: ignore[no-any-return]
 
     def end(self) -> None:
         """Kill the process and the job that it runs."""
         if self.process is not None:
-            self.process.shutdown(wait=False, kill_workers=True)
+            self.process.kill()
+
+    def _start(self) -> None:
+        context = server()
+        self.pipe, theirs = context.Pipe()
+        # Not a daemon, since a job may have processes of its own; so it has to be ended before Python waits for it.
+        process = context.Process(target=_work, args=(theirs, {**os.environ, **self.environment}))
+        process.start()
+        self.process = process
+        theirs.close()
+        atexit.register(self.end)
+
+
+def _work(pipe: "Connection", environment: dict[str, str]) -> None:
+    """What a worker does: a job, its result, the next one."""
+    import torch
+
+    end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # of the server it was another
+    with suppress(EOFError):
+        while True:
+            job, overrides, number = pipe.recv()
+            try:
+                pipe.send(pickle.loads(job)(overrides, number))
+            except Exception as error:
+                pipe.send(error)
+
+
+def _ending(code: int) -> str:
+    return f"{signal.Signals(-code).name}({code})" if code < 0 else f"exit code {code}"
 
 
 def visible_gpus() -> list[str]:
@@ -164,19 +203,6 @@ def visible_gpus() -> list[str]:
 def share(gpus: Sequence[str], worker: int, workers: int) -> Sequence[str]:
     """The GPUs of one of several workers; where there are fewer GPUs than workers, some share one."""
     return (gpus[worker::workers] or [gpus[worker % len(gpus)]]) if gpus else []
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the sweep's has been killed: it would train on, for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)  # the job notes it
-        time.sleep(10)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class Submitit(_Elsewhere):

@@ -7,7 +7,6 @@ samples from ``load()``. One whose test part is given subclasses ``ImageData`` a
 from abc import abstractmethod
 from collections.abc import Iterable
 from math import ceil, inf
-from multiprocessing import get_context
 from typing import Any
 
 import lightning
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 from dropout_lab.data.augment import CHANGES, batch_key, mixing_share, mixup
 from dropout_lab.data.batches import GlobalBatches, ResumableLoader
 from dropout_lab.data.samples import Rows, Samples, mean_and_std, mislabel, split, subset
+from dropout_lab.forks import server
 
 
 class ImageData(lightning.LightningDataModule):
@@ -170,24 +170,15 @@ class ImageData(lightning.LightningDataModule):
         return self._loader(DataLoader, samples, [batch.tensor_split(world)[rank] for batch in batches])
 
     def _loader(self, kind: type[DataLoader[Any]], samples: Samples, batches: Iterable[Tensor]) -> DataLoader[Any]:
-        """Batches of the given indices. With a generator of its own: each pass over a loader draws a number.
-
-        Workers are forked from a server, which imports once what all of them need. A fork of this process would have
-        a copy of every lock that one of its threads holds just then, such as those of a group of processes, and wait
-        for it for ever.
-        """
-        workers: dict[str, Any] = {}
-        if self.num_workers:
-            server = get_context("forkserver")
-            server.set_forkserver_preload(["dropout_lab.data"])
-            workers = {"multiprocessing_context": server, "persistent_workers": True}
+        """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""
         return kind(
             Rows(samples),
             sampler=batches,
             batch_size=None,
             generator=torch.Generator(),
             num_workers=self.num_workers,
-            **workers,
+            multiprocessing_context=server() if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
         )
 
     def _place(self) -> tuple[int, int]:
