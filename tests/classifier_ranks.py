@@ -1,10 +1,6 @@
-"""Run by test_classifier_ranks.py in 1 and 2 processes: trains and tests the same network on the same global batches.
-
-python -m torch.distributed.run --nproc-per-node 2 classifier_ranks.py FOLDER
-"""
+"""What test_classifier_ranks.py has 1 and 2 processes do: train and test one network on the same global batches."""
 
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -19,9 +15,8 @@ from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.loggers import Csv
 from dropout_lab.max_norm import MaxNorm
 from dropout_lab.models import MLP
-from dropout_lab.processes import leaving_nothing
+from dropout_lab.processes import environment
 
-WORLD = int(os.environ.get("WORLD_SIZE", 1))
 ADVICE = (
     ".*`srun` command is available",
     ".*does not have many workers",
@@ -32,6 +27,11 @@ ADVICE = (
 
 
 def run(folder: Path) -> None:
+    warnings.simplefilter("error")  # what Lightning says of synchronising would be about us
+    for message in ADVICE:
+        warnings.filterwarnings("ignore", message)
+    torch.set_num_threads(1)
+    world = int(os.environ["WORLD_SIZE"])
     lightning.seed_everything(0, verbose=False)
     # 33 samples to validate: 2 processes have different numbers of them
     data = Synthetic(
@@ -50,8 +50,9 @@ def run(folder: Path) -> None:
         max_epochs=2,
         log_every_n_steps=7,
         accelerator="cpu",
-        devices=WORLD,
-        strategy="ddp" if WORLD > 1 else "auto",
+        devices=world,
+        strategy="ddp" if world > 1 else "auto",
+        plugins=[environment()],
         precision="64-true",
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -61,12 +62,3 @@ def run(folder: Path) -> None:
     classifier = Classifier(net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), seed=2)
     trainer.fit(classifier, data)
     trainer.test(classifier, data, verbose=False)
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("error")  # what Lightning says of synchronising would be about us
-    for message in ADVICE:
-        warnings.filterwarnings("ignore", message)
-    torch.set_num_threads(1)
-    with leaving_nothing():
-        run(Path(sys.argv[1]))

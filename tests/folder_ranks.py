@@ -1,9 +1,6 @@
-"""Run by test_processes.py on several processes: trains what the configuration in each of these folders says.
+"""What test_processes.py has several processes do: train what the configuration in each of some folders says."""
 
-python -m torch.distributed.run --nproc-per-node 2 folder_ranks.py FOLDER ...
-"""
-
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -29,7 +26,6 @@ class Smooth(nn.Sequential):
         )
 
 
-if __name__ == "__main__":
-    with processes.leaving_nothing():
-        for folder in sys.argv[1:]:
-            processes.main(Path(folder))
+def train(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        processes.main(folder)

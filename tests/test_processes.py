@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
+import folder_ranks
 import pandas as pd
 import pytest
 import torch
@@ -221,15 +221,8 @@ def worlds(tmp_path_factory):
                 job.run = {**dict.fromkeys(job.run, ""), "dir": str(folder)}
                 config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
                 RunFolder(folder, "").write_config(resolved(config))
-                folders.append(str(folder))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-        done = subprocess.run(
-            [*command, str(Path(__file__).with_name("folder_ranks.py")), *folders],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+                folders.append(folder)
+        processes.as_group(world, folder_ranks.train, folders, log=root / f"{world}.log")
     return root
 
 

@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -141,39 +141,58 @@ def launch(folder: Path, count: int) -> float:
         ProcessError: a process has failed, or was killed.
         KeyboardInterrupt: interrupted; all processes have ended then.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    server()
     _forget_failures(folder)
     (folder / RESULT).unlink(missing_ok=True)
+    try:
+        as_group(count, main, folder, log=None if sys.stdout.isatty() else folder / LOG)
+    except ProcessExitedException as error:
+        told = f"a process of the job was killed ({error}); its output is in {folder / LOG}"
+        raise _first_failure(folder) or ProcessError(told, None) from error
+    except ProcessRaisedException as error:
+        raise _first_failure(folder) or ProcessError(str(error).split("\n")[-2], str(error)) from error
+    objective = float((folder / RESULT).read_text())
+    (folder / RESULT).unlink()
+    return objective
+
+
+def as_group(count: int, function: Callable[..., None], *arguments: Any, log: Path | None = None) -> None:
+    """Call a function in each of ``count`` new processes, which can form a group as those of torchrun do.
+
+    Args:
+        count: number of processes.
+        function: to be found by its name.
+        arguments: of the function.
+        log: a file for what they print.
+
+    Raises:
+        ProcessExitedException, ProcessRaisedException: (torch's) one has failed, or was killed; all have ended then.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.multiprocessing.spawn import start_processes
+
+    server()
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at whatever port is free
     variables = {
         **os.environ,
         **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
     }
-    log = None if sys.stdout.isatty() else folder / LOG
     group = start_processes(  # type: ignore[no-untyped-call]
-        _process, (folder, variables, log), count, join=False, start_method="forkserver"
+        _process, (variables, log, function, *arguments), count, join=False, start_method="forkserver"
     )
     try:
         while not group.join():
             pass
-    except ProcessExitedException as error:
-        told = f"a process of the job was killed ({error}); its output is in {folder / LOG}"
-        raise _first_failure(folder) or ProcessError(told, None) from error
-    except ProcessRaisedException as error:
-        raise _first_failure(folder) or ProcessError(str(error).split("\n")[-2], str(error)) from error
     finally:
         _end(group.processes)
-    objective = float((folder / RESULT).read_text())
-    (folder / RESULT).unlink()
-    return objective
 
 
-def _process(number: int, folder: Path, variables: dict[str, str], log: Path | None) -> None:
-    """One process of a job, forked from the server, which knows the environment as it was when it began."""
+def _process(
+    number: int, variables: dict[str, str], log: Path | None, function: Callable[..., None], *arguments: Any
+) -> None:
+    """One process of a group, forked from the server, which knows the environment as it was when it began."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     os.setsid()  # so that it is ended with all that it has started
@@ -186,7 +205,7 @@ def _process(number: int, folder: Path, variables: dict[str, str], log: Path | N
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
     with leaving_nothing():
-        main(folder)
+        function(*arguments)
 
 
 def main(folder: Path) -> None:

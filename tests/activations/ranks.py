@@ -1,11 +1,6 @@
-"""Run by test_ranks.py in 1, 2 and 4 processes: counts the same data, however it is divided.
-
-python -m torch.distributed.run --nproc-per-node 2 ranks.py FOLDER
-"""
+"""What test_ranks.py has 1, 2 and 4 processes do: count the same data, however it is divided."""
 
 import json
-import os
-import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +11,8 @@ from torch import nn
 
 from dropout_lab.activations import ActivationStats, Meter, Tap
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.processes import leaving_nothing
+from dropout_lab.processes import environment, rank, together
 
-RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 BATCH = 16  # of which the probe takes 6: of 2 processes the second has none of them, of 4 they have 4, 2, 0 and 0
 
 
@@ -28,8 +22,8 @@ def uneven_shards() -> dict[str, dict]:
     meter = Meter([*(Tap(name, layer) for name, layer in layers.items()), Tap("drop_in", layers["drop"], "input")])
     meter.attach()
     data = (torch.randn(53, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 3 + 5).relu()
-    cuts = {1: [53], 2: [37, 16], 4: [20, 3, 29, 1]}[WORLD]
-    for batch in data.split(cuts)[RANK].split(10 if RANK % 2 else 7):
+    cuts = {1: [53], 2: [37, 16], 4: [20, 3, 29, 1]}[together()]
+    for batch in data.split(cuts)[rank()].split(10 if rank() % 2 else 7):
         meter.start("train")
         layers["fp32"](batch)
         layers["fp64"](batch.double())
@@ -45,8 +39,8 @@ class Shards(L.LightningDataModule):
 
     def loader(self):
         x = torch.randn(64, 1, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        mine = BATCH // WORLD
-        batches = [batch[RANK * mine : (RANK + 1) * mine] for batch in x.split(BATCH)]
+        mine = BATCH // together()
+        batches = [batch[rank() * mine : (rank() + 1) * mine] for batch in x.split(BATCH)]
         return torch.utils.data.DataLoader(batches, batch_size=None)
 
     train_dataloader = val_dataloader = loader
@@ -63,7 +57,7 @@ class Net(L.LightningModule):
         return self.net(x)
 
     def training_step(self, x, batch_idx):
-        rows = torch.arange(len(x)) + RANK * len(x)
+        rows = torch.arange(len(x)) + rank() * len(x)
         with mask_keys(7, self.global_step, rows):
             return self.net(x).square().mean()
 
@@ -90,8 +84,9 @@ def fit(folder: Path) -> list[int]:
         callbacks=[ActivationStats(every_n_steps=2, probe_size=6)],
         max_epochs=2,
         accelerator="cpu",
-        devices=WORLD,
-        strategy="ddp" if WORLD > 1 else "auto",
+        devices=together(),
+        strategy="ddp" if together() > 1 else "auto",
+        plugins=[environment()],
         use_distributed_sampler=False,
         num_sanity_val_steps=1,
         logger=False,
@@ -102,11 +97,9 @@ def fit(folder: Path) -> list[int]:
     return list(calls)
 
 
-if __name__ == "__main__":
+def count(folder: Path) -> None:
     warnings.simplefilter("ignore")  # Lightning's advice
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    with leaving_nothing():
-        collectives = fit(folder)  # opens the process group
-        result = {"uneven": uneven_shards(), "collectives": collectives}
-    (folder / f"rank{RANK}.json").write_text(json.dumps(result))
+    collectives = fit(folder)  # opens the process group
+    result = {"uneven": uneven_shards(), "collectives": collectives}
+    (folder / f"rank{rank()}.json").write_text(json.dumps(result))

@@ -1,17 +1,14 @@
 """The number of processes changes nothing: 1, 2 and 4 of them count the same data."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from activations import ranks
 
 from dropout_lab.activations.probe import _Sums
 from dropout_lab.activations.readings import COLUMNS
-
-WORKER = Path(__file__).with_name("ranks.py")
+from dropout_lab.processes import as_group
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +17,7 @@ def folders(tmp_path_factory):
     found = {}
     for world in (1, 2, 4):
         folder = found[world] = tmp_path_factory.mktemp(f"world{world}")
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-        command = [sys.executable, *(launch if world > 1 else []), str(WORKER), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        as_group(world, ranks.count, folder)
     return found
 
 
