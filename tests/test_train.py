@@ -21,7 +21,8 @@ from dropout_lab import compare, train
 from dropout_lab.config import plan
 from dropout_lab.run_folder import read_status
 
-QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+SHORT = ["trainer.max_epochs=1", "data.train_size=128"]
+QUICK = [*SHORT, "logger=csv", "callbacks.activation_stats.probe_masks=1"]
 RUN_FILES = {"config.yaml", "metrics.csv", "activations.csv", "status.json", "checkpoints"}
 
 
@@ -46,9 +47,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """The headline command, one epoch each, in a process of its own."""
+    """The headline command, one short epoch each, in a process of its own."""
     folder = tmp_path_factory.mktemp("sweep") / "all"
-    words = ["-m", "dropout=inverted,classic,spatial,none", "seed=0,1,2", "trainer.max_epochs=1"]
+    words = ["-m", "dropout=inverted,classic,spatial,none", "seed=0,1,2", *SHORT]
     done = run(*words, f"hydra.sweep.dir={folder}", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -223,8 +224,8 @@ def test_the_headline_command_leaves_a_wandb_run_for_each_job(sweep):
     folder, _ = sweep
     runs = [read_finished(path) for path in sorted((folder / "wandb").glob("offline-run-*"))]
     expected = {f"{kind} seed={seed}" for kind in ("inverted", "classic", "spatial", "none") for seed in (0, 1, 2)}
-    # trainer.max_epochs is not swept but overridden, so it is part of the name
-    assert {run.run["name"] for run in runs} == {name.replace(" ", " trainer.max_epochs=1 ") for name in expected}
+    # What is not swept but overridden is part of the name.
+    assert {run.run["name"] for run in runs} == {name.replace(" ", f" {' '.join(SHORT)} ") for name in expected}
     assert len({run.run["id"] for run in runs}) == 12
     groups = {}
     for one in runs:
