@@ -6,6 +6,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# Begun first: else one worker has them at the end, while the others have nothing left to do.
+LONGEST = [
+    f"test_{name}"
+    for name in ("processes", "slurm", "launchers", "readme", "resume", "loggers", "train", "torchvision", "fold")
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest, then the others, each in its own order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(autouse=True)
 def environment_kept() -> Iterator[None]:

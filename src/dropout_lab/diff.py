@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from dropout_lab.config import flat
 from dropout_lab.errors import UserError, one_line_errors
 from dropout_lab.run_folder import read_status
+from dropout_lab.tree import flat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,9 @@ def diff(a: Path, b: Path) -> list[str]:
 def _settings(a: DictConfig, b: DictConfig) -> Iterator[str]:
     """Keys of the configuration with different values."""
     # Files in the run's own folder are the same ones wherever it lies.
-    values = [{key: str(value).replace(config.run.dir, "RUN") for key, value in flat(config)} for config in (a, b)]
+    values = [
+        {key: str(value).replace(config.run.dir, "RUN") for key, value in flat(config).items()} for config in (a, b)
+    ]
     for key in dict.fromkeys([*values[0], *values[1]]):
         ours, theirs = (of.get(key, "-") for of in values)
         if ours != theirs and key.partition(".")[0] not in NOT_OF_THE_RESULT:

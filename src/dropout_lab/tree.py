@@ -1,9 +1,7 @@
-"""A configuration to be read at a glance, as a single run prints it at its start."""
+"""A configuration to be read at a glance, as a single run prints it at its start, and flat, to be compared."""
 
 from collections.abc import Mapping
 from typing import Any
-
-from dropout_lab.config import flat
 
 LEFT_OUT = ("run", "paths", "layers", "hydra")  # where things lie, and what a table of its own shows
 
@@ -29,7 +27,18 @@ def _line(node: Mapping[str, Any]) -> str:
     built = str(node.get("_target_", "")).rpartition(".")[2]
     settings = [
         f"{key}={value}"
-        for key, value in flat(node)
-        if value not in (None, [], "") and not key.rpartition(".")[2].startswith("_")
+        for key, value in flat(node).items()
+        if value not in (None, [], {}, "") and not key.rpartition(".")[2].startswith("_")
     ]
     return " ".join([*([built] if built else []), *settings])
+
+
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as {"optimizer.lr": 0.1, ...}."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

@@ -11,8 +11,9 @@ import yaml  # type: ignore[import-untyped]
 from dropout_lab.report.captions import CAPTIONS, Caption
 from dropout_lab.report.columns import Column
 from dropout_lab.report.runs import Run
-from dropout_lab.report.strategies import NOT_COMPARED, Strategy, baseline, differing_keys, flat
+from dropout_lab.report.strategies import NOT_COMPARED, Strategy, baseline, differing_keys
 from dropout_lab.report.table import Row, columns, watched
+from dropout_lab.tree import flat
 
 DASHES = {0: "", 1: "7 4", 2: "2 3", 3: "7 3 2 3", 4: "11 4", 5: "11 3 2 3"}  # as in figures.js
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dropout_lab.report.depth import keeps
 from dropout_lab.report.runs import Run
+from dropout_lab.tree import flat
 
 # Parts of a config that never tell two strategies apart.
 NOT_COMPARED = ("seed", "arm", "layers", "run", "paths", "hydra", "logger", "sweep", "resume", "tags", "notes")
@@ -86,17 +87,6 @@ def baseline(strategies: Iterable[Strategy]) -> Strategy | None:
     """What the others are compared with: "none" where it ran, else the first that did."""
     ran = [strategy for strategy in strategies if strategy.runs]
     return next((strategy for strategy in ran if strategy.kind == "none"), ran[0] if ran else None)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as {"optimizer.lr": 0.1, ...}."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
 
 
 def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[str] = ()) -> list[str]:
