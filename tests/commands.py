@@ -40,6 +40,7 @@ class Command:
         else:
             self.process = server().Process(target=_main, args=(module, words, environment, out, err))
             self.process.start()
+            atexit.register(self.process.kill)  # else Python would wait for what a failed test has left
 
     @property
     def returncode(self):
@@ -96,7 +97,7 @@ def _main(module, words, environment, out, err):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGUSR2])
     sys.argv = [module, *words]
     sys.orig_argv = [sys.executable, "-m", module, *words]
     try:

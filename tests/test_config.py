@@ -127,6 +127,14 @@ def test_the_fingerprint_ignores_where_a_run_lies_and_nothing_else(tmp_path):
     assert len({fingerprints(cfg).run for cfg in different}) == len(different)
 
 
+def test_what_a_resolver_says_is_part_of_the_fingerprint(monkeypatch):
+    found = []
+    for rate in ("0.1", "0.5", "0.5"):
+        monkeypatch.setenv("LR", rate)
+        found.append(fingerprints(job("optimizer.lr='${oc.decode:${oc.env:LR}}'")))
+    assert found[0] != found[1] == found[2]
+
+
 def test_the_fingerprint_without_the_seed_is_that_of_a_group():
     first, second = job("seed=1"), job("seed=2")
     assert fingerprints(first).run != fingerprints(second).run

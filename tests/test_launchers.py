@@ -81,7 +81,7 @@ def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path):
 
 def test_every_worker_has_its_share_of_the_gpus():
     gpus = ["0", "1", "2", "3"]
-    assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "2"], ["1", "3"]]
+    assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "1"], ["2", "3"]]
     assert [share(gpus, worker, 4) for worker in range(4)] == [["0"], ["1"], ["2"], ["3"]]
     assert [share(["0", "1"], worker, 3) for worker in range(3)] == [["0"], ["1"], ["0"]]
     assert share([], 1, 2) == []

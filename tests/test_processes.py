@@ -368,13 +368,14 @@ def children():
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_run_that_is_ended_leaves_no_process(kind, code, tmp_path):
+    """And does not wait for the half minute after which processes are killed."""
     words = [*QUICK, "trainer.max_epochs=10000", f"hydra.run.dir={tmp_path / 'run'}"]
     running = Command(*words, cold=True, MARK=str(tmp_path))
     deadline = time.monotonic() + 120
     wait_until((tmp_path / "run" / "metrics.csv").exists, deadline)
     assert len(marked(tmp_path)) > 3  # the command, two processes of the job, and the server that they are forks of
     running.send_signal(kind)
-    assert running.wait(60) == code
+    assert running.wait(25) == code
     wait_until(lambda: not marked(tmp_path), deadline)
     assert marked(tmp_path) == []
 

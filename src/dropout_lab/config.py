@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab import schema
 from dropout_lab.errors import UserError, nearest
+from dropout_lab.tree import flat
 from hydra_plugins.dropout_lab_sweeper import jobs as sweep_jobs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -176,7 +177,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 class Fingerprints(NamedTuple):
-    """16 hexadecimal digits each, which are equal where the configuration is, wherever the run lies.
+    """16 hexadecimal digits each, which are equal where the configuration is written equal, wherever the run lies.
 
     Attributes:
         run: of all of it.
@@ -190,10 +191,13 @@ class Fingerprints(NamedTuple):
 def fingerprints(cfg: DictConfig) -> Fingerprints:
     """Those of a composed configuration: of its values as they are written, since resolving all takes 10 times as long.
 
-    So a value that another one is taken from counts once: the seed, and where runs and data lie.
+    So a value that another one is taken from counts once: the seed, and where runs and data lie. What a resolver says,
+    such as ``${oc.env:NAME}``, is written nowhere and counts as well.
     """
     plain: Any = OmegaConf.to_container(cfg)
     own = {key: value for key, value in plain.items() if key not in ("hydra", "run", "paths", "resume")}
+    called = [key for key, value in flat(own).items() if re.search(r"\$\{[\w.]+:", str(value))]
+    own[""] = {key: str(OmegaConf.select(cfg, key)) for key in called}
     return Fingerprints(_digest(own), _digest({**own, "seed": None}))
 
 

@@ -5,19 +5,22 @@ the finished configuration of its one job from the run folder.
 """
 
 import json
+import logging
+import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.errors import UserError
-from dropout_lab.forks import end_with_parent, server
+from dropout_lab.forks import begin, server
 from dropout_lab.run_folder import RunFolder, root_cause
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class ProcessError(ChildProcessError):
 
 def rank() -> int:
     """This process's number among those of its job: 0 where there is only one."""
-    if "RANK" in os.environ:  # torch.distributed.run
+    if "RANK" in os.environ:  # of torchrun, or as_group
         return int(os.environ["RANK"])
     return int(os.environ["SLURM_PROCID"]) if _in_slurm_step() else 0
 
@@ -175,30 +178,34 @@ def as_group(count: int, function: Callable[..., None], *arguments: Any, log: Pa
     server()
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at whatever port is free
     variables = {
-        **os.environ,
+        **{"OMP_NUM_THREADS": "1", **os.environ},  # as torchrun has it
         **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
     }
-    group = start_processes(  # type: ignore[no-untyped-call]
-        _process, (variables, log, function, *arguments), count, join=False, start_method="forkserver"
-    )
+    given = (variables, sys.orig_argv, log, function, *arguments)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells whom it ends
+    before, group = set(multiprocessing.active_children()), None
     try:
+        group = start_processes(_process, given, count, join=False, start_method="forkserver")  # type: ignore[no-untyped-call]
         while not group.join():
             pass
-    finally:
-        _end(group.processes)
+    finally:  # interrupted while it starts them, there is no group yet
+        _end(group.processes if group else set(multiprocessing.active_children()) - before)
 
 
 def _process(
-    number: int, variables: dict[str, str], log: Path | None, function: Callable[..., None], *arguments: Any
+    number: int,
+    variables: dict[str, str],
+    command: Sequence[str],
+    log: Path | None,
+    function: Callable[..., None],
+    *arguments: Any,
 ) -> None:
-    """One process of a group, forked from the server, which knows the environment as it was when it began."""
+    """One process of a group."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     os.setsid()  # so that it is ended with all that it has started
-    end_with_parent()
-    os.environ.clear()
-    os.environ.update({**variables, "RANK": str(number), "LOCAL_RANK": str(number)})
+    begin({**variables, "RANK": str(number), "LOCAL_RANK": str(number)}, command)
     rank_zero_only.rank = number  # type: ignore[attr-defined]  # Lightning has asked the server's environment
     if log:
         with log.open("ab") as file:
@@ -230,8 +237,7 @@ def main(folder: Path) -> None:
 def failing_as_one(folder: Path) -> Iterator[None]:
     """Among processes that SLURM or torchrun has started: one that fails ends, the first one for what failed first.
 
-    These end the others with SIGTERM. Lightning heeds it while it trains; but it may come later, when the first process
-    has yet to write down why the job failed.
+    These end the others with SIGTERM, also when the first process has yet to write down why the job failed.
 
     Raises:
         ProcessError: in the first process.
@@ -242,7 +248,9 @@ def failing_as_one(folder: Path) -> Iterator[None]:
         return
     if rank() == 0:
         _forget_failures(folder)
-    before = signal.signal(signal.SIGTERM, _exit)
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:  # and not what a launcher has chosen
+        signal.signal(signal.SIGTERM, leave)
     try:
         yield
     except BaseException as error:
@@ -280,7 +288,8 @@ def leaving_nothing() -> Iterator[None]:
                 distributed.destroy_process_group()
 
 
-def _exit(number: int, frame: object) -> NoReturn:
+def leave(number: int, frame: object) -> NoReturn:
+    """Handler of a signal: end with the exit code that a shell would give."""
     raise SystemExit(128 + number)
 
 
@@ -313,11 +322,15 @@ def _slurm_tasks() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_PROCID" in os.environ else 1
 
 
-def _end(processes: "Sequence[BaseProcess]") -> None:
+def _end(processes: "Iterable[BaseProcess]") -> None:
     """End whatever is left, with what it has started: first kindly, then for good."""
-    for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, None)):
+    for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
+        deadline = time.monotonic() + patience
         for process in processes:
-            with suppress(ProcessLookupError, PermissionError):  # macOS gives the latter for a group that has ended
+            try:
                 os.killpg(process.pid or 0, kind)
+            except (ProcessLookupError, PermissionError):  # it has ended (macOS: PermissionError), or just begun
+                if process.is_alive():
+                    os.kill(process.pid or 0, kind)
         for process in processes:
-            process.join(patience)
+            process.join(max(deadline - time.monotonic(), 0))

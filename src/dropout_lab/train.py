@@ -184,6 +184,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
 
     from dropout_lab.build import instantiate
     from dropout_lab.checkpoints import AtomicCheckpointIO, Resume
+    from dropout_lab.sigterm import EndAtOnce
     from dropout_lab.sync_batchnorm import SyncBatchNorm
 
     quieten_lightning()
@@ -201,6 +202,8 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     watched = _is_alone(cfg) and sys.stdout.isatty()
     if not watched:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    if processes.together() > 1:
+        callbacks.append(EndAtOnce())
     plugins: list[Any] = [AtomicCheckpointIO(), processes.environment()]
     if cfg.trainer.sync_batchnorm:
         plugins.append(SyncBatchNorm())

@@ -27,7 +27,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dropout_lab.forks import end_with_parent, server
+from dropout_lab.forks import begin, server
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -96,9 +96,10 @@ class Joblib(_Elsewhere):
         import joblib
 
         gpus = visible_gpus()
-        count = min(self.n_jobs or len(gpus) or joblib.cpu_count(), len(job_overrides))
+        places = self.n_jobs or len(gpus) or joblib.cpu_count()
+        count = min(places, len(job_overrides))
         for number in range(len(self.workers), count):
-            self.workers.append(Worker(share(gpus, number, count), max(1, joblib.cpu_count() // count)))
+            self.workers.append(Worker(share(gpus, number, places), max(1, joblib.cpu_count() // count)))
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers[:count]:
             free.put(worker)
@@ -134,6 +135,7 @@ class Worker:
         if gpus:
             self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         self.process: Any = None
+        self.ended = False
 
     def run(self, job: Job, overrides: Sequence[str], number: int) -> JobReturn:
         """Run a job; one that is killed has no result, and the others go on."""
@@ -155,6 +157,7 @@ class Worker:
 
     def end(self) -> None:
         """Kill the process and the job that it runs."""
+        self.ended = True
         if self.process is not None:
             self.process.kill()
 
@@ -162,28 +165,35 @@ class Worker:
         context = server()
         self.pipe, theirs = context.Pipe()
         # Not a daemon, since a job may have processes of its own; so it has to be ended before Python waits for it.
-        process = context.Process(target=_work, args=(theirs, {**os.environ, **self.environment}))
+        process = context.Process(target=_work, args=(theirs, {**os.environ, **self.environment}, sys.orig_argv))
         process.start()
         self.process = process
         theirs.close()
         atexit.register(self.end)
+        if self.ended:  # meanwhile
+            self.end()
 
 
-def _work(pipe: "Connection", environment: dict[str, str]) -> None:
+def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str]) -> None:
     """What a worker does: a job, its result, the next one."""
-    import torch
-
-    end_with_parent()
-    os.environ.clear()
-    os.environ.update(environment)
-    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # of the server it was another
+    begin(environment, command)
     with suppress(EOFError):
         while True:
             job, overrides, number = pipe.recv()
             try:
                 pipe.send(pickle.loads(job)(overrides, number))
             except Exception as error:
-                pipe.send(error)
+                pipe.send(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or what it says where it can't be sent to another process."""
+    from dropout_lab.run_folder import root_cause
+
+    try:
+        return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
+    except Exception:
+        return RuntimeError(root_cause(error))
 
 
 def _ending(code: int) -> str:
@@ -201,8 +211,9 @@ def visible_gpus() -> list[str]:
 
 
 def share(gpus: Sequence[str], worker: int, workers: int) -> Sequence[str]:
-    """The GPUs of one of several workers; where there are fewer GPUs than workers, some share one."""
-    return (gpus[worker::workers] or [gpus[worker % len(gpus)]]) if gpus else []
+    """The GPUs of one of several workers, as many for each; where there are fewer GPUs than workers, some share one."""
+    own = max(len(gpus) // workers, 1)
+    return [gpus[(worker * own + number) % len(gpus)] for number in range(own)] if gpus else []
 
 
 class Submitit(_Elsewhere):

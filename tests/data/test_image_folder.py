@@ -2,15 +2,19 @@
 
 import importlib
 import os
+import signal
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from commands import Command, marked
 from PIL import Image
 from tiny_sets import write_folder
 from torchvision.datasets import ImageFolder as Theirs
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+from waiting import wait_until
 
 from dropout_lab.data import ImageFolder
 from dropout_lab.train import main
@@ -150,6 +154,18 @@ def test_workers_are_no_forks_of_this_process(root):
     (worker,) = batches._workers
     parent = int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1])
     assert parent != os.getpid()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_none_of_its_readers(root, tmp_path):
+    running = Command(*words(root, tmp_path, "trainer.max_epochs=10000"), cold=True, MARK=str(tmp_path))
+    deadline = time.monotonic() + 120
+    wait_until((tmp_path / "metrics.csv").exists, deadline)
+    assert len(marked(tmp_path)) > 3  # the command, readers, and the server that they are forks of
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -9
+    wait_until(lambda: not marked(tmp_path), deadline)
+    assert marked(tmp_path) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])

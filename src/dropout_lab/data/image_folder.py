@@ -26,7 +26,7 @@ class ImageFolder(ImageData):
     Args:
         root: the folder.
         num_workers: processes that read ahead, for each device; 0: the training process reads. Order and batches are
-            the same for any number.
+            the same for any number. A script of one's own needs ``if __name__ == "__main__":`` for them.
         num_classes: None: as many as ``ROOT/train`` has folders.
         arguments: as for :class:`ImageData`. ``image_size``: the shorter side is brought to so many pixels, the middle
             of the longer one is cut out; None: what the model wants, else all images must be of one size.

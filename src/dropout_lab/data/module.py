@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from dropout_lab.data.augment import CHANGES, batch_key, mixing_share, mixup
 from dropout_lab.data.batches import GlobalBatches, ResumableLoader
 from dropout_lab.data.samples import Rows, Samples, mean_and_std, mislabel, split, subset
-from dropout_lab.forks import server
+from dropout_lab.forks import end_with_parent, server
 
 
 class ImageData(lightning.LightningDataModule):
@@ -179,6 +179,7 @@ class ImageData(lightning.LightningDataModule):
             num_workers=self.num_workers,
             multiprocessing_context=server() if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=end_with_parent,  # torch looks at the process that forked it, which is the server
         )
 
     def _place(self) -> tuple[int, int]:
