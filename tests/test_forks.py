@@ -7,6 +7,7 @@ from multiprocessing import forkserver
 import pytest
 import torch
 
+from dropout_lab.errors import UserError
 from dropout_lab.forks import begin, server
 
 
@@ -30,5 +31,7 @@ def test_a_folder_with_too_long_a_path_for_a_socket_is_named(monkeypatch):
         raise OSError("AF_UNIX path too long")
 
     monkeypatch.setattr(forkserver, "ensure_running", too_long)
-    with pytest.raises(OSError, match=r"^TMPDIR=.*: no socket can be made there \(AF_UNIX path too long\); give a sho"):
+    with pytest.raises(
+        UserError, match=r"^TMPDIR=.*: no socket can be made there \(AF_UNIX path too long\); give a sho"
+    ):
         server()

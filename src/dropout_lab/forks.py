@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 
+from dropout_lab.errors import UserError
+
 PRELOAD = [
     f"dropout_lab.{name}" for name in ("build", "checkpoints", "classifier", "data", "loggers", "sync_batchnorm")
 ]
@@ -27,7 +29,7 @@ def server() -> ForkServerContext:
     it preempts, are for this process: its forks don't hear of them.
 
     Raises:
-        OSError: the folder for temporary files has too long a path for a socket.
+        UserError: the folder for temporary files has too long a path for a socket.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -37,7 +39,7 @@ def server() -> ForkServerContext:
         forkserver.ensure_running()
     except OSError as error:
         place = tempfile.gettempdir()
-        raise OSError(f"TMPDIR={place}: no socket can be made there ({error}); give a shorter path") from error
+        raise UserError(f"TMPDIR={place}: no socket can be made there ({error}); give a shorter path") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
