@@ -1,8 +1,5 @@
 """A run tested again, folded and read back, from its folder alone."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 import torch
@@ -13,6 +10,7 @@ from dropout_lab import fold as folding
 from dropout_lab import train
 from dropout_lab.config import plan
 from dropout_lab.errors import UserError
+from dropout_lab.processes import as_group
 from dropout_lab.rebuild import rebuild
 
 QUICK = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
@@ -45,16 +43,12 @@ def of_two(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("samples", [0, 5])
-def test_evaluate_gives_the_same_at_any_number_of_processes(samples, of_two):
-    """On as many as the run had it is the same to the last bit. Processes of one torchrun print once."""
+def test_evaluate_gives_the_same_at_any_number_of_processes(samples, of_two, tmp_path):
+    """On as many as the run had it is the same to the last bit. Processes of one group print once."""
     one = evaluation.evaluate(of_two, monte_carlo_samples=samples)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     mode = ["eval.mode=monte_carlo", f"eval.samples={samples}"] if samples else []
-    done = subprocess.run(
-        [*command, "-m", "dropout_lab.evaluate", f"run={of_two}", *mode], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    _, *lines = done.stdout.splitlines()
+    as_group(2, evaluation.main, [f"run={of_two}", *mode], log=tmp_path / "said")
+    _, *lines = (tmp_path / "said").read_text().splitlines()
     two = {key: float(value) for key, value in (line.split() for line in lines)}
     assert two == pytest.approx(one, rel=1e-6)
     if not samples:

@@ -213,6 +213,7 @@ def worlds(tmp_path_factory):
     """All cases on 1, 2 and 4 processes, which are started once for all of them."""
     root = tmp_path_factory.mktemp("worlds")
     words = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "data.batch_size=32", "logger=csv"]
+    words += ["data.val_fraction=0.05", "data.test_fraction=0.05"]
     folders = {world: [root / f"{world}-{number}" for number in range(len(CASES))] for world in (1, 2, 4)}
     for number, (strategy, more, _) in enumerate(CASES):
         asked = [*words, "callbacks.activation_stats.probe_masks=1", f"dropout={strategy}", *more.split()]

@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 # Everything the scripts and the stand-in may rely on; flock is not everywhere.
 TOOLS = "awk bash cat cp dirname env find flock grep ln mkdir mv readlink rm rmdir sed sh sleep tail tee touch uname"
-PYTEST = ["pytest", "--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile"]  # of scripts/test
+PYTEST = ["pytest", "--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile", "--no-loadscope-reorder"]
 
 STAND_IN = """#!/usr/bin/env bash
 set -eu
