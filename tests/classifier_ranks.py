@@ -1,6 +1,5 @@
 """What test_classifier_ranks.py has 1 and 2 processes do: train and test one network on the same global batches."""
 
-import os
 import warnings
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.loggers import Csv
 from dropout_lab.max_norm import MaxNorm
 from dropout_lab.models import MLP
-from dropout_lab.processes import environment
+from dropout_lab.processes import environment, together
 
 ADVICE = (
     ".*`srun` command is available",
@@ -31,7 +30,6 @@ def run(folder: Path) -> None:
     for message in ADVICE:
         warnings.filterwarnings("ignore", message)
     torch.set_num_threads(1)
-    world = int(os.environ["WORLD_SIZE"])
     lightning.seed_everything(0, verbose=False)
     # 33 samples to validate: 2 processes have different numbers of them
     data = Synthetic(
@@ -50,8 +48,8 @@ def run(folder: Path) -> None:
         max_epochs=2,
         log_every_n_steps=7,
         accelerator="cpu",
-        devices=world,
-        strategy="ddp" if world > 1 else "auto",
+        devices=together(),
+        strategy="ddp" if together() > 1 else "auto",
         plugins=[environment()],
         precision="64-true",
         use_distributed_sampler=False,

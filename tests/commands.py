@@ -12,7 +12,7 @@ import time
 import weakref
 from pathlib import Path
 
-from dropout_lab.forks import server
+from dropout_lab.forks import begin, server
 
 
 class Command:
@@ -90,8 +90,7 @@ def marked(mark):
 
 def _main(module, words, environment, out, err):
     """What a process does by itself that is started from scratch."""
-    os.environ.clear()
-    os.environ.update(environment)
+    begin(environment, [sys.executable, "-m", module, *words])
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     for number, path in enumerate((out, err), start=1):
         with path.open("wb") as file:
@@ -99,7 +98,6 @@ def _main(module, words, environment, out, err):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGUSR2])
     sys.argv = [module, *words]
-    sys.orig_argv = [sys.executable, "-m", module, *words]
     try:
         importlib.import_module(module).main(words)
     finally:
