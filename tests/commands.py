@@ -1,17 +1,18 @@
-"""The package's commands as processes of their own, and what they leave running."""
+"""The package's commands: in this process or as processes of their own, and what they leave running."""
 
 import atexit
 import importlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 import weakref
 from pathlib import Path
 
+import pytest
+
+from dropout_lab.config import REPOSITORY
 from dropout_lab.forks import begin, server
 
 
@@ -21,31 +22,26 @@ class Command:
     Args:
         words: of the command line.
         module: whose ``main`` it is.
-        cold: started from scratch instead, as from a shell: it imports what the environment says, and all processes
-            that it starts know its environment.
+        copy: of this repository, whose package it is instead.
+        folder: it works in.
         environment: what differs from this process's.
     """
 
-    def __init__(self, *words, module="dropout_lab.train", cold=False, **environment):
+    def __init__(self, *words, module="dropout_lab.train", copy=None, folder=".", **environment):
         words, environment = [str(word) for word in words], {**os.environ, **environment}
         self.said = Path(tempfile.mkdtemp())
         weakref.finalize(self, shutil.rmtree, self.said)
-        out, err = self.said / "stdout", self.said / "stderr"
-        if cold:
-            command = [sys.executable, "-m", module, *words]
-            with out.open("wb") as stdout, err.open("wb") as stderr:
-                # SIGINT is ignored where the tests run with nohup, and so it would be there.
-                usual = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-                self.process = subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr, **usual)
-        else:
-            self.process = server().Process(target=_main, args=(module, words, environment, out, err))
-            self.process.start()
-            atexit.register(self.process.kill)  # else Python would wait for what a failed test has left
+        output = [self.said / "stdout", self.said / "stderr"]
+        for path in output:
+            path.touch()
+        self.process = server().Process(target=_main, args=(module, words, copy, folder, environment, output))
+        self.process.start()
+        atexit.register(self.process.kill)  # else Python would wait for what a failed test has left
 
     @property
     def returncode(self):
         """None while it runs."""
-        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+        return self.process.exitcode
 
     @property
     def stdout(self):
@@ -60,13 +56,18 @@ class Command:
             os.kill(self.process.pid, kind)
 
     def wait(self, seconds=400):
-        deadline = time.monotonic() + seconds
-        while self.returncode is None:
-            if time.monotonic() > deadline:
-                self.process.kill()
-                raise TimeoutError(f"still running after {seconds} s:\n{self.stderr}")
-            time.sleep(0.01)
+        self.process.join(seconds)
+        if self.returncode is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {seconds} s:\n{self.stderr}")
         return self.returncode
+
+
+def exit_code(*words, module="dropout_lab.train"):
+    """Of a command in this very process."""
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main([str(word) for word in words])
+    return ended.value.code
 
 
 def run(*words, **options):
@@ -76,29 +77,36 @@ def run(*words, **options):
     return command
 
 
-def marked(mark):
-    """Command lines of the processes that were started with this MARK in their environment."""
+def working_in(folder):
+    """Command lines of the processes that work in this folder: a command, and whatever it has started."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if f"MARK={mark}\0".encode() in (path / "environ").read_bytes():
+            if (path / "cwd").readlink() == folder:
                 found.append((path / "cmdline").read_bytes())
         except OSError:  # it has ended, or is another user's
             continue
     return found
 
 
-def _main(module, words, environment, out, err):
+def _main(module, words, copy, folder, environment, output):
     """What a process does by itself that is started from scratch."""
     begin(environment, [sys.executable, "-m", module, *words])
+    os.chdir(folder)
+    if copy:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("dropout_lab", "hydra_plugins")]:
+            del sys.modules[name]
+        sys.path[:] = [str(copy / "src"), *(path for path in sys.path if path != str(REPOSITORY / "src"))]
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    for number, path in enumerate((out, err), start=1):
+    for number, path in enumerate(output, start=1):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGUSR2])
     sys.argv = [module, *words]
     try:
-        importlib.import_module(module).main(words)
+        of = importlib.import_module(module)
+        assert not copy or Path(of.__file__).is_relative_to(copy)
+        of.main(words)
     finally:
         atexit._run_exitfuncs()

@@ -9,7 +9,10 @@ import torch
 # Begun first: else one worker has them at the end, while the others have nothing left to do.
 LONGEST = [
     f"test_{name}"
-    for name in ("processes", "resume", "readme", "slurm", "launchers", "loggers", "train", "torchvision", "fold")
+    for name in (
+        *("slurm", "processes", "resume", "launchers", "readme", "loggers", "torchvision", "train", "fold"),
+        *("image_folder", "browser", "baselines", "rename", "compile", "compare", "experiments", "scale"),
+    )
 ]
 
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 import torch
+from commands import exit_code
 
-from dropout_lab import train
 from dropout_lab.build import build_data, build_network
 from dropout_lab.evaluate import evaluate
 from dropout_lab.rebuild import read_config
@@ -19,9 +19,7 @@ WORDS = [
 
 
 def run(folder, *words):
-    with pytest.raises(SystemExit) as ended:
-        train.main([*WORDS, *words, f"hydra.run.dir={folder}"])
-    return ended.value.code
+    return exit_code(*WORDS, *words, f"hydra.run.dir={folder}")
 
 
 @pytest.fixture(scope="module")

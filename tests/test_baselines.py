@@ -10,8 +10,8 @@ import pytest
 import tiny_sets
 import torch
 import torchvision
+from commands import exit_code
 
-from dropout_lab import train
 from dropout_lab.config import CONF, REPOSITORY, plan
 from dropout_lab.preflight import refusals
 from dropout_lab.results import experiments
@@ -81,12 +81,6 @@ def small_vit(monkeypatch):
     monkeypatch.setattr(module, "_vision_transformer", lambda **options: original(**{**options, **size}))
 
 
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        train.main(list(arguments))
-    return ended.value.code
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_first_comment_says_what_from_where_how_on_what_and_what_came_out(name):
     fields = head(name)
@@ -144,12 +138,12 @@ def test_an_interrupted_recipe_ends_as_the_whole_one(words, tmp_path, monkeypatc
     from dropout_lab.classifier import Classifier
 
     more = ["callbacks=[default,weight_averaging,max_norm]", "callbacks.max_norm.radius=1.0", "dropout=inverted"]
-    arguments = [*words("imagenet_resnet50"), *SMALL["imagenet_resnet50"], *QUICK, *more, "trainer.max_epochs=3"]
+    arguments = [*words("imagenet_resnet50"), *SMALL["imagenet_resnet50"], *QUICK, *more, "trainer.max_epochs=2"]
     original, calls = Classifier.training_step, []
 
     def stopping(self, *args, **kwargs):
         calls.append(1)
-        if len(calls) == 5:  # the second of the second epoch of three
+        if len(calls) == 5:  # the second of the second epoch
             raise RuntimeError("stopped")
         return original(self, *args, **kwargs)
 

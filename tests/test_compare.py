@@ -1,19 +1,16 @@
 """The comparison: which runs it starts, what it prints, what it leaves."""
 
 import json
+from functools import partial
 
+import commands
 import pytest
-from commands import run
 
 from dropout_lab import compare, train
 
+exit_code = partial(commands.exit_code, module="dropout_lab.compare")
+
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
-
-
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        compare.main(list(arguments))
-    return ended.value.code
 
 
 @pytest.mark.slow
@@ -95,7 +92,7 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
 @pytest.mark.slow
 def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
     words = ["seed=0,1", "trainer.max_epochs=1", "data.train_size=128", f"hydra.sweep.dir={tmp_path}"]
-    done = run(*words, module="dropout_lab.compare", WANDB_MODE="offline")
+    done = commands.run(*words, module="dropout_lab.compare", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
     for name in ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled"):

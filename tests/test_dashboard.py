@@ -3,11 +3,15 @@
 import json
 import os
 import sys
+from functools import partial
 
+import commands
 import pytest
 from wandb_server import ENTITY, KEY, WandbServer
 
 from dropout_lab import dashboard
+
+exit_code = partial(commands.exit_code, module="dropout_lab.dashboard")
 
 pytest.importorskip("wandb_workspaces")  # the extra "dashboard", part of "dev"
 
@@ -26,12 +30,6 @@ def runs(tmp_path):
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
         (tmp_path / "sweep" / str(number) / "metrics.csv").write_text(",".join(keys) + "\n")
     return tmp_path / "sweep"
-
-
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        dashboard.main(list(arguments))
-    return ended.value.code
 
 
 def written(tmp_path, *arguments):

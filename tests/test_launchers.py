@@ -8,10 +8,10 @@ import time
 
 import pandas as pd
 import pytest
-import torch
 import yaml
-from commands import Command, marked, run
+from commands import Command, exit_code, working_in
 from hydra.core.config_store import ConfigStore
+from run_folders import same
 from waiting import wait_until
 
 from dropout_lab.config import plan
@@ -30,7 +30,7 @@ from dropout_lab.models import CNN
 class Breaks(CNN):
     def forward(self, x):
         if self.training and os.environ["PL_GLOBAL_SEED"] == "1":
-            raise RuntimeError("seed one is unwell")
+            {action}
         return super().forward(x)
 """
 
@@ -40,43 +40,47 @@ def offline(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
-def same(ours, theirs):
-    """Metrics, statistics and final weights, bit for bit."""
-    for name in ("metrics.csv", "activations.csv"):
-        assert (ours / name).read_text() == (theirs / name).read_text()
-    weights = [torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (ours, theirs)]
-    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
-    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in (ours, theirs)]
-    assert configs[0]["run"]["config_hash"] == configs[1]["run"]["config_hash"]
-    assert configs[0]["run"]["name"] == configs[1]["run"]["name"]
-    return True
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Makes a model that does something in the job of seed 1, in a module of its own."""
+
+    def made(action):
+        name = f"breaks_{tmp_path.name}"
+        (tmp_path / f"{name}.py").write_text(BREAKING.format(action=action))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return f"model._target_={name}.Breaks"
+
+    return made
 
 
 @pytest.mark.slow
-def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path):
+def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken, capfd):
     """Also where one of them fails."""
-    (tmp_path / "breaks.py").write_text(BREAKING)
-    words = ["-m", "seed=0,1,2", "model._target_=breaks.Breaks"]
-    done = {}
+    model = broken('raise RuntimeError("seed one is unwell")')
     launchers = {"one": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
     launchers["submitit"] = ["hydra/launcher=submitit_local"]
+    said = {}
     for name, launcher in launchers.items():
-        done[name] = run(*QUICK, *words, *launcher, f"hydra.sweep.dir={tmp_path / name}", PYTHONPATH=str(tmp_path))
-        assert done[name].returncode == 1, done[name].stderr
-        statuses = [read_status(tmp_path / name / job) for job in "012"]
-        assert [status["status"] for status in statuses] == ["ok", "failed", "ok"]
-        assert statuses[1]["error"] == "RuntimeError: seed one is unwell"
-        assert "breaks.py" in statuses[1]["traceback"]
-        assert "1 of 3 jobs did not end well" in done[name].stderr
-        assert len(list((tmp_path / name / "wandb").glob("offline-run-*"))) == 3
-    for job in "02":
-        assert same(tmp_path / "joblib" / job, tmp_path / "one" / job)
-        assert same(tmp_path / "submitit" / job, tmp_path / "one" / job)
-    said = done["joblib"].stderr.splitlines()
-    assert said[0] == f"3 jobs through joblib, each 1 device and 2 steps, in {tmp_path / 'joblib'}"
-    assert [line[:4] for line in said if line[1:4] == "/3 "] == ["1/3 ", "2/3 ", "3/3 "]
-    assert "seed=1: RuntimeError: seed one is unwell" in done["joblib"].stderr
-    assert len(said) <= 10  # nobody prints what only a run that is alone should
+        words = [*QUICK, "-m", "seed=1,0,2" if name != "submitit" else "seed=1,0", model, *launcher]
+        assert exit_code(*words, f"hydra.sweep.dir={tmp_path / name}") == 1
+        said[name] = capfd.readouterr().err
+        failed, *others = [read_status(folder.parent) for folder in sorted((tmp_path / name).glob("*/status.json"))]
+        assert failed["error"] == "RuntimeError: seed one is unwell"
+        assert f"breaks_{tmp_path.name}.py" in failed["traceback"]
+        assert [status["status"] for status in (failed, *others)] == ["failed", *["ok"] * len(others)]
+        assert f"1 of {1 + len(others)} jobs did not end well" in said[name]
+        assert len(list((tmp_path / name / "wandb").glob("offline-run-*"))) == 1 + len(others)
+    for other in ("joblib/1", "joblib/2", "submitit/1"):
+        folders = tmp_path / other, tmp_path / "one" / other[-1]
+        assert same(*folders)
+        ours, theirs = (yaml.safe_load((folder / "config.yaml").read_text())["run"] for folder in folders)
+        assert (ours["config_hash"], ours["name"]) == (theirs["config_hash"], theirs["name"])
+    lines = said["joblib"].splitlines()
+    assert lines[0] == f"3 jobs through joblib, each 1 device and 2 steps, in {tmp_path / 'joblib'}"
+    assert [line[:4] for line in lines if line[1:4] == "/3 "] == ["1/3 ", "2/3 ", "3/3 "]
+    assert "seed=1: RuntimeError: seed one is unwell" in said["joblib"]
+    assert len(lines) <= 10  # nobody prints what only a run that is alone should
 
 
 def test_every_worker_has_its_share_of_the_gpus():
@@ -122,31 +126,30 @@ def test_a_worker_keeps_its_process_its_gpus_and_its_threads(monkeypatch, capfd)
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_does_not_end_the_sweep(tmp_path):
+def test_a_job_that_is_killed_does_not_end_the_sweep(tmp_path, broken, capfd):
     """Not even those that run beside it."""
-    kills = BREAKING.replace('raise RuntimeError("seed one is unwell")', "os.kill(os.getpid(), 9)")
-    (tmp_path / "breaks.py").write_text(kills)
-    words = ["-m", "seed=0,1,2,3", "model._target_=breaks.Breaks", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = run(*QUICK, *words, f"hydra.sweep.dir={tmp_path / 's'}", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 1, done.stderr
+    words = ["-m", "seed=0,1,2,3", broken("os.kill(os.getpid(), 9)"), "hydra/launcher=joblib"]
+    assert exit_code(*QUICK, *words, "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path / 's'}") == 1
     statuses = [read_status(tmp_path / "s" / job)["status"] for job in "0123"]
     assert statuses == ["ok", "running", "ok", "ok"]
-    assert "failed: job 1: its process was killed: SIGKILL(-9)" in done.stderr
-    assert f"1 of 4 jobs did not end well:\n  running  {tmp_path}/s/1  its process was killed\n" in done.stderr
+    said = capfd.readouterr().err
+    assert "failed: job 1: its process was killed: SIGKILL(-9)" in said
+    assert f"1 of 4 jobs did not end well:\n  running  {tmp_path}/s/1  its process was killed\n" in said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_sweep_that_is_ended_leaves_no_process(kind, code, tmp_path):
     words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "logger=csv"]
-    running = Command(*words, "trainer.max_epochs=10000", f"hydra.sweep.dir={tmp_path}", cold=True, MARK=str(tmp_path))
+    running = Command(*words, "trainer.max_epochs=10000", f"hydra.sweep.dir={tmp_path}", folder=tmp_path)
     deadline = time.monotonic() + 120
     wait_until((tmp_path / "1" / "metrics.csv").exists, deadline)
-    assert len(marked(tmp_path)) > 3  # the command, two workers, and the server that they are forks of
+    assert (tmp_path / "1" / "metrics.csv").exists(), running.stderr
+    assert len(working_in(tmp_path)) > 3  # the command, two workers, and the server that they are forks of
     running.send_signal(kind)
     assert running.wait(60) == code
-    wait_until(lambda: not marked(tmp_path), deadline)
-    assert marked(tmp_path) == []
+    wait_until(lambda: not working_in(tmp_path), deadline)
+    assert working_in(tmp_path) == []
 
 
 def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
@@ -224,11 +227,11 @@ def test_a_search_is_planned_with_the_first_of_the_values_of_each_key(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_trial_of_a_search_is_a_right_run_of_two_processes(tmp_path):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what Optuna imports
+def test_every_trial_of_a_search_is_a_right_run_of_two_processes(tmp_path, capfd):
     words = ["-m", "sweep=optuna", "hydra.sweeper.n_trials=2", "trainer=ddp_cpu", "trainer.devices=2"]
-    done = run(*QUICK, *words, "logger=csv", f"hydra.sweep.dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"2 jobs, each 2 devices and 2 steps, in {tmp_path}\n")
+    assert exit_code(*QUICK, *words, "logger=csv", f"hydra.sweep.dir={tmp_path}") == 0
+    assert capfd.readouterr().err.startswith(f"2 jobs, each 2 devices and 2 steps, in {tmp_path}\n")
     found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
     trials = {}
     for job in "01":

@@ -2,13 +2,16 @@
 
 import os
 import random
+import shutil
 import signal
 import time
+from functools import partial
 
 import pandas as pd
 import pytest
+import run_folders
 import torch
-from commands import Command, run
+from commands import Command, exit_code, run
 from omegaconf import OmegaConf
 from wandb_files import read_all
 
@@ -37,12 +40,6 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        train.main(list(arguments))
-    return ended.value.code
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
@@ -50,16 +47,7 @@ def whole(tmp_path_factory):
     return folder
 
 
-def same(folder, whole):
-    """Final weights, best weights, metrics and activation statistics, bit for bit."""
-    for name in ("metrics.csv", "activations.csv"):
-        assert (folder / name).read_text() == (whole / name).read_text()
-    for name in ("last", "best"):
-        ours, theirs = (torch.load(where / "checkpoints" / f"{name}.ckpt") for where in (folder, whole))
-        assert ours["global_step"] == theirs["global_step"]
-        for key, value in theirs["state_dict"].items():
-            assert torch.equal(ours["state_dict"][key], value), f"{name}: {key}"
-    return True
+same = partial(run_folders.same, checkpoints=("last", "best"))
 
 
 def interrupt(monkeypatch, where, number, kind=Classifier):
@@ -115,7 +103,7 @@ def test_a_run_that_was_moved_ends_as_the_whole_one(whole, tmp_path, monkeypatch
 
 def test_gradients_that_are_accumulated_are_not_lost(tmp_path, monkeypatch):
     by_the_clock = "callbacks.recent.train_time_interval.minutes=0"
-    words = [*WORDS, "trainer.accumulate_grad_batches=2", "data.batch_size=16", by_the_clock]
+    words = [*WORDS, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "data.batch_size=16", by_the_clock]
     assert exit_code(*words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
     with monkeypatch.context() as patch:
         interrupt(patch, "training_step", 24)
@@ -214,12 +202,20 @@ def test_a_job_of_a_sweep_that_is_resumed_by_its_folder_stays_the_run_that_it_wa
     assert "test/acc" in said.out  # it runs alone, and says so
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
-def test_a_broken_checkpoint_is_named_and_the_next_older_one_used(damage, whole, tmp_path, monkeypatch, capsys):
-    words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """An interrupted run."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, "training_step", 12)
-        exit_code(*words)
+        assert exit_code(*WORDS, *OFTEN, f"hydra.run.dir={folder}") == 1
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_a_broken_checkpoint_is_named_and_the_next_older_one_used(damage, whole, cut, tmp_path, capsys):
+    shutil.copytree(cut, tmp_path / "run")
+    words = [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"]
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     content = last.read_bytes()
     last.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b"GIF89a" * 100}[damage])
@@ -295,9 +291,9 @@ def test_an_empty_folder_is_an_error_and_no_fresh_start(tmp_path, capsys):
 
 
 def test_a_sweep_started_again_skips_what_is_done_and_resumes_the_rest(tmp_path, monkeypatch):
-    words = ["-m", "seed=0,1,2", *WORDS, f"hydra.sweep.dir={tmp_path}"]
+    words = ["-m", "seed=0,1,2", *WORDS, "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}"]
     with monkeypatch.context() as patch:
-        interrupt(patch, "training_step", 28 + 10)  # in the second epoch of the second job
+        interrupt(patch, "training_step", 14 + 10)  # in the second epoch of the second job
         assert exit_code(*words) == 1
     assert [read_status(tmp_path / str(job))["status"] for job in range(3)] == ["ok", "failed", "ok"]
     done = (tmp_path / "0" / "status.json").stat().st_mtime_ns
@@ -306,7 +302,7 @@ def test_a_sweep_started_again_skips_what_is_done_and_resumes_the_rest(tmp_path,
     assert read_status(tmp_path / "1")["status"] == "ok"
     steps = pd.read_csv(tmp_path / "1" / "metrics.csv").step
     assert steps.is_monotonic_increasing
-    assert steps.max() == 28
+    assert steps.max() == 14
 
 
 def written(folder):

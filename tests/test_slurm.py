@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-import torch
-from commands import Command
+from commands import Command, exit_code
+from run_folders import same
 from waiting import wait_until
 
 from dropout_lab.config import REPOSITORY
@@ -30,9 +30,11 @@ SLOW = """
 import os, time
 from dropout_lab.models import CNN
 
+at_first = "SLURM_JOB_ID" in os.environ and "SLURM_RESTART_COUNT" not in os.environ
+
 class Slow(CNN):
     def forward(self, x):
-        if self.training and "SLURM_JOB_ID" in os.environ and os.environ["PL_GLOBAL_SEED"] == "1":
+        if self.training and at_first and os.environ["PL_GLOBAL_SEED"] == "1":
             time.sleep(0.2)
         return super().forward(x)
 """
@@ -57,9 +59,8 @@ def cluster(tmp_path_factory):
 class Training(Command):
     """A command that runs, and what its jobs have said so far."""
 
-    def __init__(self, environment, run, *words, cold=False):
-        where = f"hydra.{'sweep' if '-m' in words else 'run'}.dir={run}"
-        super().__init__(*WORDS, *words, where, cold=cold, **environment)
+    def __init__(self, environment, run, *words, copy=None):
+        super().__init__(*WORDS, "-m", *words, f"hydra.sweep.dir={run}", copy=copy, **environment)
         self.run = run
 
     def everything(self):
@@ -81,19 +82,10 @@ def slurm(environment, *command):
     return done.stdout
 
 
-def same(ours, theirs):
-    """Metrics, statistics and final weights, bit for bit."""
-    assert read_status(ours)["status"] == "ok"
-    for name in ("metrics.csv", "activations.csv"):
-        assert (ours / name).read_text() == (theirs / name).read_text()
-    weights = [torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (ours, theirs)]
-    return all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
-
-
 def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
     """An array of two: submitted from a clone that is broken before they start, and one is preempted half-way."""
     (tmp_path / "slow.py").write_text(SLOW)
-    words = ["-m", "seed=0,1", "model._target_=slow.Slow", *OFTEN]
+    words = ["seed=0,1", "model._target_=slow.Slow", *OFTEN]
     whole = tmp_path / "whole"
     Training({**cluster, "PYTHONPATH": str(tmp_path)}, whole, *words).finish()
 
@@ -101,9 +93,8 @@ def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
     for name in ("src", "conf"):
         shutil.copytree(REPOSITORY / name, clone / name)
     shutil.copy(REPOSITORY / "pyproject.toml", clone)
-    environment = {**cluster, "PYTHONPATH": f"{clone / 'src'}:{tmp_path}"}
     held = "+hydra.launcher.additional_parameters.hold=true"
-    training = Training(environment, sweep, *words, *SLURM, held, cold=True)
+    training = Training({**cluster, "PYTHONPATH": str(tmp_path)}, sweep, *words, *SLURM, held, copy=clone)
     training.wait_until(lambda: "SLURM job" in training.stderr, "the jobs are submitted")
     number = re.search(r"SLURM job (\d+)", training.stderr)[1]
     with (clone / "src" / "dropout_lab" / "classifier.py").open("a") as file:
@@ -125,10 +116,10 @@ def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def local(cluster, tmp_path_factory):
+def local(tmp_path_factory):
     """The run of two processes without SLURM."""
     folder = tmp_path_factory.mktemp("local") / "run"
-    Training(cluster, folder, "trainer=ddp_cpu", "trainer.devices=2").finish()
+    assert exit_code(*WORDS, "trainer=ddp_cpu", "trainer.devices=2", f"hydra.run.dir={folder}") == 0
     return folder
 
 
@@ -137,7 +128,7 @@ def test_two_processes_of_slurm_are_those_of_one_machine(tasks, cluster, local, 
     """Started by SLURM, or by the job itself."""
     words = ["trainer=ddp_cpu", "trainer.devices=2"]
     sweep = tmp_path / "sweep"
-    Training(cluster, sweep, "-m", *words, *SLURM, f"hydra.launcher.tasks_per_node={tasks}").finish()
+    Training(cluster, sweep, *words, *SLURM, f"hydra.launcher.tasks_per_node={tasks}").finish()
     assert same(sweep / "0", local)
     assert {path.name for path in sweep.iterdir()} == {"0", "code", ".submitit", "multirun.yaml"}
     assert len(list((sweep / ".submitit").rglob("*_log.out"))) == tasks
@@ -174,6 +165,6 @@ class Breaks(CNN):
 
 def test_what_failed_first_is_why_the_job_failed(cluster, tmp_path):
     (tmp_path / "breaks.py").write_text(BREAKS)
-    words = ["-m", "trainer=ddp_cpu", "model._target_=breaks.Breaks", *SLURM, "hydra.launcher.tasks_per_node=2"]
+    words = ["trainer=ddp_cpu", "model._target_=breaks.Breaks", *SLURM, "hydra.launcher.tasks_per_node=2"]
     training = Training({**cluster, "PYTHONPATH": str(tmp_path)}, tmp_path / "sweep", *words)
     assert "rank 1: RuntimeError: rank one is unwell" in training.finish(code=1)

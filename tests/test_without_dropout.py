@@ -1,13 +1,11 @@
 """The Lightning and Hydra part stands on its own."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
+from commands import run
 
 from dropout_lab.config import REPOSITORY
 from dropout_lab.run_folder import read_status
@@ -63,10 +61,8 @@ def test_what_is_about_dropout_can_be_deleted(tmp_path):
     )
     (tmp_path / "conf" / "train.yaml").write_text(defaults)
 
-    command = [sys.executable, "-m", "dropout_lab.train", "-m", "seed=0,1"]
-    words = ["trainer.max_epochs=5", "logger=csv", f"hydra.sweep.dir={tmp_path / 'runs'}"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
-    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+    words = ["-m", "seed=0,1", "trainer.max_epochs=5", "logger=csv", f"hydra.sweep.dir={tmp_path / 'runs'}"]
+    done = run(*words, copy=tmp_path)
     assert done.returncode == 0, done.stderr
     for job in "01":
         assert read_status(tmp_path / "runs" / job)["status"] == "ok"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import run_folders
 import torch
-from commands import Command, marked
+from commands import Command, exit_code, working_in
 from PIL import Image
 from tiny_sets import write_folder
 from torchvision.datasets import ImageFolder as Theirs
@@ -17,7 +18,6 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 from waiting import wait_until
 
 from dropout_lab.data import ImageFolder
-from dropout_lab.train import main
 
 PARTS = {"train": {"bird": 14, "cat": 10}, "test": {"bird": 4, "cat": 5}}
 
@@ -158,14 +158,15 @@ def test_workers_are_no_forks_of_this_process(root):
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_none_of_its_readers(root, tmp_path):
-    running = Command(*words(root, tmp_path, "trainer.max_epochs=10000"), cold=True, MARK=str(tmp_path))
+    running = Command(*words(root, tmp_path, "trainer.max_epochs=10000"), folder=tmp_path)
     deadline = time.monotonic() + 120
     wait_until((tmp_path / "metrics.csv").exists, deadline)
-    assert len(marked(tmp_path)) > 3  # the command, readers, and the server that they are forks of
+    assert (tmp_path / "metrics.csv").exists(), running.stderr
+    assert len(working_in(tmp_path)) > 3  # the command, readers, and the server that they are forks of
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -9
-    wait_until(lambda: not marked(tmp_path), deadline)
-    assert marked(tmp_path) == []
+    wait_until(lambda: not working_in(tmp_path), deadline)
+    assert working_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -247,12 +248,6 @@ def test_a_file_that_is_no_image_is_one_line(size, workers, tmp_path):
 # A whole run, streamed by two workers, augmented, with wrong labels.
 
 
-def exit_code(*words):
-    with pytest.raises(SystemExit) as ended:
-        main(list(words))
-    return ended.value.code
-
-
 def words(root, folder, *more):
     return [
         *("data=image_folder", f"data.root={root}", "data.num_workers=2", "data.batch_size=4", "data.val_fraction=0.3"),
@@ -267,7 +262,7 @@ def test_every_command_says_in_one_line_that_a_run_s_images_are_gone(tmp_path, c
     images = write_folder(tmp_path / "images", PARTS)
     runs = [tmp_path / "a", tmp_path / "b"]
     for seed, run in enumerate(runs):
-        assert exit_code(*words(images, run, f"seed={seed}", "trainer.max_epochs=1")) == 0
+        assert exit_code(*words(images, run, f"seed={seed}", "trainer.max_epochs=1", "data.num_workers=0")) == 0
     images.rename(tmp_path / "moved")
     capsys.readouterr()
     for module, *given in (
@@ -302,11 +297,7 @@ def test_a_streamed_run_that_was_interrupted_ends_as_the_whole_one(root, tmp_pat
         patch.setattr(Classifier, "training_step", stopping)
         assert exit_code(*words(root, tmp_path / "run")) == 1
     assert exit_code(*words(root, tmp_path / "run")) == 0
-    assert (tmp_path / "run/metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
-    ours, others = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("run", "whole")
-    )
-    assert all(torch.equal(ours[key], value) for key, value in others.items())
+    assert run_folders.same(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.slow
