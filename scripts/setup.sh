@@ -96,7 +96,7 @@ install() {
   [[ $extra == base ]] || target=".[$extra]"
   cd "$repo" || die "cannot enter $repo"
   # Environments made by uv or without Debian's python3-venv have no pip.
-  "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >"$log" 2>&1 ||
+  "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip --default-pip >"$log" 2>&1 ||
     fail "$log" "no pip for $python: on Debian and Ubuntu apt install python3-venv, then try again"
   "$python" -m pip install --no-input --disable-pip-version-check -e "$target" 2>&1 | tee "$log" | show_last_line ||
     fail "$log" "pip failed, its whole output is in $log; run the same command again to go on"
@@ -106,7 +106,7 @@ install() {
 
 make_environment() {
   local found=none candidate version
-  for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
+  for candidate in python3 python3.15 python3.14 python3.13 python3.12 python3.11 python; do
     version=$(python_version "$candidate") || continue
     if supported "$version"; then
       # What an interrupted or outdated set-up left is in the way; the lock must stay.

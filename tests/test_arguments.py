@@ -1,8 +1,11 @@
 """key=value words of the small commands."""
 
+from argparse import ArgumentParser
+from pathlib import Path
+
 import pytest
 
-from dropout_lab.arguments import number, read_arguments
+from dropout_lab.arguments import in_one_line, number, read_arguments, read_folders
 from dropout_lab.errors import UserError
 
 DEFAULTS = {"run": None, "ckpt": "best"}
@@ -32,11 +35,34 @@ def test_bad_words_are_one_line(words, message):
         read(*words)
 
 
-def test_help_prints_the_usage_and_ends(capsys):
+@pytest.mark.parametrize("command", [read, lambda *words: read_folders(words, "lab fold run=DIR", 1)])
+def test_help_prints_the_usage_and_ends(command, capsys):
     with pytest.raises(SystemExit) as ended:
-        read("--help")
+        command("--help")
     assert ended.value.code == 0
     assert capsys.readouterr().out == "usage: lab fold run=DIR\n"
+
+
+def test_folders_are_counted():
+    assert read_folders(["a", "b"], "lab diff RUN RUN", 2) == [Path("a"), Path("b")]
+    with pytest.raises(UserError, match=r"^folders needed: 2, given: 1; usage: lab diff RUN RUN$"):
+        read_folders(["a"], "lab diff RUN RUN", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--figure_s=x"], r"^unrecognized arguments: --figure_s=x; did you mean '--figures'\? usage: lab report "),
+        (["--nothing"], "^unrecognized arguments: --nothing; usage: lab report "),
+        (["--figures"], "^argument --figures: expected one argument; usage: lab report "),
+    ],
+)
+def test_a_parser_raises_what_it_would_print(words, message, capsys):
+    parser = ArgumentParser(prog="lab report")
+    parser.add_argument("--figures")
+    with pytest.raises(UserError, match=message):
+        in_one_line(parser).parse_args(words)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["0", "7", "x", "nan", "1.5"])

@@ -1,6 +1,7 @@
 """From a command line to checked configurations: what is composed, what is refused, and in which words."""
 
 import copy
+import shutil
 import subprocess
 import sys
 
@@ -103,6 +104,27 @@ def test_jobs_that_share_a_composition_are_those_of_composing_each():
     for ours, theirs in zip(planned, single, strict=True):
         assert fingerprints(ours) == fingerprints(theirs)
         assert ours.data.seed == theirs.seed
+
+
+@pytest.mark.slow
+def test_a_glob_is_the_names_that_it_matches():
+    names = [job.hydra.runtime.choices.placement for job in plan(["-m", "placement=glob([c*,i*],exclude=con*)"]).jobs]
+    assert names == ["classifier", "input"]
+
+
+@pytest.mark.parametrize("header", ["", "# @package _global_\n"])
+def test_what_is_true_of_this_machine_only_counts_without_being_asked_for(header, tmp_path, monkeypatch):
+    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+    monkeypatch.setattr("dropout_lab.config.CONF", tmp_path / "conf")
+    (tmp_path / "conf" / "local").mkdir()
+    (tmp_path / "conf" / "local" / "default.yaml").write_text(
+        header + "defaults: [override /model: mlp]\nseed: 7\ndropout: {p: 0.2}\npaths: {runs: /scratch/runs}\n"
+    )
+    (job,) = plan(["dropout=classic"]).jobs
+    assert (job.seed, job.dropout.p, job.paths.runs) == (7, 0.2, "/scratch/runs")
+    assert job.hydra.runtime.choices.model == "mlp"
+    assert plan(["seed=1"]).jobs[0].seed == 1
+    assert "local" not in job
 
 
 def test_the_folder_is_settled_once_for_planning_and_running(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from dropout_lab import diff as diffing
 from dropout_lab import train
+from dropout_lab.replay import Event
 
 # Two epochs of two steps.
 WORDS = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
@@ -35,14 +36,21 @@ def test_equal_runs_do_not_differ(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "setting", "reason"),
     [
-        (["seed=1"], "config    seed: 0 | 1", "step 0 in blocks.0.conv.weight: other initial weights"),
-        (["data.seed=1"], "config    data.seed: 0 | 1", "step 0: other samples"),
-        (["data.label_noise=0.5"], "config    data.label_noise: 0.0 | 0.5", "the same samples with other classes"),
-        (["+data.augment=crop_flip"], "config    data.augment: None | crop_flip", "step 0: the same samples, prepared"),
-        (["dropout.p=0.3"], "config    dropout.p: 0.5 | 0.3", "in 03_blocks_0_dropout: the same input, another"),
-        (["dropout=unscaled"], "dropout.scaling: inverted | unscaled", "03_blocks_0_dropout: the same input and mask"),
+        (["seed=1"], "config    seed: 0 | 1", "in blocks.0.conv.weight: other initial weights: look at seed\n"),
+        (["data.seed=1"], "config    data.seed: 0 | 1", "another order of them: look at data.seed ("),
+        (["data.label_noise=0.5"], "config    data.label_noise: 0.0 | 0.5", "other classes: look at data.label_noise"),
+        (["+data.augment=crop_flip"], "config    data.augment: None | crop_flip", "another way: look at data.augment"),
+        (["data.mixup=0.2"], "config    data.mixup: 0.0 | 0.2", "prepared in another way: look at data.mixup (the"),
+        (["keyed=false"], "config    keyed: True | False", "dropout: the same input, another mask: look at keyed (the"),
+        (["dropout.p=0.3"], "config    dropout.p: 0.5 | 0.3", "the same input, another mask: look at dropout.p"),
+        (["dropout=unscaled"], "dropout.scaling: inverted | unscaled", "mask, another output: look at dropout.scaling"),
+        (
+            ["trainer.accumulate_grad_batches=2"],
+            "config    trainer.accumulate_grad_batches: 1 | 2",
+            "another loss: look at trainer.accumulate_grad_batches (the",
+        ),
         (["dropout=none"], None, "step 0 in 03_blocks_0_dropout: only the first drops there"),
-        (["optimizer.lr=0.01"], "config    optimizer.lr: 0.05 | 0.01", "step 1 in blocks.0.conv.weight: the same grad"),
+        (["optimizer.lr=0.01"], "config    optimizer.lr: 0.05 | 0.01", "the step before: look at optimizer.lr\n"),
         (["model=mlp"], None, "the networks differ"),
     ],
 )  # fmt: skip
@@ -56,6 +64,12 @@ def test_the_first_difference_is_found_and_named(words, setting, reason, run, tm
     assert setting is None or setting in said
     assert "records   metrics.csv at step" in said
     assert reason in said
+
+
+def test_where_no_key_differs_all_that_could_are_named():
+    ours, theirs = (Event(3, "mask", "03_dropout", digest) for digest in (b"a", b"b"))
+    said = diffing._explain(ours, theirs, [], differing=["tags"])
+    assert said.endswith("in 03_dropout: the same input, another mask: look at keyed, seed, dropout, placement")
 
 
 @pytest.mark.slow
@@ -73,7 +87,7 @@ def test_what_is_not_in_the_configuration_is_blamed_on_the_rest(run, tmp_path):
 @pytest.mark.slow
 def test_bad_arguments_are_one_line(run, tmp_path, capsys):
     for words, reason in (
-        ([str(run)], "two run folders are needed, got 1"),
+        ([str(run)], "folders needed: 2, given: 1"),
         ([str(run), str(tmp_path)], "no config.yaml"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -118,7 +118,7 @@ def test_folded_weights_load_into_the_plain_model_and_compute_the_same(folder, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run=nowhere"], "run=nowhere: does not exist; give the folder of one run"),
+        (["run=nowhere"], "nowhere: does not exist; give the folder of one run"),
         (["run=."], "is not a run folder: it has no config.yaml"),
         (["run={run}", "ckpt=first"], "ckpt=first: must be best or last"),
         (["run={run}", "eval.mode=exact"], "eval.mode=exact: must be weight_scaling or monte_carlo"),

@@ -1,10 +1,13 @@
 """Every file of conf/experiment states beforehand what it tests, with arms and seeds that can answer it."""
 
+import re
+import subprocess
+
 import pytest
 
 from dropout_lab import compare
 from dropout_lab.claims import stated
-from dropout_lab.config import plan, resolved
+from dropout_lab.config import CONF, plan, resolved
 from dropout_lab.measures import LAYER_METRICS
 from dropout_lab.results import experiments, header
 from dropout_lab.significance import smallest_p
@@ -26,6 +29,15 @@ def experiment(request):
 def test_the_first_comment_says_what_where_and_how(experiment):
     name, _, _ = experiment
     assert header(name)["Run"] == f"scripts/compare experiment={name}"
+
+
+def test_commands_in_comments_can_be_typed():
+    texts = [path.read_text() for path in CONF.rglob("*.yaml")]
+    commands = [line for text in texts for line in re.findall(r"^# *(?:Run: )?(scripts/.*)", text, re.MULTILINE)]
+    assert len(commands) > len(experiments())
+    for command in commands:
+        done = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
+        assert not done.returncode, done.stderr
 
 
 def test_every_arm_of_a_claim_is_one_of_the_sweep(experiment):

@@ -91,6 +91,21 @@ def test_an_image_too_small_for_the_poolings_is_refused_with_what_to_change(shap
         CNN(shape, 10)
 
 
+@pytest.mark.parametrize("sizes", [3, "32", None, [], [0], [8, -1], [8.0], [True], ["8"]])
+def test_sizes_that_are_none_are_refused_by_the_name_of_their_key(sizes):
+    for kind in (CNN, ConvNet):
+        with pytest.raises(ValueError, match=r"^model\.widths=.*: must be a list of 1 or more integers >= 1"):
+            kind((1, 8, 8), 10, widths=sizes)
+    if sizes != []:
+        with pytest.raises(ValueError, match=r"^model\.widths=.*: must be a list of 0 or more integers >= 1"):
+            MLP((1, 8, 8), 10, widths=sizes)
+        with pytest.raises(ValueError, match=r"^model\.hidden=.*: must be a list of 0 or more integers >= 1"):
+            ConvNet((1, 8, 8), 10, hidden=sizes)
+    if sizes != 3:
+        with pytest.raises(ValueError, match=r"^model\.hidden=.*: must be an integer >= 1$"):
+            CNN((1, 8, 8), 10, hidden=sizes)
+
+
 @pytest.mark.parametrize(("kind", "sites"), [(CNN, 3), (MLP, 2)])
 def test_the_default_placement_finds_the_dropout_of_both(kind, sites):
     net = kind((1, 8, 8), 10)

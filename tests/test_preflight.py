@@ -1,9 +1,15 @@
 """What only building shows is known before the first job starts."""
 
+import os
+from collections import Counter
+
 import pytest
+import torch
+from lightning.pytorch import Callback
 
 from dropout_lab.config import plan
 from dropout_lab.errors import UserError
+from dropout_lab.loggers import Csv
 from dropout_lab.preflight import outline, refusals
 
 
@@ -48,13 +54,87 @@ def test_data_that_cannot_be_made_is_one_line(words, message):
 
 @pytest.mark.slow
 def test_each_configuration_is_built_once(monkeypatch):
-    from dropout_lab import build
+    from dropout_lab import rehearsal
 
     built = []
-    original = build.build_network
-    monkeypatch.setattr(build, "build_network", lambda *args: built.append(1) or original(*args))
+    original = rehearsal.build_network
+    monkeypatch.setattr(rehearsal, "build_network", lambda *args: built.append(1) or original(*args))
     refusals(plan(["-m", "dropout=inverted,none", "seed=0,1,2"]).jobs)
     assert len(built) == 2
+
+
+@pytest.mark.slow
+def test_a_part_is_built_once_for_all_jobs_that_share_it(monkeypatch):
+    from dropout_lab import rehearsal
+
+    built = Counter()
+    for name in ("instantiate", "build_network"):
+        original = getattr(rehearsal, name)
+
+        def counted(node, *arguments, name=name, original=original, **options):
+            built[node.get("_target_", "").rpartition(".")[2] or name] += 1
+            return original(node, *arguments, **options)
+
+        monkeypatch.setattr(rehearsal, name, counted)
+    refusals(plan(["-m", "dropout=inverted,none", "trainer.max_epochs=2,3", "keyed=true,false"]).jobs)
+    assert built["build_network"] == 4  # the learning rate's course depends on the number of epochs
+    assert built["Trainer"] == built["Wandb"] == built["Checkpoint"] == 2
+    assert built["CrossEntropyLoss"] == 1
+
+
+@pytest.mark.slow
+def test_planning_changes_nothing_for_the_process_and_leaves_nothing(tmp_path, monkeypatch):
+    """Not a folder of the loggers, nor what the Trainer sets for all of torch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    places = [f"logger.wandb.save_dir={tmp_path}/a", f"logger.tensorboard.save_dir={tmp_path}/b"]
+    words = ["trainer.deterministic=true", "+trainer.benchmark=true", "logger=[wandb,tensorboard]", *places]
+    assert refusals(plan(words).jobs) == {}
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert not list(tmp_path.iterdir())
+
+
+class Eager(Csv):
+    """Starts something when it is made, as Comet's logger does."""
+
+    def __init__(self, dir: str, speed: int = 1) -> None:
+        raise AssertionError("made")
+
+
+def test_a_logger_that_may_start_something_is_not_made():
+    def eager(**keys):
+        return ["+logger.eager._target_=test_preflight.Eager", *(f"+logger.eager.{k}={v}" for k, v in keys.items())]
+
+    assert refusals(plan(eager(dir="x", speed=2)).jobs) == {}
+    with pytest.raises(UserError, match=r"^logger.eager.sped: .*did you mean 'speed'\?$"):
+        refusals(plan(eager(dir="x", sped=2)).jobs)
+    with pytest.raises(UserError, match=r"^logger.eager: .*'dir'"):
+        refusals(plan(eager()).jobs)
+
+
+class LogsF1(Callback):
+    """A fork's own."""
+
+
+def test_a_metric_that_a_callback_of_a_fork_may_log_can_be_monitored():
+    asked = ["callbacks.checkpoint.monitor=val/f1"]
+    with pytest.raises(UserError, match=r"^callbacks.checkpoint.monitor=val/f1: nothing logs that; "):
+        refusals(plan(asked).jobs)
+    assert refusals(plan([*asked, "+callbacks.f1._target_=test_preflight.LogsF1"]).jobs) == {}
+    rate = ["callbacks=[default,lr_monitor]", "callbacks.checkpoint.monitor=lr-SGD"]
+    assert refusals(plan(rate).jobs) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
+def test_a_trainer_for_devices_that_are_not_here_is_checked_all_the_same(trainer):
+    """A cluster's login node plans what its other nodes run."""
+    assert refusals(plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m"]).jobs) == {}
+    wrong = plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m", "trainer.precision=fp99"]).jobs
+    with pytest.raises(UserError, match=r"^trainer\.precision=fp99: must be "):
+        refusals(wrong)
 
 
 def said(*words):

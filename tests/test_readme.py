@@ -1,8 +1,10 @@
-"""Every command in the README does what it says: it is run, with little data where it would train for long."""
+"""Every command in the README does what it says: it is run, if need be with little data, or planned."""
 
+import ast
 import importlib
-import os
+import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -10,8 +12,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 import yaml
+from commands import exit_code, run
 
+from dropout_lab import dashboard
 from dropout_lab.config import REPOSITORY, plan
 from dropout_lab.dropout import check
 from dropout_lab.processes import planned
@@ -31,10 +37,15 @@ TRAINING = [
     line
     for line in COMMANDS
     if line.startswith(("scripts/train", "scripts/compare", "scripts/lab explain"))
+    and "logger=" not in line  # trained with in test_loggers.py
     and not any(name in line for name in FORKED)  # tested in the fork below
 ]
+AFTERWARDS = [line for line in COMMANDS if line.startswith("scripts/lab ") and line not in TRAINING]
+PLANNED = [line for line in COMMANDS if "logger=" in line]
+PLANNED += [command for command in re.findall(r"`(scripts/(?:train|compare) [^`]+)`", README) if "yours" not in command]
+ELSEWHERE = ("pip install ", "complete ", "eval ", "rm -r ", "cd ")  # downloads; below; in test_without_dropout.py
 PYTHON = [block for language, block in BLOCKS if language == "python" and "# src/" not in block]
-# So that each takes seconds; what a command gives itself stays.
+# So that each takes seconds; of what a command gives itself, one seed stands for all.
 SMALL = {"trainer.max_epochs": "1", "data.train_size": "64", "logger": "csv", "threads": "1"}
 
 
@@ -48,8 +59,9 @@ def words_of(command, tmp_path):
     given = {word.partition("=")[0] for word in words}
     multirun = name == "compare" or "-m" in words
     words += [f"{key}={value}" for key, value in SMALL.items() if key not in given]
-    if name == "compare" and "seed" not in given:
-        words.append("seed=0,1")
+    if multirun:
+        words = [word for word in words if not word.startswith("seed=")]
+        words.append("seed=0,1" if name == "compare" and "seed" not in given else "seed=0")
     folder = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     return name, [*words, *([] if folder in given else [f"{folder}={tmp_path / 'runs'}"])]
 
@@ -67,8 +79,79 @@ def test_commands_for_several_machines_are_valid_and_have_as_many_processes_as_t
         assert (int(given["nnodes"]), int(given["nproc-per-node"])) == (job.trainer.num_nodes, job.trainer.devices)
 
 
-def test_the_readme_has_commands():
-    assert len(COMMANDS) > 10
+def test_no_command_is_left_out():
+    assert len(COMMANDS) > 30
+    tested = {*TRAINING, *PLANNED, *AFTERWARDS, *(line for line in COMMANDS if any(name in line for name in FORKED))}
+    assert not [line for line in COMMANDS if line not in tested and not line.startswith(ELSEWHERE)]
+
+
+@pytest.mark.parametrize("command", PLANNED)
+def test_commands_can_be_planned(command):
+    script, *words = shlex.split(command)
+    assert plan([*(["-m"] if script == "scripts/compare" else []), *words]).known
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with what the commands find that come after training: an experiment's sweep, and weights."""
+    folder = tmp_path_factory.mktemp("after")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        small = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "data.train_size=50", "logger=csv"]
+        words = ["-m", "experiment=unscaled", "seed=0", "hydra.sweep.dir=runs/SWEEP", *small]
+        assert exit_code(*words) == 0
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / "vgg16.pth")  # of a smaller model
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", AFTERWARDS)
+def test_commands_after_training_run(command, runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    monkeypatch.setattr(dashboard, "RUNS", runs)
+    monkeypatch.setitem(dashboard.DEFAULTS, "out", "dashboard.json")
+    monkeypatch.setattr(dashboard, "_push", lambda *_: "its address")  # to a stand-in for W&B in test_dashboard.py
+    for word, stand_in in (("vgg16 ", "squeezenet1_1 out=look "), ("DIR", "runs/SWEEP/0"), ("DIR", "runs/SWEEP/1")):
+        command = command.replace(word, stand_in, 1)
+    _, name, *words = shlex.split(command)
+    main = importlib.import_module(f"dropout_lab.{name}" + ".__main__" * (name in ("look", "report"))).main
+    if name == "diff":
+        assert exit_code(*words, module="dropout_lab.diff") == 1  # they differ
+    else:
+        main([*words, *(["eval.samples=2"] if "eval.mode=monte_carlo" in words else [])])
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_the_sweep_of_wandb_can_be_planned(end):
+    sweep = yaml.safe_load((REPOSITORY / "scripts" / "wandb_sweep.yaml").read_text())
+    assert sweep["command"][1:] == ["scripts/train", "${args_no_hyphens}"]
+    values = {key: given.get("values") or [given["min"], given["max"]] for key, given in sweep["parameters"].items()}
+    assert plan([f"{key}={some[end]}" for key, some in values.items()]).jobs
+
+
+BENCHMARKS = REPOSITORY / "scripts" / "bench"
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(BENCHMARKS.glob("[!_]*.py"))])
+def test_benchmarks_can_be_started(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+    assert "--rounds" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_benchmark_prints_its_table_and_leaves_its_figures(tmp_path, monkeypatch, capsys):
+    """The quickest one."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", ["data.py", "--rounds=1", "--images=128"])
+    monkeypatch.setenv("BENCH_RECORDS", str(tmp_path / "records"))
+    runpy.run_path(str(BENCHMARKS / "data.py"), run_name="__main__")
+    assert "crop and flip" in capsys.readouterr().out
+    records = [json.loads(line) for line in (tmp_path / "records").read_text().splitlines()]
+    assert {record["met"] for record in records} <= {True, False, None}
+    assert len({record["name"] for record in records}) == len(records) > 3
 
 
 @pytest.mark.slow
@@ -86,9 +169,11 @@ def test_the_shell_completes_what_can_be_overridden():
 def test_training_commands_run(command, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "offline")
     name, words = words_of(command, tmp_path)
-    run = importlib.import_module(f"dropout_lab.{name}").main
+    if "seed=" in command:
+        plan(["-m", *(word for word in shlex.split(command)[1:] if word != "-m")])
+    main = importlib.import_module(f"dropout_lab.{name}").main
     try:
-        run(words)
+        main(words)
         code = 0
     except SystemExit as ended:
         code = ended.code
@@ -104,47 +189,85 @@ def test_yaml_blocks_are_yaml(language, block):
 
 def test_every_file_the_readme_names_is_there():
     names = set(re.findall(r"`((?:src|conf|scripts|tests)/[\w./-]+)`", README))
+    names |= set(re.findall(r"\bscripts/[\w./]*\w", README))
     assert names
     given = set(re.findall(r"^# ((?:src|conf)/\S+)$", README, flags=re.MULTILINE))  # to be written by the reader
     for name in names - given:
         assert (REPOSITORY / name).exists() or "yours" in name or name.startswith("conf/local/"), name
+    tour = re.findall(r"^\d\. `(.*?)`", README, flags=re.MULTILINE)
+    assert len(tour) == 8
+    assert all((REPOSITORY / name).is_file() for name in tour)
+
+
+def test_an_environment_is_active_where_its_commands_are_used():
+    assert README.index("`source .venv/bin/activate`") < README.index("pip install")
+
+
+def test_dropout_is_pure_pytorch():
+    """Whoever imports it imports neither Lightning nor Hydra nor W&B."""
+    package = REPOSITORY / "src" / "dropout_lab"
+    for path in (package / "__init__.py", *(package / "dropout").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                allowed = {*sys.stdlib_module_names, "torch", "tqdm"}
+                assert name.startswith("dropout_lab.dropout") or name.partition(".")[0] in allowed, path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "block", [block for language, block in BLOCKS if language == "python" and "# src/" not in block]
-)
+@pytest.mark.parametrize("block", PYTHON)
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:.*smaller than the log")
 def test_python_blocks_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert (tmp_path / "runs" / "yours" / "activations.csv").exists() == ("ActivationStats" in block)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dropout", "model", "data", "callbacks"])
-def test_a_fork_adds_it_with_the_two_files_shown(kind, tmp_path):
-    """In a copy of the repository: exactly the files of the README, then its sweep."""
-    copy = tmp_path / "fork"
-    for name in ("src", "conf"):
-        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+def added(kind):
+    """The Python and the YAML file that the README adds, by path, and the command that tries them."""
     end = next(index for index, (_, block) in enumerate(BLOCKS) if block.startswith(f"# conf/{kind}/"))
     (python, code), (yaml_, settings), (bash, sweep) = BLOCKS[end - 1 : end + 2]
     assert (python, yaml_, bash) == ("python", "yaml", "bash")
-    for block in (code, settings):
-        first, _, rest = block.partition("\n")
-        (copy / first.removeprefix("# ")).write_text(rest)
+    files = (block.partition("\n") for block in (code, settings))
+    return {first.removeprefix("# "): rest for first, _, rest in files}, sweep.strip()
+
+
+KINDS = ["dropout", "model", "data", "callbacks"]
+
+
+@pytest.fixture(scope="module")
+def fork(tmp_path_factory):
+    """A copy of the repository with exactly the files of the README."""
+    copy = tmp_path_factory.mktemp("fork")
+    for name in ("src", "conf"):
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(REPOSITORY / "pyproject.toml", copy)
+    for kind in KINDS:
+        for name, text in added(kind)[0].items():
+            (copy / name).write_text(text)
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fork_adds_it_with_the_two_files_shown(kind, fork, tmp_path):
     a_small_medmnist(tmp_path / "bloodmnist.npz")
-    done = subprocess.run(
-        [sys.executable, "-m", "dropout_lab.train", *words_of(sweep.strip(), tmp_path)[1]],
-        env={**os.environ, "PYTHONPATH": str(copy / "src")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run(*words_of(added(kind)[1], tmp_path)[1], copy=fork, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     statuses = [read_status(path.parent)["status"] for path in (tmp_path / "runs").rglob("status.json")]
     assert len(statuses) >= 2
     assert set(statuses) == {"ok"}
+
+
+@pytest.mark.slow
+def test_linters_and_types_have_nothing_against_what_a_fork_adds(fork):
+    """As in CI, whose cache of types spares most of the time."""
+    files = [name for kind in KINDS for name in added(kind)[0] if name.endswith(".py")]
+    types = ["mypy", f"--cache-dir={REPOSITORY / '.mypy_cache'}"]
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], types):
+        done = subprocess.run([sys.executable, "-m", *tool, *files], cwd=fork, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 def a_small_medmnist(path):

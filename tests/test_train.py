@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from commands import Command, run
+from commands import Command, exit_code, run
 from lightning import Trainer
 from omegaconf import read_write
 from waiting import wait_until
@@ -24,12 +24,6 @@ from dropout_lab.run_folder import read_status
 SHORT = ["trainer.max_epochs=1", "data.train_size=128"]
 QUICK = [*SHORT, "logger=csv", "callbacks.activation_stats.probe_masks=1"]
 RUN_FILES = {"config.yaml", "metrics.csv", "activations.csv", "status.json", "checkpoints"}
-
-
-def exit_code(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        train.main(list(arguments))
-    return ended.value.code
 
 
 @pytest.fixture(autouse=True)
@@ -334,7 +328,7 @@ def test_a_schedule_changes_the_rates_as_training_goes_on(tmp_path, monkeypatch)
 @pytest.mark.parametrize("preset", ["fast", "cpu", "profiler"])
 def test_a_preset_leaves_time_for_a_validation(preset):
     """The experiment by itself validates at every fifth epoch."""
-    (job, *_) = plan(["-m", "experiment=rate", f"debug={preset}"]).known
+    (job,) = plan(["experiment=rate", f"debug={preset}"]).jobs
     assert job.trainer.check_val_every_n_epoch == job.trainer.max_epochs == 1
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 
 import pandas as pd
 import pytest
@@ -10,27 +11,8 @@ from commands import run
 from dropout_lab.config import REPOSITORY
 from dropout_lab.run_folder import read_status
 
-KEPT = {  # what an empty list of sites and activation statistics need
-    "src/dropout_lab/dropout": {"attach", "graph", "keys", "layer", "maps", "noise", "philox", "placement", "rates"}
-    | {"schedules", "sites", "unreached", "__init__"},
-    "conf/dropout": {"none"},
-    "conf/dropout_schedule": {"constant"},
-    "conf/placement": {"none"},
-    "conf/sweep": set(),
-}
-QUESTIONS = [
-    "claims",
-    "compare",
-    "diff",
-    "explain",
-    "fold",
-    "look",
-    "measures",
-    "replay",
-    "report",
-    "results",
-    "verdict",
-]
+README = (REPOSITORY / "README.md").read_text()
+DELETE = re.search(r"^```bash\n(rm -r .*?)^```", README, re.MULTILINE | re.DOTALL)[1]
 
 
 @pytest.mark.slow
@@ -38,18 +20,10 @@ def test_what_is_about_dropout_can_be_deleted(tmp_path):
     for name in ("src", "conf"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     package = tmp_path / "src" / "dropout_lab"
-    deleted = set()
-    for folder, kept in KEPT.items():
-        for path in (tmp_path / folder).iterdir():
-            if path.stem not in kept:
-                path.unlink()
-                deleted.add(path.stem)
-    for name in QUESTIONS:
-        shutil.rmtree(package / name) if (package / name).is_dir() else (package / f"{name}.py").unlink()
-    shutil.rmtree(tmp_path / "conf" / "experiment")
+    subprocess.run(["bash", "-euc", DELETE], cwd=tmp_path, check=True)
     exports = (package / "dropout" / "__init__.py").read_text()
     for module, names in re.findall(r"^from dropout_lab\.dropout\.(\w+) import (.*)$", exports, re.MULTILINE):
-        if module in deleted:
+        if not (package / "dropout" / f"{module}.py").exists():
             exports = exports.replace(f"from dropout_lab.dropout.{module} import {names}\n", "")
             for name in names.split(", "):
                 exports = exports.replace(f'    "{name}",\n', "")

@@ -1,6 +1,10 @@
-"""The key=value arguments of the small commands: explain, evaluate, fold, look."""
+"""The arguments of the small commands: key=value words, folders, options."""
 
+import re
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from dropout_lab.errors import UserError, nearest
 
@@ -34,6 +38,38 @@ def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, 
         if default is None and key not in given:
             raise UserError(f"{key}=... is missing; usage: {usage}")
     return {key: given.get(key, default or "") for key, default in defaults.items()}
+
+
+def read_folders(arguments: Sequence[str], usage: str, count: int) -> list[Path]:
+    """The folders that a command takes, and nothing else.
+
+    Args:
+        arguments: the folders; ``-h`` or ``--help`` prints the usage and exits.
+        usage: one line that shows the command.
+        count: how many it takes.
+
+    Raises:
+        UserError: they are more or fewer.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: {usage}")
+        raise SystemExit(0)
+    if len(arguments) != count:
+        raise UserError(f"folders needed: {count}, given: {len(arguments)}; usage: {usage}")
+    return [Path(word) for word in arguments]
+
+
+def in_one_line(parser: ArgumentParser) -> ArgumentParser:
+    """The same parser; what it does not understand is a UserError, with the nearest option of its usage."""
+
+    def refuse(message: str) -> NoReturn:
+        usage = " ".join(parser.format_usage().split())
+        unknown = re.match(r"unrecognized arguments: (-[^\s=]+)", message)
+        meant = nearest(unknown[1], re.findall(r"--[\w-]+", usage)) if unknown else ""
+        raise UserError(f"{message}; {meant}{usage}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
 
 
 def number(key: str, text: str, kind: type[int] | type[float], least: float, below: float, described: str) -> float:

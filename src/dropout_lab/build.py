@@ -12,6 +12,7 @@ from torch import nn
 from dropout_lab.data import ImageData
 from dropout_lab.dropout import ScheduledRates, install
 from dropout_lab.dropout.graph import calls
+from dropout_lab.misfit import unlocatable
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
@@ -28,7 +29,7 @@ def build_data(cfg: DictConfig) -> ImageData:
     try:
         wants = getattr(pkgutil.resolve_name(cfg.model["_target_"]), "wants", None)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model._target_={cfg.model['_target_']}: {error}") from error
+        raise ValueError(f"model.{unlocatable(cfg.model['_target_'])}") from error
     if wants is not None:
         data.suit(*wants(**{key: value for key, value in cfg.model.items() if key != "_target_"}))
     return data

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from dropout_lab.dropout import ScheduledRates, check_rates, mask_keys, rates_of
 
 Batch = tuple[Tensor, Tensor]
+MONITORED = (  # what callbacks can monitor: known after each validation
+    "train/loss",
+    *(f"{part}/{key}" for part in ("val", "train_eval", "gap") for key in ("loss", "acc")),
+)
 
 
 class Classifier(lightning.LightningModule):

@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -29,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab import schema
+from dropout_lab.arguments import in_one_line
 from dropout_lab.errors import UserError, nearest
 from dropout_lab.tree import flat
 from hydra_plugins.dropout_lab_sweeper import jobs as sweep_jobs
@@ -39,6 +42,10 @@ ORIGIN = REPOSITORY / "origin.json"  # in a copy that a cluster's jobs run: what
 VERSION_BASE = "1.3"
 ASKING = ("help", "hydra_help", "cfg", "info", "shell_completion", "package", "resolve")  # options that Hydra answers
 OTHERS = ("config_dir", "config_path", "config_name", "experimental_rerun")  # what they bring would not be checked
+USAGE = (
+    "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
+    "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
+)
 EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # pyproject.toml: what needs them
 
 OmegaConf.register_new_resolver(
@@ -90,7 +97,7 @@ def only_asks(arguments: Sequence[str]) -> bool:
     """Whether nothing is to be run: --help, --cfg job, --info, --shell-completion, ...
 
     Raises:
-        UserError: an option of Hydra's that is none here.
+        UserError: an option that there is not, or one of Hydra's that is none here.
     """
     given = vars(_parsed(arguments))
     for option in OTHERS:
@@ -99,6 +106,11 @@ def only_asks(arguments: Sequence[str]) -> bool:
                 f"--{option.replace('_', '-')}: is no option here; configurations of your own belong into conf/, or "
                 "into another folder with hydra.searchpath=[file:///FOLDER]"
             )
+    completion = [
+        word for word in given["overrides"] if re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", word)
+    ]
+    if given["shell_completion"] and len(completion) != 1:
+        raise UserError("--shell-completion: add install=SHELL or uninstall=SHELL, where SHELL is bash, fish or zsh")
     return any(given[option] for option in ASKING)
 
 
@@ -119,7 +131,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     overrides = options.overrides
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         try:
-            parsed = OverridesParser.create().parse_overrides(overrides)
+            parsed = _parse_overrides(overrides)
             fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
             swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
             if swept and not options.multirun:
@@ -145,9 +157,9 @@ def plan(arguments: Sequence[str]) -> Plan:
                 return Plan(arguments, True, [], folder, example)
             own = [o.input_line or "" for o in parsed if not o.get_key_element().lstrip("+~").startswith("hydra")]
             hydra = [o for o in fixed if o not in own]
-            jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own))
+            jobs = _compose_jobs(hydra, sweep_jobs(base.hydra.sweeper, own, GlobalHydra.instance().config_loader()))
             if not jobs:
-                raise UserError("this sweep has no jobs: one of its ranges is empty")
+                raise UserError("this sweep has no jobs: one of its ranges is empty, or a glob(...) matches nothing")
             return Plan(arguments, True, jobs, folder)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, overrides)) from error
@@ -221,7 +233,14 @@ def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -
 
 
 def _parsed(arguments: Sequence[str]) -> Namespace:
-    return get_args_parser().parse_intermixed_args(arguments)
+    parser = in_one_line(get_args_parser())
+    parser.usage = USAGE
+    return parser.parse_intermixed_args(arguments)
+
+
+def _parse_overrides(words: Sequence[str]) -> list[Override]:
+    """The words as Hydra, which has to be initialized, understands them: its loader knows what a glob stands for."""
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words))
 
 
 def _with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
@@ -239,15 +258,19 @@ def _one_of_each(sweeper: DictConfig, overrides: Sequence[Override]) -> list[str
     """The overrides of a job that the sweeper may come up with: each key has the first of its values."""
     given = {override.key_or_group for override in overrides}
     own = [f"{key}={values}" for key, values in (sweeper.get("params") or {}).items() if key not in given]
-    return [_first(override) for override in [*OverridesParser.create().parse_overrides(own), *overrides]]
+    return [_first(override) for override in [*_parse_overrides(own), *overrides]]
 
 
 def _first(override: Override) -> str:
     if not override.is_sweep_override():
         return override.input_line or ""
-    values = override.value()
-    first = values.start if isinstance(values, IntervalSweep) else next(override.sweep_string_iterator())
-    return f"{override.get_key_element()}={first}"
+    key, values = override.get_key_element(), override.value()
+    if isinstance(values, Glob):
+        raise UserError(f"{override.input_line}: a search can't look names up; list them: {key}=choice(a,b)")
+    first = values.start if isinstance(values, IntervalSweep) else next(override.sweep_string_iterator(), None)
+    if first is None:
+        raise UserError(f"{override.input_line}: a search needs at least one value to try")
+    return f"{key}={first}"
 
 
 def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
@@ -260,7 +283,7 @@ def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
             configs.append(compose("train", [*hydra, *job], return_hydra_config=True))
             composed[key] = pickle.dumps(configs[-1]), _checked(configs[-1])
         else:
-            seeds = OverridesParser.create().parse_overrides([o for o in job if o not in key])
+            seeds = _parse_overrides([o for o in job if o not in key])
             copy, values = composed[key]
             configs.append(pickle.loads(copy))
             configs[-1].seed = seeds[-1].value()
@@ -300,7 +323,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group == "experiment/baseline":  # a folder within a group, as Hydra sees it a group of its own
             group, name = "experiment", f"baseline/{name}"
-        options = [option for option in error.options or () if "/" not in option]
+        options = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
         options += sorted(f"baseline/{path.stem}" for path in (CONF / group / "baseline").glob("*.yaml"))
         if not group:
             return f"{name}: no such configuration in conf/"

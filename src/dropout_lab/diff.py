@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.arguments import read_folders
+from dropout_lab.errors import one_line_errors
 from dropout_lab.run_folder import read_status
 from dropout_lab.tree import flat
 
@@ -24,28 +25,28 @@ if TYPE_CHECKING:
 USAGE = "scripts/lab diff RUN RUN"
 NOT_OF_THE_RESULT = ("run", "paths", "resume", "logger", "tags", "notes")  # keys that may differ between equal runs
 TABLES = {"metrics.csv": ["step", "epoch", "key"], "activations.csv": ["step", "epoch", "mode", "layer", "stat"]}
-REASONS = {
-    "weights": "the same gradients, but other weights after the step before: look at optimizer and lr_scheduler",
-    "samples": "other samples, or another order of them: look at seed and data.*",
-    "images": "the same samples, prepared in another way: augmentation, size, channels, standardisation",
-    "classes": "the same samples with other classes: look at data.label_noise",
-    "mask": "the same input, another mask: look at seed and the layer's p and kind",
-    "output": "the same input and mask, another output: look at scaling, p and the layer's own settings",
-    "loss": "the same outputs, another loss: look at the group loss and at penalties of layers",
-    "gradient": "the same loss, another gradient",
+NUMERICS = ("channels_last", "compile", "threads", "trainer.precision")  # keys that change no more than the rounding
+REASONS = {  # of an event that is the first to differ, and the beginnings of the keys that can bring it about
+    "initial weights": ("other initial weights", ("seed", "model", "optimizer.match")),
+    "weights": (
+        "the same gradients, but other weights after the step before",
+        ("optimizer", "lr_scheduler", "callbacks.max_norm", "trainer.gradient_clip", "trainer.max_"),
+    ),
+    "samples": ("other samples, or another order of them", ("seed", "data")),
+    "images": ("the same samples, prepared in another way", ("data", "seed")),
+    "classes": ("the same samples with other classes", ("data",)),
+    "mask": ("the same input, another mask", ("keyed", "seed", "dropout", "placement")),
+    "output": ("the same input and mask, another output", ("dropout", "placement", "model", *NUMERICS)),
+    "loss": ("the same outputs, another loss", ("loss", "dropout", "trainer.accumulate_grad_batches")),
+    "gradient": ("the same loss, another gradient", NUMERICS),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the comparison and exit: 0 when nothing differs, 1 when something does, 2 when it can't be told."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(f"usage: {USAGE}")
-        return
     with one_line_errors():
-        if len(given) != 2:
-            raise UserError(f"two run folders are needed, got {len(given)}; usage: {USAGE}")
-        lines = diff(*map(Path, given))
+        lines = diff(*read_folders(given, USAGE, 2))
         print("\n".join(lines) or "nothing differs: configuration, code, records")
         sys.exit(int(bool(lines)))
 
@@ -62,25 +63,29 @@ def diff(a: Path, b: Path) -> list[str]:
     from dropout_lab.rebuild import read_config
 
     configs = read_config(a), read_config(b)
-    lines = [*_settings(*configs), *_code(read_status(a), read_status(b))]
+    settings = _settings(*configs)
+    lines = [f"config    {key}: {ours} | {theirs}" for key, (ours, theirs) in settings.items()]
+    lines += _code(read_status(a), read_status(b))
     recorded, step = _records(a, b)
     if recorded or lines:
         lines += recorded or ["records   the same to the last digit"]
     if recorded:
-        lines += _replayed(*configs, last=step)
+        lines += _replayed(*configs, last=step, differing=list(settings))
     return lines
 
 
-def _settings(a: DictConfig, b: DictConfig) -> Iterator[str]:
-    """Keys of the configuration with different values."""
+def _settings(a: DictConfig, b: DictConfig) -> dict[str, tuple[str, str]]:
+    """Keys of the configuration with different values, and these."""
     # Files in the run's own folder are the same ones wherever it lies.
     values = [
         {key: str(value).replace(config.run.dir, "RUN") for key, value in flat(config).items()} for config in (a, b)
     ]
+    settings = {}
     for key in dict.fromkeys([*values[0], *values[1]]):
         ours, theirs = (of.get(key, "-") for of in values)
         if ours != theirs and key.partition(".")[0] not in NOT_OF_THE_RESULT:
-            yield f"config    {key}: {ours} | {theirs}"
+            settings[key] = ours, theirs
+    return settings
 
 
 def _code(a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
@@ -128,7 +133,7 @@ def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
     return table.drop_duplicates(keys).set_index(keys)["value"]
 
 
-def _replayed(a: DictConfig, b: DictConfig, last: int) -> list[str]:
+def _replayed(a: DictConfig, b: DictConfig, last: int, differing: Sequence[str]) -> list[str]:
     """Where both part when they are trained again, no further than to the step at which the records do."""
     from dropout_lab.replay import replay
 
@@ -139,7 +144,7 @@ def _replayed(a: DictConfig, b: DictConfig, last: int) -> list[str]:
         for number, (x, y) in enumerate(zip_longest(ours, theirs)):
             if x != y:
                 before = [event for event in ours[:number] if event.step == (x or y).step]
-                return [f"replay    {_explain(x, y, before)}"]
+                return [f"replay    {_explain(x, y, before, differing)}"]
         if steps >= last:
             return [
                 f"replay    both are the same for {steps} steps now: what parted them is not in their configurations, "
@@ -148,8 +153,8 @@ def _replayed(a: DictConfig, b: DictConfig, last: int) -> list[str]:
         steps = min(10 * steps, last)
 
 
-def _explain(x: "Event | None", y: "Event | None", before: "list[Event]") -> str:
-    """The first event that differs, after those of its step that don't."""
+def _explain(x: "Event | None", y: "Event | None", before: "list[Event]", differing: Sequence[str]) -> str:
+    """The first event that differs, after those of its step that don't, and which keys to look at."""
     here = x or y
     assert here is not None
     same = ", ".join(
@@ -159,7 +164,8 @@ def _explain(x: "Event | None", y: "Event | None", before: "list[Event]") -> str
         reason = f"only the {'second' if x is None else 'first'} goes on"
     elif x[:3] == y[:3]:
         initial = here.what == "weights" and here.step == 0
-        reason = "other initial weights: look at seed, model and optimizer.match" if initial else REASONS[here.what]
+        reason, keys = REASONS["initial weights" if initial else here.what]
+        reason += f": look at {', '.join([key for key in differing if key.startswith(keys)] or keys)}"
     elif "mask" in (x.what, y.what):
         drops, layer = ("first", x.where) if x.what == "mask" else ("second", y.where)
         return f"they part at step {here.step} in {layer}: only the {drops} drops there (the same until then: {same})"

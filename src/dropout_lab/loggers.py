@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from dropout_lab.misfit import arguments_of, unknown_key
 from dropout_lab.offline import mend
 from dropout_lab.run_folder import write_whole
 
@@ -85,6 +86,18 @@ class Csv(Logger):
         write_whole(self.path, text.getvalue().encode())
 
 
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard, without Lightning's ``hparams.yaml``: the configuration is in ``config.yaml``.
+
+    Lightning would take a ``${`` in a text, such as the diff of a configuration, for OmegaConf's and stop the run.
+    """
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what was logged."""
+        self.experiment.flush()
+
+
 class Wandb(WandbLogger):
     """W&B that never prompts, never blocks for long and never stops the run: offline where online cannot be had.
 
@@ -96,7 +109,7 @@ class Wandb(WandbLogger):
         settings: project, entity, name, group, ... as for ``wandb.init``.
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError: an unknown mode or setting.
     """
 
     def __init__(
@@ -109,7 +122,9 @@ class Wandb(WandbLogger):
     ) -> None:
         import wandb
 
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
+        known = arguments_of(WandbLogger) | arguments_of(wandb.sdk.init)  # which hears of the others only as it begins
+        for key in settings.keys() - known.keys():
+            raise ValueError(f"logger.wandb.{unknown_key(key, 'wandb.init', known)}")
         super().__init__(
             save_dir=save_dir,
             mode=_mode(mode),  # not WandbLogger(offline=True): it sets WANDB_MODE for good
@@ -132,6 +147,7 @@ class Wandb(WandbLogger):
         import wandb
 
         if self._experiment is None:
+            Path(str(self._save_dir)).mkdir(parents=True, exist_ok=True)  # W&B would take the folder of temporary files
             if self._wandb_init["id"]:
                 mend(str(self._save_dir), self._wandb_init["id"])
             if self._wandb_init["mode"] in ("auto", "online"):  # wandb.init would prompt on a terminal without a key
@@ -150,8 +166,13 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """The configuration; and in the summary, where tables of runs are made, the name of the group without hash."""
-        super().log_hyperparams(params)
+        """The configuration; and in the summary, where tables of runs are made, the name of the group without hash.
+
+        A long text, such as a large diff, is left out: W&B would warn of its 100 kB again and again.
+        """
+        given = vars(params) if isinstance(params, Namespace) else params
+        long = [key for key, value in given.items() if isinstance(value, str) and len(value) > 50_000]
+        super().log_hyperparams({key: value for key, value in given.items() if key not in long})
         if group := self._wandb_init.get("group"):
             self.experiment.summary["final/strategy"] = group.rpartition(" ")[0] or group
 

@@ -4,6 +4,7 @@ Each marks with an idle ``nn.Dropout`` where dropout belongs; ``dropout_lab.drop
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ class CNN(nn.Module):
         batch_norm: BatchNorm between convolution and ReLU, as Li et al. 2019 would have it: dropout comes after.
 
     Raises:
-        ValueError: the image is too small for so many poolings.
+        ValueError: the image is too small for so many poolings; a width that is no number of channels or units.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class CNN(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        _check_sizes("widths", widths, 1)
+        _check_size("hidden", hidden)
         channels, height, width = input_shape
         if min(height, width) < 2 ** len(widths):
             raise ValueError(
@@ -63,6 +66,9 @@ class MLP(nn.Module):
         num_classes: number of outputs.
         widths: units of each hidden layer.
         batch_norm: BatchNorm before each ReLU.
+
+    Raises:
+        ValueError: a width that is no number of units.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class MLP(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        _check_sizes("widths", widths, 0)
         self.flatten = nn.Flatten()
         features = 1
         for size in input_shape:
@@ -96,6 +103,9 @@ class ConvNet(nn.Module):
         num_classes: number of outputs.
         widths: filters of each convolution.
         hidden: units of each hidden layer behind them.
+
+    Raises:
+        ValueError: a width that is no number of filters or units.
     """
 
     def __init__(
@@ -106,6 +116,8 @@ class ConvNet(nn.Module):
         hidden: Sequence[int] = (2048, 2048),
     ) -> None:
         super().__init__()
+        _check_sizes("widths", widths, 1)
+        _check_sizes("hidden", hidden, 0)
         channels, height, width = input_shape
         blocks = []
         for before, after in zip([channels, *widths], widths, strict=False):
@@ -122,6 +134,20 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, channels, height, width) to logits (N, num_classes)."""
         return self.head(self.blocks(x))  # type: ignore[no-any-return]
+
+
+def _check_sizes(key: str, sizes: Any, least: int) -> None:
+    if not isinstance(sizes, list | tuple) or len(sizes) < least or not all(map(_is_size, sizes)):
+        raise ValueError(f"model.{key}={sizes}: must be a list of {least} or more integers >= 1, such as [32,64]")
+
+
+def _check_size(key: str, size: Any) -> None:
+    if not _is_size(size):
+        raise ValueError(f"model.{key}={size}: must be an integer >= 1")
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and size >= 1
 
 
 def _block(before: int, after: int, batch_norm: bool) -> nn.Sequential:

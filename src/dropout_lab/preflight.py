@@ -1,52 +1,40 @@
 """Build what every job needs before the first one starts: what only building shows is then one line, not a failure."""
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.config import Plan, fingerprints
-from dropout_lab.errors import UserError
 from dropout_lab.forks import server
 from dropout_lab.processes import needed, planned
-from dropout_lab.run_folder import root_cause
 
 _batches: dict[str, int] = {}  # of an epoch, by fingerprint of the configuration; known once its data was built
 
 
 def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
-    """Build data, network and optimizer of every job, each distinct configuration once.
+    """Build all that every job will, but for what only its own processes may: devices, groups, files.
+
+    Each part is built once for all the jobs in which what it depends on is the same.
 
     Returns:
         number of a job -> why its dropout can't be installed in its model or trained as asked.
 
     Raises:
-        UserError: data or model cannot be built.
+        UserError: data, loss, loggers, callbacks or Trainer cannot be built.
     """
     if any(map(_forks, jobs)):
         server()  # it imports while this process does
 
-    from dropout_lab.build import build_data, build_network, build_optimizer, build_rates
-
+    once = _Once()
     why: dict[str, str | None] = {}
     found: dict[int, str] = {}
     for number, job in enumerate(jobs):
         key = fingerprints(job).group
         if key not in why:
-            try:
-                data = build_data(job)
-                data.setup("fit")
-                _batches[key] = len(data.train_dataloader())
-                _build_callbacks(job)
-            except Exception as error:
-                raise UserError(root_cause(error)) from error
-            try:
-                net, _ = build_network(job, data)
-                build_rates(job, net)
-                build_optimizer(job, net, data)
-                why[key] = None
-            except Exception as error:
-                why[key] = root_cause(error)
+            why[key] = _why_not(job, key, once)
         if reason := why[key]:
             found[number] = reason
     return found
@@ -70,19 +58,40 @@ def _forks(job: DictConfig) -> bool:
     return "n_jobs" in launcher or ("tasks_per_node" not in launcher and needed(job) > 1)
 
 
-def _build_callbacks(job: DictConfig) -> None:
-    from dropout_lab.build import instantiate
+class _Once:
+    """Answers of a check, by the parts of a configuration that it looks at."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, Any] = {}
+
+    def __call__(self, check: Callable[..., Any], job: DictConfig, parts: str, *arguments: Any) -> Any:
+        values = [OmegaConf.select(job, part) for part in parts.split()]
+        plain = [OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for v in values]
+        key = json.dumps([check.__name__, plain], default=str)
+        if key not in self._answers:
+            self._answers[key] = check(job, *arguments)
+        return self._answers[key]
+
+
+def _why_not(job: DictConfig, key: str, once: _Once) -> str | None:
+    from dropout_lab import rehearsal
 
     job = job.copy()
     job.run = dict.fromkeys(job.run, "")  # filled in when the job starts
-    for callback in job.callbacks.values():
-        instantiate(callback)
+    data = rehearsal.data_of(job)
+    _batches[key] = once(rehearsal.batches_of, job, "data model", data)
+    once(rehearsal.check_trainer, job, "trainer callbacks logger")
+    once(rehearsal.check_loss, job, "loss data model", data)
+    parts = "data model channels_last dropout placement dropout_schedule optimizer lr_scheduler trainer.max_epochs"
+    reason: str | None = once(rehearsal.untrainable, job, parts, data)
+    return reason
 
 
 def _steps(job: DictConfig) -> int:
     """Optimizer steps of a job whose data was built."""
     batches: int = _batches[fingerprints(job).group]
-    limit = job.trainer.get("limit_train_batches", 1.0)
+    limit = job.trainer.get("limit_train_batches")
+    limit = 1.0 if limit is None else limit
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = int(job.trainer.max_epochs) * math.ceil(batches / job.trainer.accumulate_grad_batches)
     most = job.trainer.get("max_steps", -1)

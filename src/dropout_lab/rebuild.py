@@ -66,7 +66,7 @@ def read_config(folder: Path) -> DictConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         kind = "is not a run folder: it has no config.yaml" if folder.is_dir() else "does not exist"
-        raise UserError(f"run={folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
+        raise UserError(f"{folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     return config

@@ -72,6 +72,9 @@ class Trainer(_Section):
     log_every_n_steps: Count = 50
     accumulate_grad_batches: Count = 1
     gradient_clip_val: Annotated[float | None, Field(gt=0, description="a number > 0, or null")] = None
+    num_nodes: Count = 1
+    deterministic: Annotated[bool | Literal["warn"] | None, Field(description="true, false, warn or null")] = None
+    benchmark: Annotated[bool | None, Field(description="true, false or null")] = None
 
 
 class Config(_Section):
@@ -114,12 +117,13 @@ def check(config: dict[str, Any]) -> None:
             f"trainer.max_epochs={epochs}: training would end before the first validation, after "
             f"trainer.check_val_every_n_epoch={every} epochs; train for longer, or validate more often"
         )
-    for name, callback in config["callbacks"].items():
-        if isinstance(callback, dict) and "_target_" not in callback:
-            raise UserError(
-                f"callbacks.{name} has settings, but there is no such callback; add it, 'callbacks=[default,{name}]', "
-                f"or leave its settings out, '~callbacks.{name}'"
-            )
+    for group, kind in (("callbacks", "callback"), ("logger", "logger")):
+        for name, node in config[group].items():
+            if isinstance(node, dict) and "_target_" not in node:
+                raise UserError(
+                    f"{group}.{name} has settings, but there is no such {kind}; add it, '{group}=[default,{name}]', "
+                    f"or leave its settings out, '~{group}.{name}'"
+                )
 
 
 def _check_match(config: dict[str, Any]) -> None:

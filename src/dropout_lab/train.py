@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check_plan(job_plan: Plan) -> None:
-    """Refuse folders that hold something else or cannot be written, and devices that are not there.
+    """Refuse folders that hold something else or cannot be written, devices that are not there, and broken plugins.
 
     Raises:
         UserError: the first thing that is in the way.
@@ -80,6 +81,8 @@ def check_plan(job_plan: Plan) -> None:
     if group > 1 and (job_plan.multirun or not any("hydra.run.dir=" in word for word in job_plan.arguments)):
         raise UserError(f"{group} processes were started together: they train one run, in a hydra.run.dir you name")
     check_place(job_plan.folder)
+    if job_plan.multirun:
+        _try_plugins(job_plan.known[0].hydra)
     for number, job in enumerate(job_plan.known):
         folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
         if job_plan.jobs:
@@ -95,6 +98,16 @@ def check_plan(job_plan: Plan) -> None:
                 f"data.mixup={job.data.mixup} mixes pairs of a device's images: data.batch_size={job.data.batch_size} "
                 f"must be divisible by twice the number of devices, {2 * count}"
             )
+
+
+def _try_plugins(node: DictConfig) -> None:
+    """Make what Hydra will make to run the sweep: it would say later, and in many lines, why it can't."""
+    for part in ("sweeper", "launcher"):
+        try:
+            Plugins.instance()._instantiate(node[part])
+        except Exception as error:
+            name = node.runtime.choices[f"hydra/{part}"]
+            raise UserError(f"hydra/{part}={name}: it can't be made: {root_cause(error)}") from error
 
 
 def execute(job_plan: Plan) -> int:
@@ -126,6 +139,7 @@ def execute(job_plan: Plan) -> int:
             _progress.close()
             _progress = None
         close_wandb()
+        _close_logs(job_plan.folder)
     if processes.rank():  # the first process of the run does it
         return int(broken)
     return max(_sum_up(job_plan, names), int(broken))
@@ -307,6 +321,15 @@ def _hydra(arguments: Sequence[str]) -> None:
         hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="train")(run)()
     finally:
         sys.argv = before
+
+
+def _close_logs(folder: Path) -> None:
+    """Hydra leaves those of the last job open: what this process logs later would go into them."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder.absolute()):
+            root.removeHandler(handler)
+            handler.close()
 
 
 def _is_alone(cfg: DictConfig) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dropout_lab.arguments import read_folders
 from dropout_lab.claims import Claim, Stated, stated
 from dropout_lab.errors import UserError, one_line_errors
 from dropout_lab.measures import measure, measure_pair
@@ -29,6 +30,7 @@ from dropout_lab.report.runs import Run, read_runs
 from dropout_lab.report.strategies import group
 from dropout_lab.significance import bootstrap_interval, holm, p_equal, p_greater, p_less, smallest_p
 
+USAGE = "scripts/lab verdict DIR    the folder of a sweep of scripts/compare experiment=NAME"
 HOLDS, FAILS, TOO_FEW = "holds", "does not hold here", "too few seeds to tell"
 Arms = Mapping[str, Mapping[int, Run]]  # arm -> seed -> run
 
@@ -78,10 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the verdicts of a sweep; exit code 2 where there is nothing to judge."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
-        if len(given) != 1 or given[0] in ("-h", "--help"):
-            print("usage: scripts/lab verdict DIR    the folder of a sweep of scripts/compare experiment=NAME")
-            sys.exit(0 if given in (["-h"], ["--help"]) else 2)
-        print(of_folder(Path(given[0])))
+        (folder,) = read_folders(given, USAGE, 1)
+        print(of_folder(folder))
 
 
 def of_folder(folder: Path) -> str:

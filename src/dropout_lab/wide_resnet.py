@@ -16,7 +16,7 @@ class WideResNet(nn.Module):
         width: the groups have 16, 32 and 64 times as many channels.
 
     Raises:
-        ValueError: a depth that is not 6n + 4; an image that is too small.
+        ValueError: a depth that is not 6n + 4; no width; an image that is too small.
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int, depth: int = 28, width: int = 10) -> None:
@@ -24,6 +24,8 @@ class WideResNet(nn.Module):
         channels, height, image_width = input_shape
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"model.depth={depth}: must be 6n + 4, as 10, 16, 22, 28, 40")
+        if width < 1:
+            raise ValueError(f"model.width={width}: must be an integer >= 1")
         if min(height, image_width) < 4:
             raise ValueError(f"a wide residual net halves the image twice, too often for {height}x{image_width} pixels")
         before = 16

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -62,13 +63,14 @@ class ArmsSweeper(BasicSweeper):
         return [[*arm, f"arm={name}"] for name, arm in arms.items()] or [[]]
 
 
-def jobs(sweeper: Mapping[str, Any], overrides: Sequence[str]) -> list[list[str]]:
+def jobs(sweeper: Mapping[str, Any], overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
     """The overrides of every job of a sweep, without starting it.
 
     Args:
         sweeper: the composed ``hydra.sweeper`` of conf/hydra/sweeper/arms.yaml.
         overrides: the overrides of the command line, swept ones included.
+        loader: knows the names that ``glob(...)`` stands for; None: there is no such override.
     """
     arms = ArmsSweeper(**{key: value for key, value in sweeper.items() if key != "_target_"})
-    parsed = OverridesParser.create().parse_overrides([*arms._parse_config(), *overrides])
+    parsed = OverridesParser.create(loader).parse_overrides([*arms._parse_config(), *overrides])
     return [job for batch in arms.split_arguments(parsed, None) for job in batch]

@@ -146,6 +146,19 @@ def test_sizes_that_cannot_be_had_are_refused_by_the_name_of_their_key(options, 
         made(**options)
 
 
+@pytest.mark.parametrize(("shift", "there"), [(0, "0 to 3"), (1, "1 to 4"), (-1, "-1 to 2")])
+def test_classes_without_an_output_are_refused(shift, there):
+    class Shifted(Numbered):
+        num_classes = 4 if shift else 3
+
+        def load(self):
+            samples = made(setup=False).load()
+            return Samples(samples.images, samples.classes + shift)
+
+    with pytest.raises(ValueError, match=f"^the classes of Shifted are numbered {there}, but num_classes="):
+        made(Shifted)
+
+
 def test_a_batch_larger_than_the_training_set_is_refused_when_training_starts():
     data = made(batch_size=111)
     with pytest.raises(ValueError, match=r"data.batch_size=111 is larger than the training set of 110 samples"):

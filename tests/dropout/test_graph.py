@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from torchvision import models
 
 from dropout_lab.dropout.graph import calls, depends_on_input, trace
 from dropout_lab.dropout.layer import Dropout
@@ -60,7 +61,6 @@ def test_calls_come_in_call_order_and_a_second_call_has_an_index_of_its_own() ->
 
 
 def test_the_second_relu_of_vgg16_is_03_features_3() -> None:
-    models = pytest.importorskip("torchvision.models")
     with torch.device("meta"):
         model = models.vgg16()
     assert names(model)[3] == "03_features_3"

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision import models
 
 from dropout_lab.dropout.layer import Dropout
 from dropout_lab.dropout.placement import Placement, install
@@ -70,7 +71,6 @@ def test_a_model_that_can_not_be_traced_says_what_is_unknown() -> None:
 
 @pytest.mark.parametrize(("drop_rate", "count"), [(0.0, 0), (0.1, 58)])
 def test_the_functional_dropout_of_densenet_is_found(drop_rate: float, count: int) -> None:
-    models = pytest.importorskip("torchvision.models")
     with torch.device("meta"):
         model = models.densenet121(drop_rate=drop_rate)
     lines = unreached(model)
@@ -80,7 +80,6 @@ def test_the_functional_dropout_of_densenet_is_found(drop_rate: float, count: in
 
 
 def test_the_attention_dropout_of_swin_is_found() -> None:
-    models = pytest.importorskip("torchvision.models")
     with torch.device("meta"):
         model = models.swin_t(attention_dropout=0.2)
     lines = [line for line in unreached(model) if "StochasticDepth" not in line]

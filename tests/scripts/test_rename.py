@@ -1,13 +1,14 @@
 """The template becomes one's own project under another name."""
 
 import os
-import re
 import shutil
 import site
 import subprocess
 import sys
 
 import pytest
+import yaml
+from commands import run
 
 from dropout_lab.config import REPOSITORY
 
@@ -36,15 +37,32 @@ def copy(tmp_path_factory):
 
 
 def rename(copy, *words):
-    return subprocess.run([sys.executable, copy / "scripts" / "rename", *words], capture_output=True, text=True)
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    command = [sys.executable, copy / "scripts" / "rename", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("name", ["My-Paper", "2nd", "torch", "json", "dropout_lab", ""])
+WORDS = ["My-Paper", "2nd", "json", "dropout_lab", ""]
+TAKEN = ["class", "import", "numpy", "sklearn", "src", "conf", "hydra_plugins"]
+
+
+@pytest.mark.parametrize("name", [*WORDS, *TAKEN])
 def test_a_name_that_cannot_be_is_refused_with_the_reason(copy, name):
     done = rename(copy, name)
     assert done.returncode != 0
     assert done.stderr.startswith("scripts/rename:")
+    assert len(done.stderr.splitlines()) == 1
     assert git(copy, "status", "--porcelain") == ""
+
+
+def test_without_git_it_is_refused_in_one_line(copy, tmp_path):
+    for name in ("scripts/rename", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(copy / name, tmp_path / name)
+    done = rename(tmp_path, "my_paper")
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert "git init" in line
 
 
 def test_uncommitted_changes_are_refused(copy):
@@ -60,14 +78,19 @@ def test_after_renaming_nothing_bears_the_old_name_and_its_tests_pass(copy):
     assert done.returncode == 0, done.stderr
     assert not (copy / "src" / "dropout_lab").exists()
     mentions = git(copy, "grep", "--untracked", "-iIlE", "dropout[_-]lab|Dropout Lab").splitlines()
-    assert set(mentions) == {"LICENSE"}  # whose notice stays
+    assert set(mentions) == {"LICENSE", "CITATION.cff"}  # whose notice stays, and what the project grew from
+    citation = yaml.safe_load((copy / "CITATION.cff").read_text())
+    assert citation["title"].startswith("My Paper")
+    assert [one["title"][:11] for one in citation["references"]] == ["Dropout Lab"]
+    for words in (["check"], ["format", "--check"]):
+        ruff = subprocess.run([sys.executable, "-m", "ruff", *words], cwd=copy, capture_output=True, text=True)
+        assert ruff.returncode == 0, ruff.stdout
     # Without the environment's .pth files, which would bring in this repository beside the copy.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy / "src"), *site.getsitepackages()])}
     command = [sys.executable, "-S", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    tests = ["tests/dropout/test_layer.py", "tests/test_config.py", "tests/test_conf.py", "tests/test_bad_input.py"]
+    tests = ["tests/dropout/test_rates.py", "tests/dropout/test_schedules.py", "tests/test_tree.py"]
     passed = subprocess.run([*command, *tests], cwd=copy, env=environment, capture_output=True, text=True)
     assert passed.returncode == 0, passed.stdout[-3000:]
-    run = [sys.executable, "-S", "-m", "my_paper.train", "debug=fast", f"hydra.run.dir={copy / 'runs' / 'one'}"]
-    trained = subprocess.run(run, cwd=copy, env=environment, capture_output=True, text=True)
+    trained = run("debug=fast", f"hydra.run.dir={copy / 'runs' / 'one'}", module="my_paper.train", copy=copy)
     assert trained.returncode == 0, trained.stderr
-    assert re.search("test/acc", trained.stdout)
+    assert "test/acc" in trained.stdout

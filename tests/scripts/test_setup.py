@@ -3,8 +3,10 @@
 The stand-in appends a line to `installs.log` for each `pip install` and prints the arguments of anything else.
 """
 
+import ast
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 # Everything the scripts and the stand-in may rely on; flock is not everywhere.
-TOOLS = "awk bash cat cp dirname env find flock grep ln mkdir mv readlink rm rmdir sed sh sleep tail tee touch uname"
+TOOLS = "awk basename bash cat cp dirname env find flock grep ln mkdir mv readlink rm rmdir sed sh sleep tail tee touch"
+TOOLS += " uname"
 PYTEST = ["pytest", "--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile", "--no-loadscope-reorder"]
 
 STAND_IN = """#!/usr/bin/env bash
@@ -23,8 +26,8 @@ set -eu
 case "${1:-} ${2:-} ${3:-}" in
   "-V"*) echo "Python ${FAKE_VERSION:-3.12.4}" ;;
   "-m venv "*) mkdir -p "${!#}/bin"; cp "$0" "${!#}/bin/python" ;;
-  "-m pip --version") [[ -e ${0%/bin/python}/pip ]] ;;
-  "-m ensurepip "*) [[ ! -v FAKE_NO_PIP ]]; touch "${0%/bin/python}/pip" ;;
+  "-m pip --version") [[ -e ${0%/python}/pip ]] ;;
+  "-m ensurepip --default-pip") [[ ! -v FAKE_NO_PIP ]]; touch "${0%/python}/pip" ;;
   "-m pip install")
     echo "$0 in $PWD: ${!#}" >>"$FAKE_HOME/installs.log"
     echo "Collecting torch"
@@ -58,6 +61,7 @@ class Machine:
             '"""Show why one rescales.\n\nMore."""\nif __name__ == "__main__":\n    pass\n'
         )
         (package / "models.py").write_text('"""Not a command."""\n')
+        (package / "train.py").write_text('"""scripts/train."""\nif __name__ == "__main__":\n    pass\n')
         (package / "report" / "__main__.py").write_text('"""Write the report of a sweep."""\n')
 
     def start(self, script: str | Path, *arguments: str, cwd: Path | None = None, **variables: str):
@@ -116,6 +120,7 @@ def test_first_use_makes_an_environment_and_says_what_it_downloads(machine: Mach
     assert "GB" in done.stderr
     assert len(done.stderr.splitlines()) == 2
     assert machine.installs == [f"{machine.clone}/.venv/bin/python in {machine.clone}: ."]
+    assert (machine.clone / ".venv" / "bin" / "pip").exists()
 
 
 def test_second_call_installs_nothing_and_says_nothing(machine: Machine) -> None:
@@ -306,6 +311,25 @@ def test_lab_refuses_an_unknown_command(machine: Machine, command: str) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert "explain, report" in done.stderr
     assert machine.installs == []
+
+
+def test_every_experiment_is_reproduced_or_those_that_are_named(machine: Machine) -> None:
+    for name in ("depth", "rate"):
+        (machine.clone / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
+        (machine.clone / "conf" / "experiment" / f"{name}.yaml").touch()
+    for names in ([], ["rate"]):
+        done = machine.run("reproduce", *names)
+        assert done.returncode == 0
+        assert re.findall(r"dropout_lab\.compare\|experiment=(\w+)", done.stdout) == (names or ["depth", "rate"])
+        assert f"dropout_lab.results|{machine.clone}/runs/reproduce|{machine.clone}/RESULTS.md|" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "scripts").rglob("*")), ids=lambda path: path.name)
+def test_every_script_is_bash_or_python(path: Path) -> None:
+    if path.suffix in ("", ".sh") and path.is_file() and "python" not in path.read_text().partition("\n")[0]:
+        subprocess.run(["bash", "-n", path], check=True)
+    elif path.suffix in ("", ".py") and path.is_file():
+        ast.parse(path.read_text())
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str, after: int = 0) -> None:

@@ -44,7 +44,8 @@ class ImageData(lightning.LightningDataModule):
 
     Raises:
         ValueError: more training samples asked for than there are, fewer than classes or than a batch; a fraction that
-            leaves a part without samples of every class; channels that the images don't have.
+            leaves a part without samples of every class; channels that the images don't have. On ``setup``: a class
+            that is not among ``num_classes``.
     """
 
     native_shape: tuple[int, int, int]
@@ -105,6 +106,7 @@ class ImageData(lightning.LightningDataModule):
         if self.train is not None:
             return
         train, self.val, self.test = self.parts()
+        self._check_classes(train, self.val, self.test)
         if self.train_size is not None:
             train = subset(train, self.train_size, self.num_classes)
         self.mean, self.std = self._statistics(train)
@@ -181,6 +183,15 @@ class ImageData(lightning.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             worker_init_fn=end_with_parent,  # torch looks at the process that forked it, which is the server
         )
+
+    def _check_classes(self, *parts: Samples) -> None:
+        """Refuse a class for which the network has no output."""
+        lowest, highest = torch.cat([part.classes for part in parts]).aminmax()
+        if lowest < 0 or highest >= self.num_classes:
+            raise ValueError(
+                f"the classes of {type(self).__name__} are numbered {int(lowest)} to {int(highest)}, but "
+                f"num_classes={self.num_classes} means 0 to {self.num_classes - 1}: correct num_classes or the numbers"
+            )
 
     def _place(self) -> tuple[int, int]:
         """(this process, number of processes)."""

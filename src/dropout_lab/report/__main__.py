@@ -3,19 +3,18 @@
 import argparse
 from pathlib import Path
 
+from dropout_lab.arguments import in_one_line
 from dropout_lab.errors import UserError, one_line_errors
 from dropout_lab.report import build
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Build the report; exits with 2 and one line on stderr where there is nothing to report on."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dropout_lab.report", description="Table and page of a folder of runs."
-    )
+    parser = argparse.ArgumentParser(prog="scripts/lab report", description="Table and page of a folder of runs.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, a sweep, or any folder above them")
     parser.add_argument("--figures", type=Path, metavar="OUT", help="also write PDF and PNG figures to this folder")
-    given = parser.parse_args(arguments)
     with one_line_errors():
+        given = in_one_line(parser).parse_args(arguments)
         try:
             report = build(given.folder, given.figures)
         except (FileNotFoundError, FileExistsError, PermissionError) as error:
