@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from commands import Command, exit_code, working_in
+from commands import Command, exit_code, run, working_in
 from hydra.core.config_store import ConfigStore
 from run_folders import same
 from waiting import wait_until
@@ -55,7 +55,7 @@ def broken(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken, capfd):
+def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken):
     """Also where one of them fails."""
     model = broken('raise RuntimeError("seed one is unwell")')
     launchers = {"one": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
@@ -63,8 +63,9 @@ def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken, capf
     said = {}
     for name, launcher in launchers.items():
         words = [*QUICK, "-m", "seed=1,0,2" if name != "submitit" else "seed=1,0", model, *launcher]
-        assert exit_code(*words, f"hydra.sweep.dir={tmp_path / name}") == 1
-        said[name] = capfd.readouterr().err
+        done = run(*words, f"hydra.sweep.dir={tmp_path / name}")
+        assert done.returncode == 1
+        said[name] = done.stderr
         failed, *others = [read_status(folder.parent) for folder in sorted((tmp_path / name).glob("*/status.json"))]
         assert failed["error"] == "RuntimeError: seed one is unwell"
         assert f"breaks_{tmp_path.name}.py" in failed["traceback"]

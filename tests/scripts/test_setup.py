@@ -61,7 +61,7 @@ class Machine:
             '"""Show why one rescales.\n\nMore."""\nif __name__ == "__main__":\n    pass\n'
         )
         (package / "models.py").write_text('"""Not a command."""\n')
-        (package / "train.py").write_text('"""scripts/train."""\nif __name__ == "__main__":\n    pass\n')
+        (package / "train.py").write_text('"""Train one run."""\nif __name__ == "__main__":\n    pass\n')
         (package / "report" / "__main__.py").write_text('"""Write the report of a sweep."""\n')
 
     def start(self, script: str | Path, *arguments: str, cwd: Path | None = None, **variables: str):
@@ -299,6 +299,7 @@ def test_lab_lists_its_commands_without_any_set_up(machine: Machine) -> None:
     assert done.returncode == 0
     assert [line.split(maxsplit=1) for line in done.stdout.splitlines()[2:]] == [
         ["explain", "Show why one rescales."],
+        ["train", "Train one run."],
         ["report", "Write the report of a sweep."],
     ]
     assert machine.installs == []
@@ -309,7 +310,7 @@ def test_lab_refuses_an_unknown_command(machine: Machine, command: str) -> None:
     done = machine.run("lab", command)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "explain, report" in done.stderr
+    assert "explain, train, report" in done.stderr
     assert machine.installs == []
 
 
