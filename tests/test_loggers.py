@@ -443,7 +443,7 @@ def test_a_server_that_misbehaves_costs_one_line_and_no_row(clean, tmp_path, moo
             clean.setenv("WANDB_HTTP_TIMEOUT", "1")
         server.mood = mood if when == "start" else "well"
         for seed in range(2):
-            csv, log = Csv(str(tmp_path / str(seed))), Wandb(save_dir=str(tmp_path), id=f"{seed}", finish_timeout=2)
+            csv, log = Csv(str(tmp_path / str(seed))), Wandb(save_dir=str(tmp_path), id=f"{seed}", finish_timeout=1)
             offline.append(log.experiment is not None and log.offline)
             started = time.monotonic()
             for row in range(40):
