@@ -139,9 +139,6 @@ def test_processes_that_srun_starts_are_one_run(cluster, local, tmp_path):
     srun = ["srun", "--ntasks=2", "--ntasks-per-node=2", str(REPOSITORY / "scripts" / "train")]
     words = [*WORDS, "trainer=ddp_cpu"]
     environment = {**cluster, "VIRTUAL_ENV": sys.prefix}
-    lost = subprocess.run([*srun, *words], env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    assert lost.returncode == 2
-    assert "error: 2 processes were started together: they train one run, in a hydra.run.dir you name" in lost.stderr
     run = tmp_path / "run"
     done = subprocess.run(
         [*srun, *words, f"hydra.run.dir={run}"], env=environment, capture_output=True, text=True, timeout=PATIENCE

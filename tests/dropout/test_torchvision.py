@@ -30,6 +30,12 @@ NAMES = models.list_models(module=models)
 LARGE = 31_000_000  # for 1000 classes
 # The 37 models without a dropout layer.
 WITHOUT = ("convnext", "densenet", "regnet", "resnet", "resnext", "shufflenet", "wide_resnet")
+FAMILIES = (  # the smallest of each
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18"),
+    *("resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn"),
+    *("vit_b_16", "wide_resnet50_2"),
+)
 FUNCTIONAL_RELU = {"googlenet", "inception_v3"}
 CLASSES = 10
 
@@ -64,7 +70,7 @@ def test_dropout_installs_and_trains_in(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_channels_go_after_every_convolution_and_after_activations_where_there_are_maps(name: str) -> None:
     with torch.device("meta"), widths_on_the_cpu():
         model = build(name)
