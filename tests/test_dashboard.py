@@ -185,6 +185,7 @@ def test_push_without_a_key_is_one_line(clean, runs, capsys):
     assert "--push needs an API key" in line
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_one_line(clean, runs, capsys):
     clean.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     clean.setenv("WANDB_API_KEY", KEY)

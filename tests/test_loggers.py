@@ -169,18 +169,21 @@ def test_a_run_has_its_names(two_runs):
     assert second == {"id": "classic-1", "name": "classic seed=1", "entity": "", **shared}
 
 
+@pytest.mark.slow
 def test_the_configuration_is_nested_and_complete_but_for_texts_without_end(two_runs):
     config = dict(two_runs["runs"][0].config)
     config.pop("_wandb")
     assert config == CONFIG
 
 
+@pytest.mark.slow
 def test_the_summary_names_the_strategy(two_runs):
     first, second = (found.summary for found in two_runs["runs"])
     assert first["final/strategy"] == "classic"
     assert "final/strategy" not in second  # no configuration, no strategy
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_process_stay_separate(two_runs):
     first, second = two_runs["runs"]
     assert first.series("val/loss") == [(3, 0.5), (6, 0.25)]
@@ -192,14 +195,17 @@ def test_two_runs_in_one_process_stay_separate(two_runs):
     assert set(second.config) == {"_wandb"}
 
 
+@pytest.mark.slow
 def test_every_metric_is_drawn_against_the_global_step(two_runs):
     assert {"name": "", "glob": "*", "step": "trainer/global_step"} in two_runs["runs"][0].metrics
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_recorded(two_runs):
     assert [run.exit_code for run in two_runs["runs"]] == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_files_of_a_sweep_lie_together(two_runs):
     folder = two_runs["folder"]
     assert [path.name for path in (folder / "s").iterdir()] == ["wandb"]
@@ -207,6 +213,7 @@ def test_the_files_of_a_sweep_lie_together(two_runs):
     assert len(list((folder / "s" / "wandb").glob("offline-run-*-classic-[01]"))) == 2
 
 
+@pytest.mark.slow
 def test_no_environment_variable_is_left_behind(two_runs):
     changed = {key for key in two_runs["before"] | two_runs["after"] if "WANDB" in key}
     assert {key: two_runs["after"].get(key) for key in changed} == {key: two_runs["before"].get(key) for key in changed}
@@ -353,6 +360,7 @@ def test_a_disabled_run_leaves_nothing(clean, tmp_path):
     assert not list((tmp_path / "s").iterdir())
 
 
+@pytest.mark.slow
 def test_with_a_server_and_a_key_each_run_arrives_with_its_ending(clean, tmp_path):
     with WandbServer() as server:
         clean.setenv("WANDB_BASE_URL", server.url)

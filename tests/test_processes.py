@@ -111,6 +111,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(alone, monkey
     assert [needed("trainer=gpu", f"trainer.devices={devices}") for devices in (1, 2, "auto")] == [1, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "n_jobs", "fits"),
     [

@@ -86,6 +86,7 @@ def test_no_command_is_left_out():
     assert not [line for line in COMMANDS if line not in tested and not line.startswith(ELSEWHERE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", PLANNED)
 def test_commands_can_be_planned(command):
     script, *words = shlex.split(command)

@@ -147,6 +147,7 @@ def test_any_number_of_workers_gives_the_batches_of_none(workers, root):
         assert same(list(ours), list(others))
 
 
+@pytest.mark.slow
 def test_workers_are_no_forks_of_this_process(root):
     """Which may have threads, and a fork their locks: of gloo's, a worker once waited for one for ever."""
     batches = iter(made(root, num_workers=1).test_dataloader())
