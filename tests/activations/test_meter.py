@@ -36,6 +36,7 @@ def around(layer: nn.Module) -> Meter:
     return meter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(50, 7), (50, 3, 8, 8), (50, 5, 6), (50, 3, 100, 100)])
 def test_statistics_equal_numpy_on_the_concatenated_data(shape):
     data = torch.randn(shape).relu() + 0.1 * torch.randn(shape[1:]).relu()

@@ -22,6 +22,7 @@ LAWS = [
 KEYS = ["keys repeat", "keys split", "keys and dtype", "keys alone"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda path: path.stem)
 def test_every_strategy_keeps_every_law(strategy: Path) -> None:
     card = check(instantiate(OmegaConf.load(strategy))(p=0.3))
@@ -187,6 +188,7 @@ BROKEN: list[tuple[nn.Module, list[str]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "laws"), BROKEN, ids=lambda value: type(value).__name__)
 def test_a_broken_layer_fails_the_laws_it_breaks(layer: nn.Module, laws: list[str]) -> None:
     # Compiling takes longer than all the rest.
