@@ -215,25 +215,28 @@ CASES = [  # strategy, what else, and how far weights may be apart
 ]
 
 
+def sizes(number):
+    """Of the groups of processes that a case is tested on."""
+    return (1, 2, 4) if ACCUMULATED in CASES[number][1] else (1, 2)
+
+
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """All cases on 1, 2 and 4 processes, which are started once for all of them."""
+    """Folders of the runs, by number of processes and of the case; processes are started once for all cases."""
     root = tmp_path_factory.mktemp("worlds")
     words = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "data.batch_size=32", "logger=csv"]
     words += ["data.val_fraction=0.05", "data.test_fraction=0.05"]
-    folders = {world: [root / f"{world}-{number}" for number in range(len(CASES))] for world in (1, 2, 4)}
-    for number, (strategy, more, _) in enumerate(CASES):  # the accumulated ones on 4, too
+    folders = {world: {} for world in (1, 2, 4)}
+    for number, (strategy, more, _) in enumerate(CASES):
         asked = [*words, "callbacks.activation_stats.probe_masks=1", f"dropout={strategy}", *more.split()]
         job = plan(asked).jobs[0]
         config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
-        for world in folders:
-            folder = folders[world][number]
+        for world in sizes(number):
+            folder = folders[world][number] = root / f"{world}-{number}"
             config.trainer.devices, config.run = world, {**dict.fromkeys(job.run, ""), "dir": str(folder)}
             RunFolder(folder, "").write_config(resolved(config))
-    asked_of = {1: CASES, 2: CASES, 4: [case for case in CASES if ACCUMULATED in case[1]]}
-    for world, cases in asked_of.items():
-        wanted = [folders[world][CASES.index(case)] for case in cases]
-        processes.as_group(world, folder_ranks.train, wanted, log=root / f"{world}.log")
+    for world, runs in folders.items():
+        processes.as_group(world, folder_ranks.train, list(runs.values()), log=root / f"{world}.log")
     return folders
 
 
@@ -241,8 +244,8 @@ def worlds(tmp_path_factory):
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{case[0]}-{number}" for number, case in enumerate(CASES)])
 def test_the_number_of_processes_does_not_change_the_result(number, worlds):
     """After three epochs of digits, in float32 and float64, also where gradients are accumulated."""
-    one, two, four = (worlds[world][number] for world in (1, 2, 4))
-    for several in (two, four) if ACCUMULATED in CASES[number][1] else (two,):
+    one, *others = (worlds[world][number] for world in sizes(number))
+    for several in others:
         assert gap(several, one) < CASES[number][2]
         ours, theirs = (pd.read_csv(folder / "activations.csv") for folder in (several, one))
         counted = ours["mode"] != "probe"  # which takes some of the first images of each process

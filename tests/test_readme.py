@@ -37,12 +37,12 @@ TRAINING = [
     line
     for line in COMMANDS
     if line.startswith(("scripts/train", "scripts/compare", "scripts/lab explain"))
-    and not line.endswith("scripts/compare")  # in test_compare.py
+    and line != "scripts/compare"  # in test_compare.py
     and "logger=" not in line  # in test_loggers.py
     and not any(name in line for name in FORKED)  # tested in the fork below
 ]
 AFTERWARDS = [line for line in COMMANDS if line.startswith("scripts/lab ") and line not in TRAINING]
-PLANNED = [line for line in COMMANDS if line.endswith("scripts/compare") or "logger=" in line]
+PLANNED = [line for line in COMMANDS if line == "scripts/compare" or "logger=" in line]
 PLANNED += [command for command in re.findall(r"`(scripts/(?:train|compare) [^`]+)`", README) if "yours" not in command]
 ELSEWHERE = ("pip install ", "complete ", "eval ", "rm -r ", "cd ")  # downloads; below; in test_without_dropout.py
 PYTHON = [block for language, block in BLOCKS if language == "python" and "# src/" not in block]
