@@ -2,23 +2,27 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 # Begun first: else one worker has them at the end, while the others have nothing left to do.
 LONGEST = [
-    f"test_{name}"
-    for name in (
-        *("slurm", "processes", "resume", "launchers", "readme", "loggers", "torchvision", "train", "fold"),
-        *("image_folder", "browser", "baselines", "rename", "compile", "compare", "experiments", "scale"),
+    Path(__file__).parent.joinpath(*room, f"test_{name}.py")
+    for *room, name in (
+        *(["hydra_plugins", "slurm"], ["jobs", "processes"], ["runs", "resume"]),
+        *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "loggers"], ["dropout", "torchvision"]),
+        *(["train", "main"], ["dropout", "folding", "fold"], ["data", "image_folder"], ["report", "browser"]),
+        *(["baselines"], ["scripts", "rename"], ["activations", "compile"], ["compare"], ["experiments"]),
+        *(["report", "scale"],),
     )
 ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest, then the others, each in its own order."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,11 @@ import torch
 import torchvision
 from commands import exit_code
 
-from dropout_lab.config import CONF, REPOSITORY, plan
-from dropout_lab.preflight import refusals
-from dropout_lab.results import experiments
-from dropout_lab.run_folder import read_status
+from dropout_lab.jobs.conf import CONF, REPOSITORY
+from dropout_lab.jobs.plan import plan
+from dropout_lab.report.results import experiments
+from dropout_lab.runs.folder import read_status
+from dropout_lab.train.preflight import refusals
 
 RECIPES = sorted(path.stem for path in (CONF / "experiment" / "baseline").glob("*.yaml"))
 FIELDS = ("Reproduces", "Source", "Run", "Hardware", "Paper", "Here")
@@ -135,7 +136,7 @@ def test_every_recipe_trains_and_tests_on_files_of_its_format(name, words, small
 @pytest.mark.slow
 def test_an_interrupted_recipe_ends_as_the_whole_one(words, tmp_path, monkeypatch):
     """That with everything: warm-up, smoothing, mixup, resized crops, an average, and max-norm on top."""
-    from dropout_lab.classifier import Classifier
+    from dropout_lab.modules.classification import Classifier
 
     more = ["callbacks=[default,weight_averaging,max_norm]", "callbacks.max_norm.radius=1.0", "dropout=inverted"]
     arguments = [*words("imagenet_resnet50"), *SMALL["imagenet_resnet50"], *QUICK, *more, "trainer.max_epochs=2"]

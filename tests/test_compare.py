@@ -6,7 +6,8 @@ from functools import partial
 import commands
 import pytest
 
-from dropout_lab import compare, train
+from dropout_lab import compare
+from dropout_lab.train import job
 
 exit_code = partial(commands.exit_code, module="dropout_lab.compare")
 
@@ -18,7 +19,7 @@ def test_without_arguments_six_strategies_meet_five_seeds(monkeypatch):
     planned = []
     monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
     assert exit_code() == 0
-    arms = [(job.arm, job.seed) for job in planned[0].jobs]
+    arms = [(one.arm, one.seed) for one in planned[0].jobs]
     names = ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled")
     assert arms == [(name, seed) for name in names for seed in range(5)]
     settings = {job.arm: (job.dropout, job.optimizer.match) for job in planned[0].jobs}
@@ -40,11 +41,11 @@ def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason_each_time(tmp_p
     words = ["-m", "dropout=spatial,none", "seed=0", "model=mlp", "hydra.sweep.dir=" + str(tmp_path)]
     refuse = compare.refusals
 
-    def strict(jobs):
-        for job in jobs:
-            if "elsewhere" in job.dropout:
-                job.dropout.elsewhere = None
-        return refuse(jobs)
+    def strict(plan):
+        for one in plan.jobs:
+            if "elsewhere" in one.dropout:
+                one.dropout.elsewhere = None
+        return refuse(plan)
 
     compare.refusals = strict
     try:
@@ -69,7 +70,7 @@ def test_where_nothing_applies_it_is_an_error(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path, capsys, monkeypatch):
-    original = train.train
+    original = job.train
 
     def failing(cfg, *others):
         if cfg.seed == 1:
@@ -79,7 +80,7 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
     def blind(*_):
         raise RuntimeError("too dark")
 
-    monkeypatch.setattr(train, "train", failing)
+    monkeypatch.setattr(job, "train", failing)
     monkeypatch.setattr("dropout_lab.look.views.look", blind)
     assert exit_code(*QUICK, "dropout=none,inverted", "seed=1,0", f"hydra.sweep.dir={tmp_path}") == 1
     said = capsys.readouterr()

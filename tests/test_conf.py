@@ -6,10 +6,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from dropout_lab.build import build_data, build_network, build_optimizer, build_rates, instantiate
-from dropout_lab.config import CONF, plan
-from dropout_lab.errors import UserError
-from dropout_lab.rehearsal import check_trainer
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.conf import CONF
+from dropout_lab.jobs.plan import plan
+from dropout_lab.train.preflight import check_trainer
 
 # Groups whose options are tried alone; those that need a value of their own get one.
 GROUPS = (

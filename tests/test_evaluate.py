@@ -7,11 +7,11 @@ from omegaconf import OmegaConf
 
 from dropout_lab import evaluate as evaluation
 from dropout_lab import fold as folding
-from dropout_lab import train
-from dropout_lab.config import plan
-from dropout_lab.errors import UserError
-from dropout_lab.processes import as_group
-from dropout_lab.rebuild import rebuild
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.plan import plan
+from dropout_lab.jobs.processes import as_group
+from dropout_lab.runs.restore import rebuild
+from dropout_lab.train.__main__ import main as train_main
 
 QUICK = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
 
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     """A run that differs from the defaults in its width, rate and strategy."""
     folder = tmp_path_factory.mktemp("run") / "one"
     with pytest.raises(SystemExit) as ended:
-        train.main([*QUICK, "dropout=classic", "dropout.p=0.3", "model.hidden=48", f"hydra.run.dir={folder}"])
+        train_main([*QUICK, "dropout=classic", "dropout.p=0.3", "model.hidden=48", f"hydra.run.dir={folder}"])
     assert ended.value.code == 0
     return folder
 
@@ -36,7 +36,7 @@ def of_two(tmp_path_factory):
     """A run of two processes. The test part has an odd number of images."""
     folder = tmp_path_factory.mktemp("two") / "run"
     with pytest.raises(SystemExit) as ended:
-        train.main([*QUICK, "trainer=ddp_cpu", "trainer.devices=2", f"hydra.run.dir={folder}"])
+        train_main([*QUICK, "trainer=ddp_cpu", "trainer.devices=2", f"hydra.run.dir={folder}"])
     assert ended.value.code == 0
     return folder
 
@@ -99,7 +99,7 @@ def test_the_command_prints_the_numbers(folder, capsys):
 
 
 def test_folded_weights_load_into_the_plain_model_and_compute_the_same(folder, tmp_path, capsys):
-    from dropout_lab.models import CNN
+    from dropout_lab.models.small import CNN
 
     out = tmp_path / "folded.pt"
     folding.main([f"run={folder}", f"out={out}"])
@@ -179,7 +179,7 @@ def test_p_belongs_to_a_classic_checkpoint(folder, tmp_path):
 def test_where_folding_is_not_exact_it_is_refused(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit):
-        train.main(
+        train_main(
             [
                 *QUICK,
                 "dropout=classic",

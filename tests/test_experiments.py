@@ -6,12 +6,13 @@ import subprocess
 import pytest
 
 from dropout_lab import compare
-from dropout_lab.claims import stated
-from dropout_lab.config import CONF, plan, resolved
-from dropout_lab.measures import LAYER_METRICS
-from dropout_lab.results import experiments, header
-from dropout_lab.significance import smallest_p
-from dropout_lab.trained import MEASURES
+from dropout_lab.jobs.conf import CONF
+from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.report.results import experiments, header
+from dropout_lab.verdict.metrics import LAYER_METRICS
+from dropout_lab.verdict.statement import stated
+from dropout_lab.verdict.statistics import smallest_p
+from dropout_lab.verdict.trained_network import MEASURES
 from hydra_plugins.dropout_lab_sweeper import jobs
 
 pytestmark = pytest.mark.slow  # one composition for each experiment

@@ -18,10 +18,11 @@ import yaml
 from commands import exit_code, run
 
 from dropout_lab import dashboard
-from dropout_lab.config import REPOSITORY, plan
 from dropout_lab.dropout import check
-from dropout_lab.processes import planned
-from dropout_lab.run_folder import read_status
+from dropout_lab.jobs.conf import REPOSITORY
+from dropout_lab.jobs.devices import planned
+from dropout_lab.jobs.plan import plan
+from dropout_lab.runs.folder import read_status
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)

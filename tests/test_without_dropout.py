@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from commands import run
 
-from dropout_lab.config import REPOSITORY
-from dropout_lab.run_folder import read_status
+from dropout_lab.jobs.conf import REPOSITORY
+from dropout_lab.runs.folder import read_status
 
 README = (REPOSITORY / "README.md").read_text()
 DELETE = re.search(r"^```bash\n(rm -r .*?)^```", README, re.MULTILINE | re.DOTALL)[1]

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from dropout_lab.activations import Meter, Tap, taps_of
 from dropout_lab.activations.meter import _Watch
-from dropout_lab.timing import ratios
+from dropout_lab.verdict.cost import ratios
 
 INTERVALS = (1, 10, 50)
 

@@ -18,8 +18,8 @@ from torch import nn
 from dropout_lab.activations import Meter, taps_of
 from dropout_lab.dropout import Dropout, Placement, ScheduledRates, install, mask_keys
 from dropout_lab.dropout.schedules import linear
-from dropout_lab.models import CNN, MLP
-from dropout_lab.timing import ratios
+from dropout_lab.models.small import CNN, MLP
+from dropout_lab.verdict.cost import ratios
 
 BATCH = 64
 NETS: dict[str, tuple[Callable[..., nn.Module], Sequence[int]]] = {

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from dropout_lab.data import InMemoryData, Samples
 from dropout_lab.data.augment import batch_key, crop_flip
-from dropout_lab.timing import ratios
+from dropout_lab.verdict.cost import ratios
 
 GOALS = {"plain": 4, "crop and flip": 6}
 DEFAULT = "torchvision + DataLoader"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from _record import record
 
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.timing import ratios
+from dropout_lab.verdict.cost import ratios
 
 PLACES = 5
 ELEMENT = [

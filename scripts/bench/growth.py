@@ -127,9 +127,9 @@ def flushing(layers: int, rounds: int) -> float:
 
 
 def planning(words: Sequence[str]) -> float:
-    from dropout_lab.config import plan
-    from dropout_lab.preflight import refusals
-    from dropout_lab.train import check_plan
+    from dropout_lab.jobs.plan import plan
+    from dropout_lab.train.preflight import refusals
+    from dropout_lab.train.sweep import check_plan
 
     def check(words: Sequence[str]) -> None:
         job_plan = plan(["-m", *words])
@@ -210,7 +210,7 @@ def plain_words(ranks: int, folder: str) -> list[str]:
 
 def plain_loop(folder: str) -> None:
     """One rank of it."""
-    from dropout_lab.models import MLP
+    from dropout_lab.models.small import MLP
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")

@@ -17,9 +17,9 @@ from _record import record
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, Placement, fold, install
-from dropout_lab.models import CNN, MLP
-from dropout_lab.timing import ratios
-from dropout_lab.torchvision_models import torchvision_model
+from dropout_lab.models.small import CNN, MLP
+from dropout_lab.models.torchvision import torchvision_model
+from dropout_lab.verdict.cost import ratios
 
 
 def main() -> None:

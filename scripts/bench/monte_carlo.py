@@ -18,9 +18,9 @@ from _record import record
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout
-from dropout_lab.dropout.placement import Placement, install
-from dropout_lab.dropout.sampling import monte_carlo
-from dropout_lab.dropout.split import dropout_only
+from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
+from dropout_lab.dropout.graph.modes import dropout_only
+from dropout_lab.dropout.placement.install import Placement, install
 
 T = 50
 PATIENCE = 30  # seconds for the rounds beyond the third

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from _record import record
 from torch.utils.data import DataLoader, TensorDataset
 
-from dropout_lab import train
-from dropout_lab.models import CNN, MLP
+from dropout_lab.models.small import CNN, MLP
+from dropout_lab.train.__main__ import main as train_main
 
 BATCH = 64
 SIZES = {
@@ -100,7 +100,7 @@ def ours(network: type, options: dict, shape: list[int], steps: int):
     def epoch() -> float:
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(Terminal()), redirect_stderr(Terminal()) as said:
             try:
-                train.main([*words, f"hydra.run.dir={folder}/run"])
+                train_main([*words, f"hydra.run.dir={folder}/run"])
             except SystemExit as end:
                 if end.code:
                     sys.__stderr__.write(said.getvalue())

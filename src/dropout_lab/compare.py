@@ -10,12 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropout_lab import train
-from dropout_lab.claims import stated
-from dropout_lab.config import Plan, label, only_asks, plan, resolved
-from dropout_lab.errors import UserError, one_line_errors
-from dropout_lab.preflight import refusals
-from dropout_lab.run_folder import read_status, root_cause
+from dropout_lab.cli import UserError, one_line_errors, root_cause
+from dropout_lab.jobs.overrides import only_asks
+from dropout_lab.jobs.plan import Plan, plan, resolved
+from dropout_lab.runs.folder import LOOK, SKIPPED, read_status
+from dropout_lab.runs.identity import label
+from dropout_lab.runs.resume import with_those_of_resumed
+from dropout_lab.train.__main__ import main as train
+from dropout_lab.train.sweep import check_plan, execute, refusals
+from dropout_lab.verdict.statement import stated
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own_arms = any(word.startswith(("sweep=", "experiment=")) for word in given)
         chosen = [] if own_arms else ["sweep=compare"]
         if only_asks(given):
-            return train.main([*chosen, *given])
+            return train([*chosen, *given])
         multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
-        sys.exit(compare(plan([*multirun, *chosen, *given])))
+        sys.exit(compare(plan(with_those_of_resumed([*multirun, *chosen, *given]))))
 
 
 def compare(job_plan: Plan) -> int:
@@ -43,7 +46,7 @@ def compare(job_plan: Plan) -> int:
         stated(resolved(section))
     if not job_plan.jobs:
         raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
-    refused = refusals(job_plan.jobs)
+    refused = refusals(job_plan)
     common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))
     reasons = {
         job.arm or label(job, job.hydra, leave_out=common): refused[number]
@@ -54,11 +57,11 @@ def compare(job_plan: Plan) -> int:
         raise UserError(next(iter(reasons.values())))
     if refused:
         job_plan = job_plan.without(refused)
-    train.check_plan(job_plan)
-    exit_code = train.execute(job_plan)
+    check_plan(job_plan)
+    exit_code = execute(job_plan)
     if exit_code == 130:
         return exit_code
-    (job_plan.folder / "skipped.json").write_text(json.dumps(reasons, indent=1))
+    (job_plan.folder / SKIPPED).write_text(json.dumps(reasons, indent=1))
 
     from dropout_lab import report
 
@@ -83,7 +86,7 @@ def compare(job_plan: Plan) -> int:
 def _look(runs: Sequence[Path]) -> None:
     """The network of the first run that went well looks at a test image, for the page, unless someone has looked."""
     run = next((run for run in runs if read_status(run).get("status") == "ok"), None)
-    if run is None or any((run / "look" / "look.json").exists() for run in runs):
+    if run is None or any((run / "look" / LOOK).exists() for run in runs):
         return
     from dropout_lab.look.page import write
     from dropout_lab.look.subject import from_run

@@ -14,10 +14,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from dropout_lab.arguments import read_arguments
-from dropout_lab.config import REPOSITORY
-from dropout_lab.errors import UserError, one_line_errors
-from dropout_lab.report.depth import in_depth_order
+from dropout_lab.cli import UserError, one_line_errors, read_arguments
+from dropout_lab.jobs.conf import REPOSITORY
+from dropout_lab.runs.layer_names import in_depth_order
 
 USAGE = (
     "scripts/lab dashboard [--push] [runs=DIR] [project=dropout-lab] [entity=NAME] [by=group] [out=runs/dashboard.json]"

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropout_lab.arguments import number, read_arguments
-from dropout_lab.errors import UserError, one_line_errors
-from dropout_lab.processes import environment, leaving_nothing, rank, together
+from dropout_lab.cli import UserError, number, one_line_errors, read_arguments
+from dropout_lab.jobs.devices import environment, rank, together
+from dropout_lab.jobs.processes import leaving_nothing
 
 USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
 MODES = ("weight_scaling", "monte_carlo")
@@ -51,13 +51,13 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
     """
     import torch
 
-    from dropout_lab.build import instantiate
-    from dropout_lab.classifier import Classifier
-    from dropout_lab.rebuild import rebuild
-    from dropout_lab.train import quieten_lightning, set_threads
+    from dropout_lab.jobs.build import instantiate
+    from dropout_lab.modules.classification import Classifier
+    from dropout_lab.runs.restore import restore
+    from dropout_lab.train.runtime import quieten_lightning, set_threads
 
     quieten_lightning()
-    run = rebuild(folder, checkpoint)
+    run = restore(folder, checkpoint)
     set_threads(run.config.threads)
     classifier = Classifier(
         run.net, seed=run.config.seed, keyed=run.config.keyed, monte_carlo_samples=monte_carlo_samples

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lab.arguments import number, read_arguments
-from dropout_lab.errors import one_line_errors
+from dropout_lab.cli import number, one_line_errors, read_arguments
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropout_lab.arguments import read_arguments
-from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.cli import UserError, one_line_errors, read_arguments
 
 USAGE = "scripts/lab fold run=DIR out=FILE [ckpt=best|last]"
 
@@ -41,13 +40,13 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     import torch
 
     from dropout_lab.dropout import fold as fold_model
-    from dropout_lab.rebuild import rebuild
+    from dropout_lab.runs.restore import restore
 
     if not out.absolute().parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}; make it first")
     if out.is_dir():
         raise UserError(f"out={out}: that is a folder; name a file, {out / 'weights.pt'}")
-    run = rebuild(folder, checkpoint)
+    run = restore(folder, checkpoint)
     images = run.data.prepare(run.data.test.images[:256])
     try:
         folded = fold_model(run.net, images[:2])

@@ -3,34 +3,31 @@
 conf/hydra/launcher/ holds their settings. Imports nothing heavy: Hydra loads every plugin at start-up.
 """
 
-import atexit
 import copy
 import json
 import logging
 import os
-import pickle
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dropout_lab.forks import begin, server
+from dropout_lab.jobs.workers import Worker, share, visible_gpus, without_result
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+    pass
 
 
 class Job:
@@ -47,7 +44,7 @@ class Job:
 
     def __call__(self, overrides: Sequence[str], number: int) -> JobReturn:
         """Run the job with this number and these overrides."""
-        from dropout_lab.processes import rank
+        from dropout_lab.jobs.devices import rank
 
         setup_globals()
         Singleton.set_state(self.singletons)
@@ -81,7 +78,7 @@ class _Elsewhere(Launcher):
 class Joblib(_Elsewhere):
     """Several jobs side by side on this machine, as with Hydra's launcher of that name.
 
-    Each process has its share of the CPUs and of the GPUs, and starts in a moment: see ``dropout_lab.forks``.
+    Each process has its share of the CPUs and of the GPUs, and starts in a moment: see ``dropout_lab.jobs.workers``.
 
     Args:
         n_jobs: processes; None: one for each GPU, or for each CPU where there are no GPUs.
@@ -120,100 +117,6 @@ class Joblib(_Elsewhere):
             for worker in self.workers:
                 worker.end()
             raise
-
-
-class Worker:
-    """A process that runs one job after another; another process takes its place when it is killed.
-
-    Args:
-        gpus: what it may see of them, as CUDA can't leave a device once started.
-        threads: its share of the CPUs, where the environment does not say.
-    """
-
-    def __init__(self, gpus: Sequence[str], threads: int) -> None:
-        self.environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-        if gpus:
-            self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        self.process: Any = None
-        self.ended = False
-
-    def run(self, job: Job, overrides: Sequence[str], number: int) -> JobReturn:
-        """Run a job; one that is killed has no result, and the others go on."""
-        import cloudpickle  # the resolvers of OmegaConf are local functions
-
-        if self.process is None:
-            self._start()
-        try:
-            self.pipe.send((cloudpickle.dumps(job), overrides, number))
-            returned = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            print(f"failed: job {number}: its process was killed: {_ending(self.process.exitcode)}", file=sys.stderr)
-            self.process = None
-            return _without_result(overrides)
-        if isinstance(returned, BaseException):
-            raise returned
-        return returned  # type: ignore[no-any-return]
-
-    def end(self) -> None:
-        """Kill the process and the job that it runs."""
-        self.ended = True
-        if self.process is not None:
-            self.process.kill()
-
-    def _start(self) -> None:
-        context = server()
-        self.pipe, theirs = context.Pipe()
-        # Not a daemon, since a job may have processes of its own; so it has to be ended before Python waits for it.
-        process = context.Process(target=_work, args=(theirs, {**os.environ, **self.environment}, sys.orig_argv))
-        process.start()
-        self.process = process
-        theirs.close()
-        atexit.register(self.end)
-        if self.ended:  # meanwhile
-            self.end()
-
-
-def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str]) -> None:
-    """What a worker does: a job, its result, the next one."""
-    begin(environment, command)
-    with suppress(EOFError):
-        while True:
-            job, overrides, number = pipe.recv()
-            try:
-                pipe.send(pickle.loads(job)(overrides, number))
-            except Exception as error:
-                pipe.send(_portable(error))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or what it says where it can't be sent to another process."""
-    from dropout_lab.run_folder import root_cause
-
-    try:
-        return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
-    except Exception:
-        return RuntimeError(root_cause(error))
-
-
-def _ending(code: int) -> str:
-    return f"{signal.Signals(-code).name}({code})" if code < 0 else f"exit code {code}"
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
-    import torch
-
-    return [str(gpu) for gpu in range(torch.cuda.device_count())]
-
-
-def share(gpus: Sequence[str], worker: int, workers: int) -> Sequence[str]:
-    """The GPUs of one of several workers, as many for each; where there are fewer GPUs than workers, some share one."""
-    own = max(len(gpus) // workers, 1)
-    return [gpus[(worker * own + number) % len(gpus)] for number in range(own)] if gpus else []
 
 
 class Submitit(_Elsewhere):
@@ -268,8 +171,8 @@ class Submitit(_Elsewhere):
 
 def snapshot(folder: Path) -> Path:
     """Copy what a job imports and composes into ``folder/code``, so that it runs this however late it starts."""
-    from dropout_lab.config import ORIGIN, REPOSITORY
-    from dropout_lab.run_folder import provenance
+    from dropout_lab.jobs.conf import ORIGIN, REPOSITORY
+    from dropout_lab.runs.provenance import provenance
 
     target, fresh = folder / "code", folder / "code.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -325,8 +228,4 @@ def _result(job: Any, overrides: Sequence[str]) -> JobReturn:
     except Exception as error:
         print(f"failed: job {job.job_id} ended without a result, its output is in {job.paths.folder}", file=sys.stderr)
         logging.getLogger(__name__).debug("%s", error)
-        return _without_result(overrides)
-
-
-def _without_result(overrides: Sequence[str]) -> JobReturn:
-    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))
+        return without_result(overrides)

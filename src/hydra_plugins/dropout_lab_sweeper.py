@@ -36,6 +36,16 @@ class ArmsSweeper(BasicSweeper):
         super().__init__(max_batch_size=max_batch_size, params=dict(params or {}))
         self.arms, self.skip = arms or {}, skip
 
+    def jobs(self, overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
+        """The overrides of every job of a sweep, without starting it: by this method a plan knows its jobs.
+
+        Args:
+            overrides: those of the command line, swept ones included.
+            loader: knows the names that ``glob(...)`` stands for; None: there is no such override.
+        """
+        parsed = OverridesParser.create(loader).parse_overrides([*self._parse_config(), *overrides])
+        return [job for batch in self.split_arguments(parsed, None) for job in batch]
+
     def split_arguments(  # type: ignore[override]  # static in the base class, which calls it on self
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
@@ -61,16 +71,3 @@ class ArmsSweeper(BasicSweeper):
                     "or name the arms yourself: hydra.sweeper.arms={...}"
                 )
         return [[*arm, f"arm={name}"] for name, arm in arms.items()] or [[]]
-
-
-def jobs(sweeper: Mapping[str, Any], overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
-    """The overrides of every job of a sweep, without starting it.
-
-    Args:
-        sweeper: the composed ``hydra.sweeper`` of conf/hydra/sweeper/arms.yaml.
-        overrides: the overrides of the command line, swept ones included.
-        loader: knows the names that ``glob(...)`` stands for; None: there is no such override.
-    """
-    arms = ArmsSweeper(**{key: value for key, value in sweeper.items() if key != "_target_"})
-    parsed = OverridesParser.create(loader).parse_overrides([*arms._parse_config(), *overrides])
-    return [job for batch in arms.split_arguments(parsed, None) for job in batch]

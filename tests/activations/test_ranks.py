@@ -2,13 +2,13 @@
 
 import json
 
+import activation_ranks as ranks
 import pandas as pd
 import pytest
-from activations import ranks
 
 from dropout_lab.activations.probe import _Sums
 from dropout_lab.activations.readings import COLUMNS
-from dropout_lab.processes import as_group
+from dropout_lab.jobs.processes import as_group
 
 
 @pytest.fixture(scope="module")

@@ -283,7 +283,7 @@ def test_every_command_says_in_one_line_that_a_run_s_images_are_gone(tmp_path, c
 
 @pytest.mark.slow
 def test_a_streamed_run_that_was_interrupted_ends_as_the_whole_one(root, tmp_path, monkeypatch, capsys):
-    from dropout_lab.classifier import Classifier
+    from dropout_lab.modules.classification import Classifier
 
     assert exit_code(*words(root, tmp_path / "whole")) == 0, capsys.readouterr().err
     original, calls = Classifier.training_step, []

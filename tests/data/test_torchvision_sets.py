@@ -13,10 +13,10 @@ from tiny_sets import CLASSES, SIZES, accept, write
 from torchvision.transforms.functional import pil_to_tensor
 
 from dropout_lab import data as sets
-from dropout_lab.config import plan
-from dropout_lab.errors import UserError
-from dropout_lab.preflight import refusals
-from dropout_lab.train import main
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.plan import plan
+from dropout_lab.train.__main__ import main
+from dropout_lab.train.preflight import refusals
 
 # torchvision leaves the connection open on which it looked for redirects.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

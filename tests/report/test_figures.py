@@ -9,9 +9,9 @@ from matplotlib.text import Text
 
 from dropout_lab.report import figures, read_runs, table
 from dropout_lab.report.__main__ import main
-from dropout_lab.report.looks import COLORS
 from dropout_lab.report.page import HERE
-from dropout_lab.report.strategies import group
+from dropout_lab.report.styles import COLORS
+from dropout_lab.runs.strategies import group
 
 NAMES = ["accuracy", "rates", "curves", "activations", "gain", "ratio"]
 

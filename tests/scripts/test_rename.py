@@ -10,7 +10,7 @@ import pytest
 import yaml
 from commands import run
 
-from dropout_lab.config import REPOSITORY
+from dropout_lab.jobs.conf import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

@@ -322,7 +322,7 @@ def test_every_experiment_is_reproduced_or_those_that_are_named(machine: Machine
         done = machine.run("reproduce", *names)
         assert done.returncode == 0
         assert re.findall(r"dropout_lab\.compare\|experiment=(\w+)", done.stdout) == (names or ["depth", "rate"])
-        assert f"dropout_lab.results|{machine.clone}/runs/reproduce|{machine.clone}/RESULTS.md|" in done.stdout
+        assert f"dropout_lab.report.results|{machine.clone}/runs/reproduce|{machine.clone}/RESULTS.md|" in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "scripts").rglob("*")), ids=lambda path: path.name)

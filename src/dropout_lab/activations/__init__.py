@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dropout_lab.activations.meter import Meter, Tap
+from dropout_lab.activations.meter import Meter
 from dropout_lab.activations.probe import Comparison, compare, probe
 from dropout_lab.activations.readings import Gain, Readings, Stats
-from dropout_lab.activations.taps import taps_of
+from dropout_lab.activations.taps import Tap, taps_of
 
 if TYPE_CHECKING:
     from dropout_lab.activations.callback import ActivationStats

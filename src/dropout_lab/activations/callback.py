@@ -19,8 +19,7 @@ from dropout_lab.activations import records
 from dropout_lab.activations.meter import Meter
 from dropout_lab.activations.probe import no_probe, probe
 from dropout_lab.activations.readings import Readings
-from dropout_lab.activations.shown import shown
-from dropout_lab.activations.taps import model_of, taps_of
+from dropout_lab.activations.taps import chosen_for_loggers, model_of, taps_of
 
 APART = 30.0  # seconds between pictures
 
@@ -190,7 +189,7 @@ class ActivationStats(L.Callback):
         if taps != self.meter.taps:
             self.meter.detach()
             self.meter = Meter(taps, device=trainer.strategy.root_device)
-            self._shown = shown(taps, self.max_layers)
+            self._shown = chosen_for_loggers(taps, self.max_layers)
         self.meter.attach()
 
     def _probe_inputs(self, batch: Any) -> Tensor | None:

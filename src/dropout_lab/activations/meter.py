@@ -15,25 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lab.activations.readings import COLUMNS, Readings
+from dropout_lab.activations.taps import Tap
 
 MODES = ("train", "eval")
+
+
 _IN_CACHE = 2**18  # numbers that a core's cache holds
-
-
-class Tap(NamedTuple):
-    """One tensor to watch: the input or the output of one call of a module.
-
-    ``units`` says what varies independently, for the standard errors: "sample", or "channel" for each (sample,
-    channel) where whole maps are dropped. ``before_norm`` notes that a BatchNorm reads this tensor. Of a tuple, list or
-    dict the first floating-point tensor counts.
-    """
-
-    name: str
-    module: nn.Module
-    where: str = "output"
-    call: int = 0
-    units: str = "sample"
-    before_norm: bool = False
 
 
 class Partial(NamedTuple):

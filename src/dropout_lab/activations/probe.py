@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.activations.meter import Meter, Partial, doubled
 from dropout_lab.dropout import mask_keys
-from dropout_lab.dropout.graph import in_mode
+from dropout_lab.dropout.graph.modes import dropout_on, in_mode
 
 SEED = 0x70726F6265  # "probe": masks of its own, whatever the seed of training
 
@@ -75,7 +74,7 @@ def probe(
         for draw in range(masks * step, masks * (step + 1)):
             _seed(x.device, SEED + draw + (int(rows[0]) << 40))
             keys = mask_keys(SEED, draw, rows) if keyed else nullcontext()
-            with _dropout_on(model), keys, meter.record() as partials:
+            with dropout_on(model), keys, meter.record() as partials:
                 model(x)
             passes.append({partial.row: partial for partial in partials})
     sums, seen = no_probe(meter), [one for one in plain if all(one.row in dropped for dropped in passes)]
@@ -148,21 +147,6 @@ def _comparison(s: _Sums) -> Comparison:
         ratio=ratio,
         ratio_se=ratio_se,
     )
-
-
-@contextmanager
-def _dropout_on(model: nn.Module) -> Iterator[None]:
-    """Only the dropout layers in train mode: through their own switch where they have one."""
-    layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
-    switches = [(layer, "monte_carlo" if hasattr(layer, "monte_carlo") else "training") for layer in layers]
-    before = [getattr(layer, switch) for layer, switch in switches]
-    try:
-        for layer, switch in switches:
-            setattr(layer, switch, True)
-        yield
-    finally:
-        for (layer, switch), value in zip(switches, before, strict=True):
-            setattr(layer, switch, value)
 
 
 @contextmanager

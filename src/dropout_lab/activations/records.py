@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.activations.meter import Tap
 from dropout_lab.activations.probe import compare
 from dropout_lab.activations.readings import Readings
+from dropout_lab.activations.taps import Tap
 
 _STATS = ("mean", "std", "zeros")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeVar
 
 from torch import nn
 from torch.fx import Node
@@ -9,13 +10,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.activations.meter import Tap
-from dropout_lab.dropout.attach import attached
-from dropout_lab.dropout.graph import Call, calls
-from dropout_lab.dropout.maps import ACTIVATIONS
+from dropout_lab.dropout.graph.calls import Call, calls
+from dropout_lab.dropout.graph.hooks import attached
+from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 
 _DEFAULT = (*ACTIVATIONS, _ConvNd, nn.Linear)
 _WHOLE_MAPS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout)
+
+
+T = TypeVar("T")
+
+
+class Tap(NamedTuple):
+    """One tensor to watch: the input or the output of one call of a module.
+
+    ``units`` says what varies independently, for the standard errors: "sample", or "channel" for each (sample,
+    channel) where whole maps are dropped. ``before_norm`` notes that a BatchNorm reads this tensor. Of a tuple, list or
+    dict the first floating-point tensor counts.
+    """
+
+    name: str
+    module: nn.Module
+    where: str = "output"
+    call: int = 0
+    units: str = "sample"
+    before_norm: bool = False
 
 
 def taps_of(model: nn.Module, layers: Sequence[str] | None = None) -> list[Tap]:
@@ -60,6 +79,29 @@ def model_of(module: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)  # what torch.compile(model) wraps
 
 
+def chosen_for_loggers(taps: Sequence[Tap], most: int | None) -> set[str]:
+    """Names of at most ``most`` tensors, for loggers, where each costs seven keys or more.
+
+    Dropout layers come first, each with its input, then evenly spaced others.
+    Where not even the dropout layers fit they are evenly spaced, too. The last of each kind is always among them.
+
+    Args:
+        taps: what is watched, in order of depth.
+        most: at least 2; None: all.
+    """
+    if most is None or len(taps) <= most:
+        return {tap.name for tap in taps}
+    layers: dict[tuple[int, int], list[str]] = {}  # (layer, call): its input and its output
+    others = []
+    for tap in taps:
+        if isinstance(tap.module, _DropoutNd):
+            layers.setdefault((id(tap.module), tap.call), []).append(tap.name)
+        else:
+            others.append(tap.name)
+    kept = {name for names in _spaced(list(layers.values()), most // 2) for name in names}
+    return kept | set(_spaced(others, most - len(kept)))
+
+
 def _before_norm(found: list[Call]) -> set[str]:
     """Names of the calls whose output a BatchNorm reads: there the variance shift of Li et al. (2019) does harm."""
     names = {call.node: call.name for call in found if call.node is not None}
@@ -98,3 +140,9 @@ def _matching(rows: dict[str, list[Tap]], patterns: Sequence[str], paths: dict[s
             raise ValueError(f"layers={pattern!r} matches no layer; the model has {known}")
         modules |= {rows[name][0].module for name in names}
     return sorted(name for name, taps in rows.items() if taps[0].module in modules)
+
+
+def _spaced(items: Sequence[T], most: int) -> list[T]:
+    """At most so many, evenly spaced, the last and (of two or more) the first among them."""
+    count, last = min(most, len(items)), len(items) - 1
+    return [items[last - number * last // max(count - 1, 1)] for number in range(count)]

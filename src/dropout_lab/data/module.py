@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader
 from dropout_lab.data.augment import CHANGES, batch_key, mixing_share, mixup
 from dropout_lab.data.batches import GlobalBatches, ResumableLoader
 from dropout_lab.data.samples import Rows, Samples, mean_and_std, mislabel, split, subset
-from dropout_lab.forks import end_with_parent, server
+from dropout_lab.jobs.forkserver import end_with_parent, import_beforehand, server
+
+import_beforehand(__name__)  # workers that read ahead are forks
 
 
 class ImageData(lightning.LightningDataModule):

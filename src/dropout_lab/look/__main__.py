@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropout_lab.arguments import number, read_arguments
-from dropout_lab.config import REPOSITORY
-from dropout_lab.errors import UserError, nearest, one_line_errors
+from dropout_lab.cli import UserError, nearest, number, one_line_errors, read_arguments
+from dropout_lab.jobs.conf import REPOSITORY
 
 USAGE = (
     "scripts/lab look run=DIR | model.name=vgg16 [model.weights=FILE] [image=FILE] [p=0.5] [layers=PATTERN,...] "

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 
-from dropout_lab.errors import UserError
+from dropout_lab.cli import UserError
 
 DEFAULT_IMAGE = "china.jpg"  # ships with scikit-learn; ImageNet calls it a palace
 
@@ -54,7 +54,7 @@ def from_torchvision(name: str, weights: str, image: str, seed: int) -> Subject:
     """
     import torchvision
 
-    from dropout_lab.torchvision_models import torchvision_model
+    from dropout_lab.models.torchvision import torchvision_model
 
     photo = open_image(image)  # before a large network is built
     torch.manual_seed(seed)
@@ -86,9 +86,9 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     Raises:
         UserError: a folder, checkpoint or image that is not there or does not fit.
     """
-    from dropout_lab.rebuild import rebuild
+    from dropout_lab.runs.restore import restore
 
-    run = rebuild(folder, checkpoint)
+    run = restore(folder, checkpoint)
     data = run.data
     names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
     if image and not image.isdigit():

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.activations.meter import Tap
-from dropout_lab.activations.taps import taps_of
+from dropout_lab.activations.taps import Tap, taps_of
+from dropout_lab.cli import UserError
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.dropout.graph import calls
-from dropout_lab.dropout.maps import ACTIVATIONS, why_not_maps, why_not_maps_after
-from dropout_lab.errors import UserError
+from dropout_lab.dropout.graph.calls import calls
+from dropout_lab.dropout.graph.feature_maps import why_not_maps, why_not_maps_after
+from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 from dropout_lab.look.subject import Subject
 
 CONDITIONS: dict[str, dict[str, str]] = {

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropout_lab.errors import UserError
+from dropout_lab.cli import UserError
 from dropout_lab.report import table as tables
+from dropout_lab.report.notes import sentences
 from dropout_lab.report.page import write_page
-from dropout_lab.report.runs import Run, read_runs, read_skipped
-from dropout_lab.report.sentences import sentences
-from dropout_lab.report.strategies import baseline, group
+from dropout_lab.runs.read import Run, read_runs, read_skipped
+from dropout_lab.runs.strategies import baseline, group
 
 if TYPE_CHECKING:
-    from dropout_lab.report.claimed import Claimed
+    from dropout_lab.report.claims.data import Claimed
 
-__all__ = ["Report", "Run", "build", "read_runs"]
+__all__ = ["Report", "build"]
 
 LISTED = 10  # runs named in the terminal; the page names all
 
@@ -80,8 +80,8 @@ def _claimed(runs: Sequence[Run]) -> "tuple[Claimed | None, str]":
     """What was claimed, and what came out in words, which may be why nothing did."""
     if not any(run.config.get("verdict") for run in runs):
         return None, ""
-    from dropout_lab.report.claimed import read_claimed  # scipy.stats takes two seconds
-    from dropout_lab.run_folder import root_cause
+    from dropout_lab.cli import root_cause
+    from dropout_lab.report.claims.data import read_claimed  # scipy.stats takes two seconds
 
     try:
         claimed = read_claimed(runs)
@@ -91,14 +91,14 @@ def _claimed(runs: Sequence[Run]) -> "tuple[Claimed | None, str]":
 
 
 def _claims(folder: Path, claimed: "Claimed") -> str:
-    from dropout_lab.report.claim_figures import write
-    from dropout_lab.report.claim_section import section  # matplotlib takes half a second
+    from dropout_lab.report.claims.figures import write
+    from dropout_lab.report.claims.section import section  # matplotlib takes half a second
 
     return section(claimed, write(folder, claimed))
 
 
 def _figures(folder: Path, table: list[tables.Row], claimed: "Claimed | None") -> list[Path]:
-    from dropout_lab.report import claim_figures
+    from dropout_lab.report.claims import figures as claim_figures
     from dropout_lab.report.figures import figures, write_figures
 
     return write_figures(folder, figures(table) | (claim_figures.figures(claimed) if claimed else {}))

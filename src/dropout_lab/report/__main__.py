@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dropout_lab.arguments import in_one_line
-from dropout_lab.errors import UserError, one_line_errors
+from dropout_lab.cli import UserError, in_one_line, one_line_errors
 from dropout_lab.report import build
 
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dropout_lab.report.looks import looks
-from dropout_lab.report.pictures import CURVES, pictures
+from dropout_lab.report.series import CURVES, pictures
+from dropout_lab.report.styles import looks
 from dropout_lab.report.table import Row
 
 COLORS = {  # of page.css

@@ -10,12 +10,12 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from dropout_lab.report.fragments import figures, left_out_list, results_table, setup
-from dropout_lab.report.looks import looks
-from dropout_lab.report.pictures import pictures
-from dropout_lab.report.runs import Run
-from dropout_lab.report.sights import sights
+from dropout_lab.report.html import figures, left_out_list, results_table, setup
+from dropout_lab.report.look_section import sights
+from dropout_lab.report.series import pictures
+from dropout_lab.report.styles import looks
 from dropout_lab.report.table import Row
+from dropout_lab.runs.read import Run
 
 HERE = Path(__file__).parent
 SHOWN_AT_FIRST = 8  # strategies switched on when the page opens: more lines than that hide each other

@@ -1,0 +1,1 @@
+"""Diff: where two runs part, and why."""

@@ -1,0 +1,187 @@
+"""Where two runs part, and why: `python -m dropout_lab.diff RUN RUN`, the folders of the runs.
+
+Compared are the configurations, the code, the numbers that were recorded, and then, step by step, both trainings done
+again: data order and masks are functions of (seed, step), so the first thing that differs can be found and named.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from dropout_lab.cli import one_line_errors, read_folders
+from dropout_lab.jobs.overrides import flat
+from dropout_lab.runs.folder import read_status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dropout_lab.diff.replay import Event
+
+
+USAGE = "scripts/lab diff RUN RUN"
+
+
+NOT_OF_THE_RESULT = ("run", "paths", "resume", "logger", "tags", "notes")  # keys that may differ between equal runs
+
+
+TABLES = {"metrics.csv": ["step", "epoch", "key"], "activations.csv": ["step", "epoch", "mode", "layer", "stat"]}
+
+
+NUMERICS = ("channels_last", "compile", "threads", "trainer.precision")  # keys that change no more than the rounding
+
+
+REASONS = {  # of an event that is the first to differ, and the beginnings of the keys that can bring it about
+    "initial weights": ("other initial weights", ("seed", "model", "optimizer.match")),
+    "weights": (
+        "the same gradients, but other weights after the step before",
+        ("optimizer", "lr_scheduler", "callbacks.max_norm", "trainer.gradient_clip", "trainer.max_"),
+    ),
+    "samples": ("other samples, or another order of them", ("seed", "data")),
+    "images": ("the same samples, prepared in another way", ("data", "seed")),
+    "classes": ("the same samples with other classes", ("data",)),
+    "mask": ("the same input, another mask", ("keyed", "seed", "dropout", "placement")),
+    "output": ("the same input and mask, another output", ("dropout", "placement", "model", *NUMERICS)),
+    "loss": ("the same outputs, another loss", ("loss", "dropout", "trainer.accumulate_grad_batches")),
+    "gradient": ("the same loss, another gradient", NUMERICS),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the comparison and exit: 0 when nothing differs, 1 when something does, 2 when it can't be told."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        lines = diff(*read_folders(given, USAGE, 2))
+        print("\n".join(lines) or "nothing differs: configuration, code, records")
+        sys.exit(int(bool(lines)))
+
+
+def diff(a: Path, b: Path) -> list[str]:
+    """What differs between two runs, a line each; nothing where they are the same.
+
+    Args:
+        a, b: the run folders; nothing is written into them.
+
+    Raises:
+        UserError: no such run, or one whose data is not there.
+    """
+    from dropout_lab.runs.folder import read_config
+
+    configs = read_config(a), read_config(b)
+    settings = _settings(*configs)
+    lines = [f"config    {key}: {ours} | {theirs}" for key, (ours, theirs) in settings.items()]
+    lines += _code(read_status(a), read_status(b))
+    recorded, step = _records(a, b)
+    if recorded or lines:
+        lines += recorded or ["records   the same to the last digit"]
+    if recorded:
+        lines += _replayed(*configs, last=step, differing=list(settings))
+    return lines
+
+
+def _settings(a: DictConfig, b: DictConfig) -> dict[str, tuple[str, str]]:
+    """Keys of the configuration with different values, and these."""
+    # Files in the run's own folder are the same ones wherever it lies.
+    values = [
+        {key: str(value).replace(config.run.dir, "RUN") for key, value in flat(config).items()} for config in (a, b)
+    ]
+    settings = {}
+    for key in dict.fromkeys([*values[0], *values[1]]):
+        ours, theirs = (of.get(key, "-") for of in values)
+        if ours != theirs and key.partition(".")[0] not in NOT_OF_THE_RESULT:
+            settings[key] = ours, theirs
+    return settings
+
+
+def _code(a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
+    """Another revision, uncommitted changes, other versions."""
+    if a.get("git_sha") != b.get("git_sha"):
+        yield f"code      revision {str(a.get('git_sha'))[:10]} | {str(b.get('git_sha'))[:10]}"
+    if a.get("git_diff") != b.get("git_diff"):
+        yield "code      uncommitted changes differ: git_diff in status.json has them"
+    versions = [run.get("versions") or {} for run in (a, b)]
+    for package in dict.fromkeys([*versions[0], *versions[1]]):
+        ours, theirs = (of.get(package) for of in versions)
+        if ours != theirs:
+            yield f"code      {package} {ours} | {theirs}"
+
+
+def _records(a: Path, b: Path) -> tuple[list[str], int]:
+    """The first number of each table that differs, and the first step by which one did."""
+    lines, steps = [], []
+    for name, keys in TABLES.items():
+        tables = [_long(folder / name, keys) for folder in (a, b)]
+        both = tables[0].to_frame("a").join(tables[1].to_frame("b"), how="outer", sort=False)
+        differs = both[(both.a != both.b) & ~(both.a.isna() & both.b.isna())]
+        if differs.empty:
+            continue
+        first = differs.sort_index(level="step", kind="stable").iloc[0]
+        where = dict(zip(keys, first.name, strict=True))
+        steps.append(int(where.pop("step")))
+        what = " ".join(str(value) for key, value in where.items() if key != "epoch")
+        lines.append(
+            f"records   {name} at step {steps[-1]}, epoch {where['epoch']}: {what} {first.a:.6g} | {first.b:.6g}; in "
+            f"all {len(differs)} of {len(both)} numbers differ"
+        )
+    return lines, min(steps, default=0)
+
+
+def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
+    """A table with one number a row."""
+    import pandas as pd
+
+    if not path.is_file():
+        return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=keys))
+    table = pd.read_csv(path)
+    if "value" not in table:
+        table = table.melt(["epoch", "step"], var_name="key").dropna(subset="value")
+    return table.drop_duplicates(keys).set_index(keys)["value"]
+
+
+def _replayed(a: DictConfig, b: DictConfig, last: int, differing: Sequence[str]) -> list[str]:
+    """Where both part when they are trained again, no further than to the step at which the records do."""
+    from dropout_lab.diff.replay import replay
+
+    last *= max(config.trainer.accumulate_grad_batches for config in (a, b))  # replayed are micro-batches
+    steps = 1
+    while True:
+        ours, theirs = replay(a, steps), replay(b, steps)
+        for number, (x, y) in enumerate(zip_longest(ours, theirs)):
+            if x != y:
+                before = [event for event in ours[:number] if event.step == (x or y).step]
+                return [f"replay    {_explain(x, y, before, differing)}"]
+        if steps >= last:
+            return [
+                f"replay    both are the same for {steps} steps now: what parted them is not in their configurations, "
+                "but in code, versions, devices or an interruption"
+            ]
+        steps = min(10 * steps, last)
+
+
+def _explain(x: "Event | None", y: "Event | None", before: "list[Event]", differing: Sequence[str]) -> str:
+    """The first event that differs, after those of its step that don't, and which keys to look at."""
+    here = x or y
+    assert here is not None
+    same = ", ".join(
+        dict.fromkeys(f"{event.what}{'s' if event.what in ('mask', 'output') else ''}" for event in before)
+    )
+    if x is None or y is None:
+        reason = f"only the {'second' if x is None else 'first'} goes on"
+    elif x[:3] == y[:3]:
+        initial = here.what == "weights" and here.step == 0
+        reason, keys = REASONS["initial weights" if initial else here.what]
+        reason += f": look at {', '.join([key for key in differing if key.startswith(keys)] or keys)}"
+    elif "mask" in (x.what, y.what):
+        drops, layer = ("first", x.where) if x.what == "mask" else ("second", y.where)
+        return f"they part at step {here.step} in {layer}: only the {drops} drops there (the same until then: {same})"
+    else:
+        reason = f"the networks differ: {x.what} of {x.where or 'the batch'} | {y.what} of {y.where or 'the batch'}"
+    place = f" in {here.where}" if here.where else ""
+    return f"they part at step {here.step}{place}: {reason}" + (f" (the same until then: {same})" if same else "")
+
+
+if __name__ == "__main__":
+    main()

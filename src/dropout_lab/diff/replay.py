@@ -1,0 +1,144 @@
+"""Training done again from a configuration, with a fingerprint of everything that goes into a step and comes out of it.
+
+Data order and masks are functions of (seed, step), so the first steps of a run can be had again at any time, on the
+CPU and in one process, whatever the run was trained on.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from dropout_lab.cli import UserError, root_cause
+from dropout_lab.dropout import Dropout
+from dropout_lab.jobs.build import instantiate
+from dropout_lab.train.job import assemble
+from dropout_lab.train.runtime import quieten_lightning, set_threads
+
+
+class Event(NamedTuple):
+    """Something that two runs can agree on.
+
+    ``what`` is "weights" (before the step), "samples" (which), "images", "classes", "mask", "output", "loss" or
+    "gradient"; ``where`` is the parameter or layer, "" where there is no choice.
+    """
+
+    step: int
+    what: str
+    where: str
+    digest: bytes
+
+
+def replay(config: DictConfig, steps: int) -> list[Event]:
+    """The first steps of a run, in the order in which things happen.
+
+    Args:
+        config: the resolved configuration of a run folder.
+        steps: how many micro-batches.
+
+    Raises:
+        UserError: the data is not where it was, or something else of the run cannot be made again.
+    """
+    quieten_lightning()
+    set_threads(config.threads)
+    # Hooks of compiled models are traced into the graph.
+    try:
+        classifier, data, layers = assemble(OmegaConf.merge(config, {"compile": False}))  # type: ignore[arg-type]
+        data.setup()
+    except Exception as error:
+        raise UserError(f"{config.run.dir}: it cannot be trained again: {root_cause(error)}") from error
+    recorder = _Recorder(steps, {path: name for name, path in layers.items()})
+    callbacks = [instantiate(callback) for callback in config.callbacks.values()]
+    callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint | ProgressBar)]
+    with tempfile.TemporaryDirectory() as folder, recorder.listening(classifier.net):
+        trainer = instantiate(
+            config.trainer,
+            accelerator="cpu",
+            devices=1,
+            num_nodes=1,
+            strategy="auto",
+            logger=[CSVLogger(folder)],  # some callbacks insist on one
+            callbacks=[recorder, *callbacks],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+        )
+        trainer.fit(classifier, data)
+    return recorder.events
+
+
+class _Recorder(L.Callback):
+    def __init__(self, steps: int, names: dict[str, str]) -> None:
+        self.steps, self.names = steps, names
+        self.events: list[Event] = []
+        self.step = 0
+        self.active = False
+        self._order: list[Tensor] = []
+
+    @contextmanager
+    def listening(self, net: nn.Module) -> Iterator[None]:
+        """Hear of the masks and outputs of all layers."""
+        with ExitStack() as stack:
+            for path, module in net.named_modules():
+                where = getattr(module, "name", None) or self.names.get(path, path)
+                if isinstance(module, Dropout):
+                    module.draw = self._hearing(module.draw, where)  # type: ignore
+                    stack.callback(delattr, module, "draw")
+                if next(module.children(), None) is None or isinstance(module, Dropout):
+                    stack.callback(module.register_forward_hook(self._after(where)).remove)
+            yield
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert trainer.train_dataloader is not None
+        self._order = list(trainer.train_dataloader.sampler)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        for name, value in pl_module.net.state_dict().items():
+            self._add("weights", name, value)
+        self._add("samples", "", self._order[batch_idx])
+        self._add("images", "", batch[0])
+        self._add("classes", "", batch[1])
+        self.active = True
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        self.active = False
+        self._add("loss", "", loss)
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: Any) -> None:
+        for name, parameter in pl_module.net.named_parameters():
+            if parameter.grad is not None:
+                self._add("gradient", name, parameter.grad)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.step += 1
+        trainer.should_stop = self.step == self.steps
+
+    def _hearing(self, draw: Callable[[Tensor], Tensor], where: str) -> Callable[[Tensor], Tensor]:
+        def heard(x: Tensor) -> Tensor:
+            noise = draw(x)
+            if self.active:
+                self._add("mask", where, noise)
+            return noise
+
+        return heard
+
+    def _after(self, where: str) -> Callable[[nn.Module, Any, Any], None]:
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            if self.active and isinstance(output, Tensor):
+                self._add("output", where, output)
+
+        return after
+
+    def _add(self, what: str, where: str, value: Tensor) -> None:
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        shape = f"{value.dtype} {tuple(value.shape)}".encode()
+        self.events.append(Event(self.step, what, where, blake2b(shape + content.tobytes(), digest_size=8).digest()))

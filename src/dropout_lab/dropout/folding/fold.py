@@ -1,0 +1,185 @@
+"""Weights that travel: take dropout out of a trained model, or change how it scales, without changing what it computes.
+
+    fold(model, x)                a copy without dropout that computes the same in eval and loads into the plain model
+    convert(model, "inverted", x) the model itself with another scaling: same eval outputs, training can go on
+
+Inverted and unscaled layers are the identity in eval, so folding just removes them. The eval factor q = 1 - p of a
+classic layer moves into the next affine weight (never its bias: q V (m h) + b); where that is not possible, in a
+residual branch for instance, into the weight and bias before; or into the statistics of a BatchNorm.
+"""
+
+from __future__ import annotations
+
+import copy
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
+
+from dropout_lab.dropout.folding.match import check_optimizer, rescale_group
+from dropout_lab.dropout.folding.solve import Change, apply, check_same, outputs, solve
+from dropout_lab.dropout.graph.hooks import detach
+from dropout_lab.dropout.layer import SCALINGS, Dropout
+
+
+def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
+    """A copy of ``model`` without dropout that computes in eval mode what ``model`` computes in eval mode.
+
+    Args:
+        model: in any mode; stays as it is.
+        example_input: a batch as the model takes it; the result is compared with the model on it.
+
+    Returns:
+        a deep copy in eval mode. ``nn.Identity`` stands where dropout layers stood, attached ones are gone with their
+        hooks, and the ``state_dict`` loads into the plain architecture with ``strict=True``. A dropout layer that the
+        forward pass doesn't call in eval mode (in an auxiliary head) is just removed.
+
+    Raises:
+        ValueError: no exact answer exists, or the strategy is not known here, or a layer is in Monte Carlo mode; the
+            layer and the op in the way are named.
+
+    Source: Srivastava et al. 2014, section 4 ("the outgoing weights of that unit are multiplied by p", their p our q).
+    """
+    _check_known(model)
+    folded = copy.deepcopy(model)
+    changes = solve(folded, lambda layer: 1 / _eval_factor(layer, layer.scaling), training=False)
+    before = outputs(folded, example_input)
+    apply(folded, changes)
+    for module in list(folded.modules()):
+        detach(module)
+        for name, child in module.named_children():
+            if isinstance(child, _DropoutNd):
+                setattr(module, name, nn.Identity())
+    check_same(before, outputs(folded, example_input))
+    return folded.eval()
+
+
+def convert(model: nn.Module, scaling: str, example_input: Tensor, optimizer: Optimizer | None = None) -> nn.Module:
+    """Change the scaling of all dropout layers of ``model`` IN PLACE and rescale its weights: same eval outputs.
+
+    With an optimizer, training goes on exactly as it would have without the conversion, given the same masks: its
+    buffers and the gradients are rescaled, and its parameter groups split by factor (table in ``match.py``). Learning
+    rate schedulers know the old groups: make them anew; each group's ``initial_lr`` is right.
+
+    Args:
+        model: in any mode.
+        scaling: "inverted", "classic" or "unscaled".
+        example_input: a batch as the model takes it; the result is compared with the model on it.
+        optimizer: the SGD, Adam or AdamW that trains the model, changed in place.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: as :func:`fold`; an unknown scaling; torch's own dropout layers, which are always inverted; with an
+            optimizer also for another optimizer, and between unscaled and anything else, which no rescaling makes
+            equal in training and in eval. Model and optimizer are then unchanged.
+
+    Source: Srivastava et al. 2014, section 10; the optimizer's part follows from V = W / q.
+    """
+    if scaling not in SCALINGS:
+        raise ValueError(f"scaling={scaling!r} is not a kind of dropout; allowed: {', '.join(SCALINGS)}")
+    _check_known(model)
+    _check_own(model, scaling)
+    if optimizer is not None:
+        check_optimizer(optimizer)
+        _check_trainable(model, scaling)
+    changes = _changes(model, scaling, training_only=optimizer is not None)
+    rehearsal = copy.deepcopy(model)
+    before = outputs(rehearsal, example_input)
+    _convert(rehearsal, scaling, changes)
+    check_same(before, outputs(rehearsal, example_input))
+    _convert(model, scaling, changes)
+    if optimizer is not None:
+        factors = {parameter: changes[name].factor for name, parameter in model.named_parameters() if name in changes}
+        _split_groups(optimizer, factors)
+        _rescale_state(optimizer, factors)
+    return model
+
+
+def _check_known(model: nn.Module) -> None:
+    for path, layer in model.named_modules():
+        if not isinstance(layer, _DropoutNd):
+            continue
+        name = f"dropout layer {getattr(layer, 'name', None) or path!r}"
+        kind: Any = type(layer)
+        if isinstance(layer, Dropout):
+            known = kind.draw is Dropout.draw and kind.forward is Dropout.forward
+        else:
+            known = kind.__module__ == nn.Dropout.__module__
+        if not known:
+            raise ValueError(f"{name} is a {kind.__name__}, whose eval output is not known here; allowed: Dropout")
+        if getattr(layer, "monte_carlo", False):
+            raise ValueError(f"{name} is in Monte Carlo mode, its eval output is random; set monte_carlo = False first")
+
+
+def _check_own(model: nn.Module, scaling: str) -> None:
+    for path, layer in model.named_modules():
+        if isinstance(layer, _DropoutNd) and not isinstance(layer, Dropout) and layer.p > 0 and scaling != "inverted":
+            raise ValueError(
+                f"dropout layer {path!r} is torch's {type(layer).__name__}, which is always inverted; "
+                "install() puts a layer there whose scaling can be chosen"
+            )
+
+
+def _check_trainable(model: nn.Module, scaling: str) -> None:
+    for path, layer in model.named_modules():
+        if isinstance(layer, Dropout) and layer.p > 0 and (layer.scaling == "unscaled") != (scaling == "unscaled"):
+            raise ValueError(
+                f"dropout layer {layer.name or path!r} can't go from {layer.scaling} to {scaling} with the optimizer: "
+                "equal eval outputs mean unequal training outputs; leave out optimizer= and start a new one"
+            )
+
+
+def _eval_factor(layer: Dropout, scaling: str) -> Fraction:
+    """Output / input of the layer in eval mode."""
+    return Fraction(1 - layer.p) if scaling == "classic" else Fraction(1)
+
+
+def _changes(model: nn.Module, scaling: str, training_only: bool) -> dict[str, Change]:
+    def factor(layer: Dropout) -> Fraction:
+        return _eval_factor(layer, scaling) / _eval_factor(layer, layer.scaling)
+
+    try:
+        return solve(model, factor, training=True)
+    except ValueError:
+        if training_only:
+            raise
+    return solve(model, factor, training=False)  # BatchNorm's statistics can help where training is not meant to go on
+
+
+def _convert(model: nn.Module, scaling: str, changes: dict[str, Change]) -> None:
+    apply(model, changes)
+    for layer in model.modules():
+        if isinstance(layer, Dropout):
+            layer.scaling = scaling
+
+
+def _split_groups(optimizer: Optimizer, factors: dict[nn.Parameter, Fraction]) -> None:
+    pieces = []
+    for group in optimizer.param_groups:
+        members: dict[Fraction, list[int]] = {}
+        for index, parameter in enumerate(group["params"]):
+            members.setdefault(factors.get(parameter, Fraction(1)), []).append(index)
+        for factor, indices in members.items():
+            lists = {key: [group[key][i] for i in indices] for key in ("params", "param_names") if key in group}
+            pieces.append(group | lists)
+            rescale_group(optimizer, pieces[-1], float(factor))
+    optimizer.param_groups[:] = pieces
+
+
+_POWERS = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}  # of 1 / factor
+
+
+def _rescale_state(optimizer: Optimizer, factors: dict[nn.Parameter, Fraction]) -> None:
+    with torch.no_grad():
+        for parameter, factor in factors.items():
+            if parameter.grad is not None:
+                parameter.grad.div_(float(factor))
+            for key, power in _POWERS.items():
+                buffer = optimizer.state.get(parameter, {}).get(key)
+                if buffer is not None:
+                    buffer.div_(float(factor**power))

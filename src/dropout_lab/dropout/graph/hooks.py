@@ -1,0 +1,90 @@
+"""Hang a dropout layer on any module of a model without touching its code or its `state_dict` keys.
+
+The layer becomes a child of its host (so `train()`, `apply` and `named_modules` reach it) and is called from a forward
+hook. The hooks are plain functions that look the child up, so `copy.deepcopy`, pickle and `torch.compile` work.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+AFTER = "dropout"
+
+
+BEFORE = "dropout_before"
+
+
+def attach(host: nn.Module, layer: nn.Module, child: str) -> None:
+    """Make `layer` the child `dropout` (applied to what `host` returns) or `dropout_before` (to its first argument)."""
+    host.add_module(child, layer)
+    # prepend: whatever else watches the host sees dropout as part of it, registered earlier or later.
+    if child == AFTER:
+        host.register_forward_hook(_drop_after, prepend=True)
+    else:
+        host.register_forward_pre_hook(_drop_before, prepend=True)
+
+
+def check_free(host: nn.Module, child: str) -> None:
+    """Make sure that a layer can be attached under this name, or is only in place of one attached before.
+
+    Raises:
+        ValueError: `host` has an attribute of that name itself, as `nn.MultiheadAttention` has.
+    """
+    if hasattr(host, child) and child not in attached(host):
+        raise ValueError(
+            f"{type(host).__name__} has an attribute {child!r} of its own, so no dropout layer can be attached to it; "
+            "choose another site"
+        )
+
+
+def attached(host: nn.Module) -> dict[str, nn.Module]:
+    """The layers that `attach` has hung on `host`: child name -> layer, `dropout_before` first; empty on a bare one."""
+    names = [BEFORE] * (_drop_before in host._forward_pre_hooks.values())
+    names += [AFTER] * (_drop_after in host._forward_hooks.values())
+    return {name: host.get_submodule(name) for name in names}
+
+
+def detach(host: nn.Module) -> None:
+    """Take off every layer that `attach` has hung on `host`, with its hook; nothing happens on a bare one."""
+    for name in attached(host):
+        delattr(host, name)
+    _unregister(host._forward_hooks, _drop_after)
+    _unregister(host._forward_pre_hooks, _drop_before)
+
+
+def unhooked(host: nn.Module) -> nn.Module:
+    """`host` as a module of its own that shares its tensors and runs without the attached layers."""
+    bare = copy.copy(host)
+    bare._modules = dict(host._modules)
+    bare._forward_hooks = host._forward_hooks.copy()
+    bare._forward_pre_hooks = host._forward_pre_hooks.copy()
+    detach(bare)
+    return bare
+
+
+def _unregister(hooks: dict[int, Callable[..., Any]], ours: Callable[..., Any]) -> None:
+    for key in [key for key, hook in hooks.items() if hook is ours]:
+        del hooks[key]
+
+
+def _drop_after(host: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"dropout after {type(host).__name__} needs one tensor, and the module returned {type(output).__name__}; "
+            "choose another site"
+        )
+    dropped: Tensor = getattr(host, AFTER)(output)
+    return dropped
+
+
+def _drop_before(host: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not args:
+        raise TypeError(
+            f"dropout before {type(host).__name__} needs its input as a positional argument: "
+            "call module(x), not module(input=x)"
+        )
+    return (getattr(host, BEFORE)(args[0]), *args[1:])

@@ -1,0 +1,79 @@
+"""From a configuration to what it describes: the data, the network with dropout installed, the optimizer."""
+
+import pkgutil
+from functools import partial
+from typing import Any, Protocol
+
+import hydra
+import torch
+from omegaconf import DictConfig, open_dict
+from torch import nn
+
+from dropout_lab.dropout import ScheduledRates, install, match_inverted
+from dropout_lab.dropout.graph.calls import calls
+from dropout_lab.jobs.diagnose import unlocatable
+
+
+class Data(Protocol):
+    """What is asked here of a data module, of this package or of a fork."""
+
+    num_classes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the model sees of a sample."""
+
+    def suit(self, channels: int, image_size: int) -> None:
+        """Take what a model wants for what was left open."""
+
+
+def instantiate(node: DictConfig, **arguments: Any) -> Any:
+    """What a node with a ``_target_`` describes, its lists and dictionaries plain Python."""
+    return hydra.utils.instantiate(node, _convert_="all", **arguments)
+
+
+def build_data(cfg: DictConfig) -> Any:
+    """The data module, its images of the form that the model wants where the configuration leaves it open.
+
+    A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``.
+    """
+    data: Data = instantiate(cfg.data)
+    try:
+        wants = getattr(pkgutil.resolve_name(cfg.model["_target_"]), "wants", None)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model.{unlocatable(cfg.model['_target_'])}") from error
+    if wants is not None:
+        data.suit(*wants(**{key: value for key, value in cfg.model.items() if key != "_target_"}))
+    return data
+
+
+def build_network(cfg: DictConfig, data: Data) -> tuple[nn.Module, dict[str, str]]:
+    """The network with dropout installed, its initial weights drawn from torch's generator.
+
+    Returns:
+        the network, and layer name -> module path for every layer whose numbers can be logged.
+    """
+    net: nn.Module = instantiate(cfg.model, input_shape=data.shape, num_classes=data.num_classes)
+    sites = install(net, instantiate(cfg.dropout), instantiate(cfg.placement))
+    if cfg.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
+
+
+def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
+    """The rates of the installed layers as a function of training time."""
+    schedule = instantiate(cfg.dropout_schedule)
+    if isinstance(schedule, partial):  # Hydra's checks its target at each call, which is one a step: 0.3 ms
+        schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
+    return ScheduledRates(net, schedule)
+
+
+def build_optimizer(cfg: DictConfig, net: nn.Module, data: Data) -> torch.optim.Optimizer:
+    """The optimizer; ``optimizer.match`` also rescales the initial weights behind dropout."""
+    options = cfg.optimizer.copy()
+    with open_dict(options):
+        match = options.pop("match", None)
+    factory = instantiate(options)
+    if match is None:
+        return factory(net.parameters())  # type: ignore[no-any-return]
+    return match_inverted(net, factory, torch.zeros(2, *data.shape))

@@ -1,0 +1,120 @@
+"""Why a node of the configuration could not be built: one line that names the key, and what it may be."""
+
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Collection
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from dropout_lab.cli import nearest, root_cause
+
+FROM_CODE = {  # arguments that are not in the configuration
+    "model": ("input_shape", "num_classes"),
+    "optimizer": ("params",),
+    "lr_scheduler": ("optimizer",),
+    "dropout_schedule": ("p", "t"),
+}
+
+
+def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str:
+    """What to tell the user about an error that building a part of a job has raised.
+
+    Python's own message about a wrong key speaks of a class, and about a wrong type often of the inside of one. Values
+    are held against the types that a signature states only now that building has failed: many state them wrongly.
+
+    Args:
+        job: the job's configuration.
+        error: as it was raised.
+        group: the section that was being built; None: Hydra says so where it is known.
+    """
+    told = root_cause(error)
+    found = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)  # may be a node within the section
+    key = found[1] if found else group
+    node = OmegaConf.select(job, key) if key else None
+    if not isinstance(node, DictConfig) or "_target_" not in node or told.startswith(f"{key}."):
+        return told
+    try:
+        arguments = arguments_of(pkgutil.resolve_name(node["_target_"]))
+    except (ImportError, AttributeError, ValueError):
+        return f"{key}.{unlocatable(node['_target_'])}"
+    unknown = re.search(r"'(\w+)' is an invalid keyword|unexpected keyword argument '(\w+)'", told)
+    if unknown and (name := unknown[1] or unknown[2]) in node:
+        known = [argument for argument in arguments if argument not in FROM_CODE.get(str(key), ())]
+        return f"{key}.{unknown_key(name, node['_target_'], known)}"
+    for name, parameter in arguments.items():
+        if name in node and not _fits(node[name], parameter):
+            return f"{key}.{name}={node[name]}: must be {_spelled(parameter.annotation)}"
+    return told if f"{str(key).partition('.')[0]}." in told else f"{key}: {told}"
+
+
+def unknown_key(name: str, target: str, known: Collection[str]) -> str:
+    """A key that its target does not take, and the nearest one that it does, else all."""
+    meant = nearest(name, known).strip() or f"allowed: {', '.join(known)}" * bool(known)
+    return f"{name}: {target} takes no such key; {meant}".rstrip("; ")
+
+
+def unlocatable(target: str) -> str:
+    """A ``_target_`` that is not there, and the nearest name that is."""
+    place, _, name = target.rpartition(".")
+    try:
+        names = dir(pkgutil.resolve_name(place))
+    except (ImportError, AttributeError, ValueError) as error:
+        return f"_target_={target}: {error}"
+    return f"_target_={target}: {place} has no attribute {name!r}; {nearest(name, names)}".rstrip("; ")
+
+
+def arguments_of(target: Any) -> dict[str, inspect.Parameter]:
+    """What can be given by name; where a class hands others on, what its bases take, too."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in inspect.getmro(target) if isinstance(target, type) else [target]:
+        try:
+            own = inspect.signature(each).parameters
+        except ValueError:  # written in C
+            break
+        named = {name: p for name, p in own.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        found = {**{name: _with_type(p, each) for name, p in named.items()}, **found}
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in own.values()):
+            break
+    return found
+
+
+def _with_type(parameter: inspect.Parameter, of: Any) -> inspect.Parameter:
+    """The same, its annotation not as text; without one where it has names that only a type checker imports."""
+    if not isinstance(parameter.annotation, str):
+        return parameter
+    try:
+        return parameter.replace(annotation=eval(parameter.annotation, vars(sys.modules[of.__module__])))
+    except (NameError, TypeError):
+        return parameter.replace(annotation=parameter.empty)
+
+
+def _fits(value: Any, parameter: inspect.Parameter) -> bool:
+    if value == parameter.default or parameter.annotation is parameter.empty:
+        return True
+    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if isinstance(plain, dict) and "_target_" in plain:
+        return True  # what it describes is no value of the configuration
+    try:
+        TypeAdapter(parameter.annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(plain)
+    except ValidationError:
+        return False
+    except PydanticUserError:  # not a type that says anything about values
+        return True
+    return True
+
+
+def _spelled(hint: Any) -> str:
+    """A type as a sentence has it: ``int | None`` is "int or null"."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_spelled(part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
+    if hint is NoneType:
+        return "null"
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else re.sub(r"\b[\w.]+\.", "", str(hint))

@@ -1,0 +1,124 @@
+"""Words of a command line: which of them Hydra answers, how overrides are read, and what is wrong with one."""
+
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra import compose
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from dropout_lab.cli import UserError, in_one_line, nearest
+from dropout_lab.jobs.conf import CONF, REPOSITORY
+
+ASKING = ("help", "hydra_help", "cfg", "info", "shell_completion", "package", "resolve")  # options that Hydra answers
+OTHERS = ("config_dir", "config_path", "config_name", "experimental_rerun")  # what they bring would not be checked
+USAGE = (
+    "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
+    "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
+)
+EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # pyproject.toml: what needs them
+
+
+def only_asks(arguments: Sequence[str]) -> bool:
+    """Whether nothing is to be run: --help, --cfg job, --info, --shell-completion, ...
+
+    Raises:
+        UserError: an option that there is not, or one of Hydra's that is none here.
+    """
+    given = vars(parse_arguments(arguments))
+    for option in OTHERS:
+        if given[option] is not None:
+            raise UserError(
+                f"--{option.replace('_', '-')}: is no option here; configurations of your own belong into conf/, or "
+                "into another folder with hydra.searchpath=[file:///FOLDER]"
+            )
+    completion = [
+        word for word in given["overrides"] if re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", word)
+    ]
+    if given["shell_completion"] and len(completion) != 1:
+        raise UserError("--shell-completion: add install=SHELL or uninstall=SHELL, where SHELL is bash, fish or zsh")
+    return any(given[option] for option in ASKING)
+
+
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """The same words in an order that Hydra understands: not with -m between overrides, or one behind --info."""
+    overrides = parse_arguments(arguments).overrides
+    return sorted(arguments, key=lambda word: word not in overrides)
+
+
+def quoted(text: str) -> str:
+    """A value as an override spells it, whatever characters it has."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def parse_arguments(arguments: Sequence[str]) -> Namespace:
+    """The options and overrides of a command line, as Hydra's parser has them; a UserError for what it has not."""
+    parser = in_one_line(get_args_parser())
+    parser.usage = USAGE
+    return parser.parse_intermixed_args(arguments)
+
+
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """The words as Hydra, which has to be initialized, understands them: its loader knows what a glob stands for."""
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words))
+
+
+def explain_error(error: Exception, overrides: Sequence[str]) -> str:
+    """One line for an error of Hydra or OmegaConf."""
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not an override; write key=value, quote values with special characters: key='a b'"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "experiment/baseline":  # a folder within a group, as Hydra sees it a group of its own
+            group, name = "experiment", f"baseline/{name}"
+        options = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+        options += sorted(f"baseline/{path.stem}" for path in (CONF / group / "baseline").glob("*.yaml"))
+        if not group:
+            return f"{name}: no such configuration in conf/"
+        if name in EXTRAS:
+            return needs_extra(f"{group}={name}", name)
+        return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}"
+    key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
+    if key and "not in struct" in str(cause or error):
+        given = next((o for o in overrides if key in o.split("=")[0] or o.split("=")[0] in key), key)
+        known = _flat_keys(compose("train"))
+        meant = nearest(given.split("=")[0].lstrip("+~"), known)
+        return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
+    first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
+    return first
+
+
+def needs_extra(what: str, name: str) -> str:
+    """One line for an option whose packages are not installed, with the command that installs them."""
+    return f"{what} needs an extra of this package: {sys.executable} -m pip install -e '{REPOSITORY}[{EXTRAS[name]}]'"
+
+
+def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        keys.append(f"{prefix}{key}")
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if isinstance(node[key], DictConfig):
+            keys += _flat_keys(node[key], f"{prefix}{key}.")
+    return keys
+
+
+def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as {"optimizer.lr": 0.1, ...}."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

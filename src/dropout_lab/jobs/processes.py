@@ -1,0 +1,159 @@
+"""A job on several devices: one process for each, all of them one run.
+
+Lightning's own launcher would start the command line of the whole sweep again in every process. Here each process gets
+the finished configuration of its one job from the run folder.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dropout_lab.jobs.devices import together
+from dropout_lab.jobs.forkserver import begin, server
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+
+LEFT = (  # what Lightning sets in the environment: for DDP, and for the seed
+    *("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"),
+    *("PL_GLOBAL_SEED", "PL_SEED_WORKERS"),
+)
+
+
+class ProcessError(ChildProcessError):
+    """One process of a job has failed; ``trace`` is its traceback."""
+
+    def __init__(self, text: str, trace: str | None) -> None:
+        super().__init__(text)
+        self.trace = trace
+
+
+def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path | None = None) -> None:
+    """Have a job's processes call a function, and wait until all have ended.
+
+    Args:
+        count: number of processes.
+        function: to be found by its name.
+        arguments: of the function.
+        log: a file for what they print.
+
+    Raises:
+        ProcessError: a process has failed, or was killed.
+        KeyboardInterrupt: interrupted; all processes have ended then.
+    """
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+    try:
+        as_group(count, function, *arguments, log=log)
+    except ProcessExitedException as error:
+        where = f"; its output is in {log}" if log else ""
+        raise ProcessError(f"a process of the job was killed ({error}){where}", None) from error
+    except ProcessRaisedException as error:
+        raise ProcessError(str(error).split("\n")[-2], str(error)) from error
+
+
+def as_group(count: int, function: Callable[..., None], *arguments: Any, log: Path | None = None) -> None:
+    """Call a function in each of ``count`` new processes, which can form a group as those of torchrun do.
+
+    Args:
+        count: number of processes.
+        function: to be found by its name.
+        arguments: of the function.
+        log: a file for what they print.
+
+    Raises:
+        ProcessExitedException, ProcessRaisedException: (torch's) one has failed, or was killed; all have ended then.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.multiprocessing.spawn import start_processes
+
+    server()
+    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at whatever port is free
+    variables = {
+        **{"OMP_NUM_THREADS": "1", **os.environ},  # as torchrun has it
+        **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
+    }
+    given = (variables, sys.orig_argv, log, function, *arguments)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells whom it ends
+    before, group = set(multiprocessing.active_children()), None
+    try:
+        group = start_processes(_process, given, count, join=False, start_method="forkserver")  # type: ignore[no-untyped-call]
+        while not group.join():
+            pass
+    finally:  # interrupted while it starts them, there is no group yet
+        _end(group.processes if group else set(multiprocessing.active_children()) - before)
+
+
+def _process(
+    number: int,
+    variables: dict[str, str],
+    command: Sequence[str],
+    log: Path | None,
+    function: Callable[..., None],
+    *arguments: Any,
+) -> None:
+    """One process of a group."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    os.setsid()  # so that it is ended with all that it has started
+    begin({**variables, "RANK": str(number), "LOCAL_RANK": str(number)}, command)
+    rank_zero_only.rank = number  # type: ignore[attr-defined]  # Lightning has asked the server's environment
+    if log:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    with leaving_nothing():
+        function(*arguments)
+
+
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """Leave the group of processes that training opens, and take back what it writes to the environment.
+
+    A process that ends while its group is open is sometimes aborted by a thread of gloo's that nobody joined; in one
+    that goes on, the next job has another seed, and is not of the group of DDP on one device, whose variables name a
+    port that is still open.
+    """
+    alone, well = together() == 1, False
+    before = {name: os.environ.get(name) for name in LEFT} if alone else {}
+    try:
+        yield
+        well = True
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if (alone or well) and "torch" in sys.modules:  # in a group that failed, others may be waited for in vain
+            distributed = sys.modules["torch"].distributed
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
+
+
+def leave(number: int, frame: object) -> NoReturn:
+    """Handler of a signal: end with the exit code that a shell would give."""
+    raise SystemExit(128 + number)
+
+
+def _end(processes: "Iterable[BaseProcess]") -> None:
+    """End whatever is left, with what it has started: first kindly, then for good."""
+    for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
+        deadline = time.monotonic() + patience
+        for process in processes:
+            try:
+                os.killpg(process.pid or 0, kind)
+            except (ProcessLookupError, PermissionError):  # it has ended (macOS: PermissionError), or just begun
+                if process.is_alive():
+                    os.kill(process.pid or 0, kind)
+        for process in processes:
+            process.join(max(deadline - time.monotonic(), 0))

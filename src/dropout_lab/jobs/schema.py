@@ -1,0 +1,165 @@
+"""What the values of a configuration may be: the keys that the lab itself knows, checked without importing torch.
+
+A fork's own keys pass through unchecked. Field descriptions are the error messages: "KEY=VALUE: must be DESCRIPTION".
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dropout_lab.cli import UserError
+
+Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
+
+
+CountOrAll = Annotated[int | None, Field(ge=1, description="an integer >= 1, or null")]
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1, both excluded")]
+
+
+Switch = Annotated[bool, Field(description="true or false")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class Dropout(_Section):
+    """conf/dropout."""
+
+    p: Annotated[float, Field(ge=0, lt=1, description="the probability to DROP a unit, a number with 0 <= p < 1")]
+
+
+class Data(_Section):
+    """conf/data."""
+
+    batch_size: Count
+    train_size: CountOrAll = None
+    channels: CountOrAll = None
+    image_size: CountOrAll = None
+    num_classes: Annotated[int | None, Field(ge=2, description="an integer >= 2, or null")] = None
+    num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")] = 0
+    label_noise: Annotated[float, Field(ge=0, le=1, description="a number with 0 <= label_noise <= 1")] = 0.0
+    augment: Annotated[
+        Literal["crop_flip", "resized_crop_flip"] | None, Field(description="crop_flip or resized_crop_flip, or null")
+    ] = None
+    mixup: Annotated[float, Field(ge=0, description="a number >= 0, the alpha of Beta(alpha, alpha); 0: no mixup")] = (
+        0.0
+    )
+    download: Switch = True
+    val_fraction: Fraction = 0.5
+    test_fraction: Fraction = 0.5
+
+
+class Loss(_Section):
+    """conf/loss."""
+
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="the share of the target for all classes, a number with 0 <= share < 1")
+    ] = 0.0
+
+
+class Optimizer(_Section):
+    """conf/optimizer."""
+
+    lr: Annotated[float, Field(gt=0, description="a number > 0")] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, description="a number >= 0")] = 0.0
+    match: Annotated[Literal["inverted"] | None, Field(description="inverted or null")] = None
+
+
+class Trainer(_Section):
+    """conf/trainer."""
+
+    max_epochs: Count
+    devices: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"], Field(description="a number of devices >= 1, or auto")
+    ] = 1
+    log_every_n_steps: Count = 50
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Annotated[float | None, Field(gt=0, description="a number > 0, or null")] = None
+    num_nodes: Count = 1
+    deterministic: Annotated[bool | Literal["warn"] | None, Field(description="true, false, warn or null")] = None
+    benchmark: Annotated[bool | None, Field(description="true, false or null")] = None
+
+
+class Config(_Section):
+    """conf/train.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="an integer with 0 <= seed < 2^32")]
+    keyed: Switch
+    compile: Switch
+    channels_last: Switch
+    threads: CountOrAll
+    resume: Annotated[str, Field(min_length=1, description="auto, never or the folder of an interrupted run")]
+    dropout: Dropout
+    data: Data
+    loss: Loss
+    optimizer: Optimizer
+    trainer: Trainer
+
+
+def check(config: dict[str, Any]) -> None:
+    """Check a resolved configuration.
+
+    Raises:
+        UserError: the first value that is not allowed, with what is.
+    """
+    try:
+        Config.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = _keys(config, first["loc"])
+        if first["type"] == "missing":
+            raise UserError(f"{'.'.join(keys)} is missing; it is {_description(keys)}") from error
+        value = first["input"]
+        raise UserError(
+            f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
+        ) from error
+    _check_match(config)
+    epochs, every = config["trainer"]["max_epochs"], config["trainer"].get("check_val_every_n_epoch")
+    if every and every > epochs:
+        raise UserError(
+            f"trainer.max_epochs={epochs}: training would end before the first validation, after "
+            f"trainer.check_val_every_n_epoch={every} epochs; train for longer, or validate more often"
+        )
+    for group, kind in (("callbacks", "callback"), ("logger", "logger")):
+        for name, node in config[group].items():
+            if isinstance(node, dict) and "_target_" not in node:
+                raise UserError(
+                    f"{group}.{name} has settings, but there is no such {kind}; add it, '{group}=[default,{name}]', "
+                    f"or leave its settings out, '~{group}.{name}'"
+                )
+
+
+def _check_match(config: dict[str, Any]) -> None:
+    """Matched training rescales single weights: what mixes all weights, or is not in the table, has no equivalent."""
+    if config["optimizer"].get("match") is None:
+        return
+    optimizer = config["optimizer"]["_target_"].rsplit(".", 1)[-1]
+    if optimizer not in ("SGD", "Adam", "AdamW"):
+        raise UserError(f"optimizer.match=inverted: not known for {optimizer}; use optimizer=sgd, adam or adamw")
+    if config["trainer"].get("gradient_clip_val") is not None:
+        raise UserError(
+            "optimizer.match=inverted: clipping by the global norm mixes the rescaled weights with the others, so no "
+            "matched training exists; set trainer.gradient_clip_val=null or optimizer.match=null"
+        )
+
+
+def _keys(config: dict[str, Any], loc: tuple[int | str, ...]) -> list[str]:
+    """The path of a value in the configuration: pydantic adds the names of a union's members behind it."""
+    keys: list[str] = []
+    node: Any = Config
+    for part in loc:
+        if not (isinstance(node, type) and issubclass(node, BaseModel)):
+            break
+        keys.append(str(part))
+        node = node.model_fields[str(part)].annotation
+    return keys
+
+
+def _description(keys: list[str]) -> str:
+    model: type[BaseModel] = Config
+    for key in keys[:-1]:
+        model = model.model_fields[key].annotation  # type: ignore[assignment]
+    return model.model_fields[keys[-1]].description or "a section of keys"

@@ -1,0 +1,118 @@
+"""Workers: processes that run one job of a sweep after another, each with its share of the CPUs and GPUs."""
+
+import atexit
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from dropout_lab.cli import root_cause
+from dropout_lab.jobs.forkserver import begin, server
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+Task = Callable[[Sequence[str], int], JobReturn]  # of the overrides of a job, and its number
+
+
+class Worker:
+    """A process that runs one job after another; another process takes its place when it is killed.
+
+    Args:
+        gpus: what it may see of them, as CUDA can't leave a device once started.
+        threads: its share of the CPUs, where the environment does not say.
+    """
+
+    def __init__(self, gpus: Sequence[str], threads: int) -> None:
+        self.environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        if gpus:
+            self.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        self.process: Any = None
+        self.ended = False
+
+    def run(self, job: Task, overrides: Sequence[str], number: int) -> JobReturn:
+        """Run a job; one that is killed has no result, and the others go on."""
+        import cloudpickle  # the resolvers of OmegaConf are local functions
+
+        if self.process is None:
+            self._start()
+        try:
+            self.pipe.send((cloudpickle.dumps(job), overrides, number))
+            returned = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            print(f"failed: job {number}: its process was killed: {_ending(self.process.exitcode)}", file=sys.stderr)
+            self.process = None
+            return without_result(overrides)
+        if isinstance(returned, BaseException):
+            raise returned
+        return returned  # type: ignore[no-any-return]
+
+    def end(self) -> None:
+        """Kill the process and the job that it runs."""
+        self.ended = True
+        if self.process is not None:
+            self.process.kill()
+
+    def _start(self) -> None:
+        context = server()
+        self.pipe, theirs = context.Pipe()
+        # Not a daemon, since a job may have processes of its own; so it has to be ended before Python waits for it.
+        process = context.Process(target=_work, args=(theirs, {**os.environ, **self.environment}, sys.orig_argv))
+        process.start()
+        self.process = process
+        theirs.close()
+        atexit.register(self.end)
+        if self.ended:  # meanwhile
+            self.end()
+
+
+def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str]) -> None:
+    """What a worker does: a job, its result, the next one."""
+    begin(environment, command)
+    with suppress(EOFError):
+        while True:
+            job, overrides, number = pipe.recv()
+            try:
+                pipe.send(pickle.loads(job)(overrides, number))
+            except Exception as error:
+                pipe.send(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or what it says where it can't be sent to another process."""
+    try:
+        return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
+    except Exception:
+        return RuntimeError(root_cause(error))
+
+
+def _ending(code: int) -> str:
+    return f"{signal.Signals(-code).name}({code})" if code < 0 else f"exit code {code}"
+
+
+def without_result(overrides: Sequence[str]) -> JobReturn:
+    """What Hydra is told of a job that ended without telling anything."""
+    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    import torch
+
+    return [str(gpu) for gpu in range(torch.cuda.device_count())]
+
+
+def share(gpus: Sequence[str], worker: int, workers: int) -> Sequence[str]:
+    """The GPUs of one of several workers, as many for each; where there are fewer GPUs than workers, some share one."""
+    own = max(len(gpus) // workers, 1)
+    return [gpus[(worker * own + number) % len(gpus)] for number in range(own)] if gpus else []

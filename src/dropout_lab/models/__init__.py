@@ -1,0 +1,5 @@
+"""Models: small networks written to be read, and those of torchvision."""
+
+from dropout_lab.models.small import CNN, MLP, ConvNet
+
+__all__ = ["CNN", "MLP", "ConvNet"]

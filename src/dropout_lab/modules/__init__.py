@@ -1,0 +1,1 @@
+"""Modules: the LightningModules that are trained."""

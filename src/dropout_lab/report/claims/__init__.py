@@ -1,0 +1,1 @@
+"""Claims on the report's page: what an experiment states, and what came out."""

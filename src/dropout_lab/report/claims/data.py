@@ -1,0 +1,88 @@
+"""What an experiment claimed and what its runs say: the verdicts, and what is in the pictures that it asks for."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dropout_lab.cli import UserError
+from dropout_lab.runs.read import Run
+from dropout_lab.verdict.judge import FAILS, HOLDS, TOO_FEW, Arms, Verdict, as_text, by_arm, find_statement, judge, what
+from dropout_lab.verdict.metrics import measure
+from dropout_lab.verdict.statement import Line, Plot, Stated
+from dropout_lab.verdict.statistics import over_seeds
+
+HEAD = ("claim", "measured as", "here", "claimed", "seeds", "p", "verdict")
+
+
+@dataclass(frozen=True)
+class Points:
+    """A line of a plot: x, and over the seeds the mean and the half width of its 95 % interval, (points,) each."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    half: np.ndarray
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """All of it.
+
+    Attributes:
+        verdicts: one for each claim, in their order.
+        plots: what is drawn besides, with the points of each of its lines.
+        filters: arm -> the weights of its first layer as images, (units, H, W, C), of its first seed.
+    """
+
+    statement: Stated
+    verdicts: list[Verdict]
+    plots: list[tuple[Plot, dict[str, Points]]]
+    filters: dict[str, np.ndarray]
+
+    @property
+    def text(self) -> str:
+        """The verdicts, for a terminal."""
+        return as_text(self.verdicts, self.statement)
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The verdicts, for a table with the columns HEAD."""
+        return [
+            (v.claim.says, f"{v.metric}, {what(v.claim)}", v.measured, v.claimed, str(v.seeds), f"{v.p:.2g}", v.word)
+            for v in self.verdicts
+        ]
+
+    @property
+    def counted(self) -> str:
+        """How many there are of each: ``2 holds, 1 does not hold here``."""
+        counts = Counter(verdict.word for verdict in self.verdicts)
+        return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, TOO_FEW) if counts[word])
+
+
+def read_claimed(runs: Sequence[Run]) -> Claimed:
+    """Judge the claims that the runs were started with, and measure what their pictures show.
+
+    Raises:
+        UserError: the runs claim nothing or different things, or cannot be judged.
+    """
+    statement = find_statement(runs)
+    if statement is None:
+        raise UserError("these runs claim nothing; those of scripts/compare experiment=NAME do")
+    arms = by_arm(runs)
+    plots = [(plot, {name: _points(line, arms) for name, line in plot.lines.items()}) for plot in statement.figure]
+    filters = {arm: _filters(arms[arm]) for arm in statement.filters if arm in arms}
+    return Claimed(statement, judge(statement, arms), plots, filters)
+
+
+def _filters(runs: Mapping[int, Run]) -> np.ndarray:
+    from dropout_lab.verdict.trained_network import filters, load  # torch takes seconds, and few experiments need it
+
+    return filters(load(runs[min(runs)].folder))
+
+
+def _points(line: Line, arms: Arms) -> Points:
+    values = [[measure(run, metric) for run in arms.get(arm, {}).values()] for arm, metric, _ in line.points]
+    most = max(map(len, values))
+    table = np.array([[*each, *[np.nan] * (most - len(each))] for each in values], dtype=float)
+    return Points(np.array([x for *_, x in line.points]), *over_seeds(table))

@@ -1,0 +1,70 @@
+"""What `look` left in a folder: the maps and predictions of a network with dropout off and on."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dropout_lab.runs.layer_names import natural
+
+MOST = 8  # pictures on one page: half a megabyte each
+
+_INTRODUCTION = (
+    "One image through one network, once in each column: as it computes in eval, and with dropout on the layers named. "
+    "Element-wise dropout leaves holes in every map, spatial dropout takes whole maps away, and unscaled dropout keeps "
+    "what is left as it was, so that everything after it sees less."
+)
+
+
+def sights(folder: Path) -> str:
+    """The section of the page about the looks below a folder; empty where there are none."""
+    names = [path.parent.relative_to(folder).as_posix() for path in folder.rglob("look.json")]
+    if not names:
+        return ""
+    names.sort(key=natural)
+    rest = "".join(f"<br><code>{escape(name)}</code>" for name in names[MOST:])
+    rest = f"<p>Not shown here, for the size of this page: {rest}</p>" if rest else ""
+    heading = '<h2 id="sights">A network looking at something</h2>'
+    shown = "".join(_shown(folder / name, name) for name in names[:MOST])
+    return f'<section aria-labelledby="sights">{heading}<p>{_INTRODUCTION}</p>{shown}{rest}</section>'
+
+
+def _shown(folder: Path, name: str) -> str:
+    try:
+        seen = json.loads((folder / "look.json").read_text(encoding="utf-8"))
+        picture = b64encode((folder / "look.png").read_bytes()).decode()
+        warning = f"<p><strong>{escape(seen['warning'])}</strong></p>" if seen["warning"] else ""
+        return (
+            f'<article class="sight"><h3>{escape(seen["title"])}</h3>{warning}'
+            '<div class="scroll" tabindex="0" role="region" aria-label="activation maps">'
+            f'<img src="data:image/png;base64,{picture}" alt="{escape(seen["alt"])}" loading="lazy"></div>'
+            f"{_predictions(seen['predictions'])}"
+            f"<details><summary>Mean activations, and how it was done</summary>{_means(seen['means'])}"
+            f"<p>{'<br>'.join(map(escape, seen['sentences']))}</p></details></article>"
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        return f"<p><code>{escape(name)}</code> cannot be shown: {escape(reason)}</p>"
+
+
+def _predictions(conditions: Mapping[str, list[tuple[str, float]]]) -> str:
+    rows = {name: [f"{guess} ({share:.1%})" for guess, share in guesses] for name, guesses in conditions.items()}
+    head = ["", "likeliest", "2nd", "3rd", "4th", "5th"][: 1 + max(map(len, rows.values()))]
+    return _table("the likeliest classes", head, rows)
+
+
+def _means(layers: Mapping[str, Mapping[str, str]]) -> str:
+    conditions = next(iter(layers.values()))
+    return _table("mean activations", ["after", *conditions], {name: row.values() for name, row in layers.items()})
+
+
+def _table(label: str, head: list[str], rows: Mapping[str, Iterable[Any]]) -> str:
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(text)}</td>" for text in cells)}</tr>'
+        for name, cells in rows.items()
+    )
+    scroll = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
+    return f"{scroll}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -1,0 +1,137 @@
+"""The numbers behind the page's pictures: means over seeds, thinned to what a picture can show."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dropout_lab.report.table import COLUMNS
+from dropout_lab.report.theory import expected_gain, expected_ratio
+from dropout_lab.runs.layer_names import in_depth_order
+from dropout_lab.runs.strategies import Strategy
+from dropout_lab.runs.tracks import mean_over_runs, thinned
+from dropout_lab.verdict.statistics import interval, over_seeds
+
+CURVES = {  # metric -> what its axis says
+    "val/acc": "validation accuracy, %",
+    "train_eval/acc": "training accuracy in eval mode, %",
+    "val/loss": "validation cross-entropy, nats",
+    "train_eval/loss": "training cross-entropy in eval mode, nats",
+    "train/loss": "training cross-entropy with dropout on, nats",
+    "gap/loss": "gap: validation minus training cross-entropy, nats",
+    "gap/acc": "gap: validation minus training accuracy, points",
+}
+
+
+CURVE_POINTS = 150
+
+
+NUMBERS = 1_000_000  # of layer statistics on one page: about 6 MB
+
+
+FEWEST_STEPS = 8
+
+Numbers = list[float | None]
+
+
+def pictures(strategies: Sequence[Strategy]) -> dict[str, Any]:
+    """Everything the page's script draws, as plain lists; one entry of ``strategies`` each, in their order."""
+    shown = [strategy for strategy in strategies if strategy.runs]
+    layers = in_depth_order({layer for strategy in shown for run in strategy.runs for layer in run.layers})
+    dropouts = in_depth_order({layer for strategy in shown for layer in strategy.dropout_layers})
+    series = sum(len(tracks.columns) for strategy in shown for tracks in strategy.runs[0].activations.values())
+    steps = max(FEWEST_STEPS, NUMBERS // max(series, 1))
+    return {
+        "curveTitles": CURVES,
+        "layers": layers,
+        "dropouts": dropouts,
+        "strategies": [
+            {
+                "name": strategy.name,
+                "p": strategy.p,
+                "accuracy": _accuracy(strategy),
+                "curves": _curves(strategy),
+                "depth": _depth(strategy),
+                "activations": _activations(strategy, layers, steps),
+            }
+            for strategy in shown
+        ],
+    }
+
+
+def plain(values: Any) -> Numbers:
+    """A list for JSON: four significant digits, None for what is not a number."""
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float)]
+
+
+def _accuracy(strategy: Strategy) -> dict[str, Any]:
+    column = COLUMNS[0]
+    values = [column.read(run, None) * column.factor for run in strategy.runs]
+    summary = interval(values)
+    mean, half = plain([summary.mean, summary.half])
+    return {"mean": mean, "half": half, "seeds": [run.seed for run in strategy.runs], "values": plain(values)}
+
+
+def _curves(strategy: Strategy) -> dict[str, Any]:
+    curves = {}
+    for key in CURVES:
+        runs = [run.metrics[key].dropna().rename(run.name) for run in strategy.runs if key in run.metrics]
+        table = pd.concat(runs, axis=1).sort_index() if runs else pd.DataFrame()
+        if table.size:
+            table = table.iloc[thinned(len(table), CURVE_POINTS)]
+            mean, half = over_seeds(table.to_numpy(dtype=float) * (100 if key.endswith("/acc") else 1))
+            curves[key] = {"step": plain(table.index), "mean": plain(mean), "half": plain(half)}
+    return curves
+
+
+def _depth(strategy: Strategy) -> dict[str, Any]:
+    """Gain and ratio at each dropout layer, first to last, at the first and at the last logged step."""
+    layers, qs = strategy.dropout_layers, strategy.keeps()
+    expected: dict[str, Any] = {"gain": None, "ratio": None}
+    if qs and strategy.scaling:
+        law = strategy.scaling
+        expected["gain"] = {mode: plain([expected_gain(law, q, mode) for q in qs]) for mode in ("train", "eval")}
+        expected["ratio"] = plain([expected_ratio(law, qs[:depth]) for depth in range(1, len(qs) + 1)])
+    return {
+        "layers": layers,
+        "law": strategy.scaling if qs else None,
+        "q": qs[-1] if qs else None,
+        "sameRate": len(set(qs or [])) == 1,
+        "expected": expected,
+        "gain": {mode: _first_and_last(strategy, mode, "gain", layers) for mode in ("train", "eval")},
+        "ratio": _first_and_last(strategy, "probe", "ratio", layers),
+    }
+
+
+def _first_and_last(strategy: Strategy, mode: str, stat: str, layers: list[str]) -> dict[str, Any]:
+    """The statistic at each layer, mean and interval over seeds, where it was logged first and last."""
+    runs = [run.activations[mode] for run in strategy.runs if mode in run.activations]
+    ends: dict[str, Any] = {}
+    for name, row in (("first", 0), ("last", -1)):
+        values = np.array([[_end(run.logged(stat, layer), row) for run in runs] for layer in layers])
+        if np.isfinite(values).any():
+            mean, half = over_seeds(values)
+            ends[name] = {"step": int(runs[0].steps[row]), "mean": plain(mean), "half": plain(half)}
+    return ends
+
+
+def _end(logged: np.ndarray, row: int) -> float:
+    return float(logged[row]) if len(logged) else float("nan")
+
+
+def _activations(strategy: Strategy, layers: list[str], steps: int) -> dict[str, Any]:
+    """Mode -> steps and, per statistic, layer number -> mean over seeds at each step."""
+    position = {layer: n for n, layer in enumerate(layers)}
+    modes: dict[str, Any] = {}
+    for mode in ("train", "eval", "probe"):
+        runs = [run.activations[mode] for run in strategy.runs if mode in run.activations]
+        if not runs:
+            continue
+        mean = mean_over_runs(runs)
+        kept = thinned(len(mean.steps), steps)
+        values: dict[str, dict[int, Numbers]] = {}
+        for (stat, layer), column in mean.columns.items():
+            values.setdefault(stat, {})[position[layer]] = plain(mean.values[kept, column])
+        modes[mode] = {"step": [int(step) for step in mean.steps[kept]], "values": values}
+    return modes

@@ -1,0 +1,162 @@
+"""The folder of one run: the names of its files, and its configuration and status, written and read."""
+
+import json
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from dropout_lab.cli import UserError, root_cause
+from dropout_lab.runs.atomic import write_whole
+from dropout_lab.runs.old_targets import renewed
+from dropout_lab.runs.provenance import provenance
+
+CONFIG, STATUS = "config.yaml", "status.json"
+METRICS, ACTIVATIONS = "metrics.csv", "activations.csv"
+TABLES = (METRICS, ACTIVATIONS)
+CHECKPOINTS = "checkpoints"  # a folder of NAME.ckpt
+LOG = "processes.log"  # what the processes of a job in a sweep print
+OBJECTIVE = "objective.txt"  # what the first process of several tells the one that waits for them
+LOOK, LOOK_PICTURE = "look.json", "look.png"  # what `look` leaves in a folder of its own, often below a run's
+SKIPPED = "skipped.json"  # in a sweep's folder: the strategies that it left out
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """OmegaConf's reading of YAML (1e-3 is a number, a date is none) by the parser in C, ten times as fast."""
+
+    yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
+
+
+@dataclass
+class RunFolder:
+    """Writes ``config.yaml`` and ``status.json`` of a run; both are whole at any moment, also after a kill.
+
+    Args:
+        path: the folder; made when missing.
+        config_hash: fingerprint of the configuration.
+        writes: False on all but one of the processes that share the run: nothing is written then.
+        objective: the run's result, for sweepers that look for the best; set before the end.
+    """
+
+    path: Path
+    config_hash: str
+    writes: bool = True
+    objective: float | None = None
+    _start: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep ``status.json`` right about what happens inside: running, then ok, failed or interrupted."""
+        self._write_status("running")
+        try:
+            yield
+        except Exception as error:
+            self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
+            raise
+        except BaseException as error:  # Ctrl-C, SIGTERM
+            self._write_status("interrupted", type(error).__name__, traceback.format_exc())
+            raise
+        self._write_status("ok")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the resolved configuration."""
+        if self.writes:
+            write_whole(self.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+
+    def hand_over(self, objective: float) -> None:
+        """Leave the run's result for the process that waits for those of a job."""
+        if self.writes:
+            (self.path / OBJECTIVE).write_text(repr(objective))
+
+    def take_objective(self) -> float:
+        """The result that the processes of a job have handed over."""
+        objective = float((self.path / OBJECTIVE).read_text())
+        (self.path / OBJECTIVE).unlink()
+        return objective
+
+    def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
+        if not self.writes:
+            return
+        record = {
+            "status": status,
+            "error": error,
+            "traceback": trace,
+            **provenance(),
+            "seconds": round(time.monotonic() - self._start, 3),
+            "config_hash": self.config_hash,
+            "objective": self.objective,
+        }
+        file = self.path / STATUS
+        try:
+            write_whole(file, json.dumps(record, indent=1).encode())
+        except OSError:  # a full disk has room for one more only in place of the old one, and for none that is longer
+            file.unlink(missing_ok=True)
+            file.write_text(json.dumps({**record, "traceback": None}, indent=1))
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, without making it.
+
+    Raises:
+        UserError: it cannot be made there, or its disk is full.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:  # permissions are not all: disks are read-only, or full
+            file.write(bytes(2**16))
+    except OSError as error:
+        raise UserError(f"{folder}: nothing can be written there: {there}: {error.strerror}") from error
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """``status.json`` of a run folder; ``{"status": "missing"}`` where there is none that can be read."""
+    try:
+        status = json.loads((path / STATUS).read_text())
+        return status if isinstance(status, dict) else {"status": "missing"}
+    except (OSError, ValueError):
+        return {"status": "missing"}
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The content of ``config.yaml``, its ``_target_``s as they are called today.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: it is not there, or is no configuration.
+    """
+    config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _Loader)
+    if not isinstance(config, dict):
+        raise ValueError(f"it holds {type(config).__name__}, not names with values")
+    return renewed(config)  # type: ignore[no-any-return]
+
+
+def read_config(folder: Path) -> DictConfig:
+    """The configuration that a run wrote.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (folder / CONFIG).is_file():
+        kind = f"is not a run folder: it has no {CONFIG}" if folder.is_dir() else "does not exist"
+        raise UserError(f"{folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
+    try:
+        return OmegaConf.create(config_of(folder))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """Where a run's checkpoint of this name lies, if there is one: "best" (in validation), "last", or any other."""
+    return folder / CHECKPOINTS / f"{name}.ckpt"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, in the order of their names."""
+    return sorted((folder / CHECKPOINTS).glob("*.ckpt"))

@@ -1,0 +1,77 @@
+"""Restoring a trained network: from a run folder alone back to its network, its weights and its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError
+from torch import nn
+
+from dropout_lab.cli import UserError, root_cause
+from dropout_lab.dropout import check_rates, rates_of
+from dropout_lab.dropout.schedules import SavedRate
+from dropout_lab.jobs.build import build_data, build_network
+from dropout_lab.runs.folder import checkpoint, checkpoints, read_config
+
+NAMES = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a run trained, in eval mode, and on what; the data is set up."""
+
+    config: DictConfig
+    net: nn.Module
+    data: Any  # the run's data module, as those of dropout_lab.data
+
+
+def restore(folder: Path, name: str = "best") -> Restored:
+    """Build a run's network, with its dropout layers, and load its weights.
+
+    Args:
+        folder: the run folder.
+        name: of the checkpoint, "best" (in validation) or "last".
+
+    Raises:
+        UserError: no such folder, file or checkpoint, data that is not there, or weights that do not fit the network.
+    """
+    config = read_config(folder)
+    state, rates = read_weights(folder, name)
+    try:
+        data = build_data(config)
+        data.setup()
+        net, _ = build_network(config, data)
+    except ConfigAttributeError as error:
+        raise UserError(f"{folder}: its configuration is of other code, which had no {error.full_key}") from error
+    except Exception as error:  # above all of data that is no longer where it was
+        raise UserError(f"{folder}: what it was made of cannot be made again: {root_cause(error)}") from error
+    try:
+        check_rates(net, rates or rates_of(net))
+        net.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: the weights of {name}.ckpt do not fit the run's model: {reason}") from error
+    return Restored(config, net.eval(), data)
+
+
+def read_weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, SavedRate]]:
+    """The network's part of a run's checkpoint, on the CPU, and the rates that the weights belong to.
+
+    Raises:
+        UserError: an unknown name, or a file that is missing or cannot be read.
+    """
+    if name not in NAMES:
+        raise UserError(f"ckpt={name}: must be {' or '.join(NAMES)}")
+    path = checkpoint(folder, name)
+    if not path.is_file():
+        there = [found.stem for found in checkpoints(folder)]
+        raise UserError(f"{path} does not exist; " + (f"there is ckpt={there[0]}" if there else "the run saved none"))
+    try:
+        whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = whole["state_dict"]
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
+        raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
+    return {key.removeprefix("net."): value for key, value in state.items()}, whole.get("dropout_rates", {})

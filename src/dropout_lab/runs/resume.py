@@ -1,0 +1,81 @@
+"""Going on where a run was interrupted, so that it ends as if it had not been: same numbers, same files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.overrides import quoted
+from dropout_lab.runs.folder import CHECKPOINTS, CONFIG, TABLES, checkpoints, read_config, read_status
+from dropout_lab.runs.provenance import provenance
+
+
+def is_done(folder: Path, config_hash: str) -> bool:
+    """Whether the folder holds a finished run of this configuration and of the code as it is now."""
+    status = read_status(folder)
+    same_code = status.get("code_hash") == provenance()["code_hash"]
+    return status["status"] == "ok" and status.get("config_hash") == config_hash and same_code
+
+
+def resumed_by_name(resume: str) -> bool:
+    """Whether ``resume`` is the folder of a run, and not a rule for whatever folder there is."""
+    return resume not in ("auto", "never")
+
+
+def with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line; with resume=DIR those of the run that lies there, its folder, and what was given."""
+    folder = next((word.partition("=")[2].strip("'\"") for word in arguments if word.startswith("resume=")), "auto")
+    if folder in ("auto", "never", "") or not (Path(folder) / CONFIG).is_file():
+        return list(arguments)
+    saved = OmegaConf.select(read_config(Path(folder)), "run.overrides") or []
+    given = {word.partition("=")[0] for word in arguments}
+    again = [word for word in saved if word.partition("=")[0] not in given]
+    return [*again, *arguments, f"hydra.run.dir={quoted(str(Path(folder).absolute()))}"]
+
+
+def check_folder(folder: Path, config_hash: str, resume: str) -> None:
+    """Refuse to touch a folder that holds something else, before anything starts.
+
+    Raises:
+        UserError: a run of another configuration is there, or nothing to go on from where that was asked for.
+    """
+    status = read_status(folder)
+    if resumed_by_name(resume):
+        if not (folder / CONFIG).is_file() or not checkpoints(folder):
+            raise UserError(f"resume={resume}: no interrupted run is there: it has {CONFIG} and {CHECKPOINTS}/*.ckpt")
+        if status.get("config_hash") != config_hash:
+            raise UserError(
+                f"resume={resume}: that run has another configuration; give the same overrides as then "
+                f"({status.get('command', 'its status.json names none')}), or start a run of its own"
+            )
+    elif resume == "auto" and status.get("config_hash", config_hash) != config_hash:
+        raise UserError(
+            f"{folder} holds a run of another configuration; choose another hydra.run.dir (or hydra.sweep.dir), "
+            "or resume=never to overwrite it"
+        )
+
+
+def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True) -> Path | None:
+    """The checkpoint to go on from; None: start anew, with the folder cleared of what an earlier run left.
+
+    Args:
+        folder: the run folder.
+        config_hash: of the configuration to run.
+        resume: "never", "auto" or the folder itself.
+        writes: whether this process may write into the folder (rank 0).
+
+    Raises:
+        UserError: ``resume`` names a folder in which no checkpoint can be read.
+    """
+    from dropout_lab.runs.checkpoints import newest
+
+    status = read_status(folder)
+    unfinished = status["status"] != "ok" and status.get("config_hash") == config_hash
+    found = newest(folder) if resume != "never" and (unfinished or resume != "auto") else None
+    if found is None and resumed_by_name(resume):
+        raise UserError(f"resume={resume}: none of its checkpoints can be read")
+    if found is None and writes:
+        for path in [*checkpoints(folder), *(folder / name for name in TABLES)]:
+            path.unlink(missing_ok=True)
+    return found

@@ -1,0 +1,64 @@
+"""Settings of a run: which of them count for what, in what two runs differ, and all of them to be read at a glance."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dropout_lab.jobs.overrides import flat
+
+# Each list goes on from the one before: what does not count there does not count here either.
+NOT_OF_THE_CONFIGURATION = ("hydra", "run", "paths", "resume")  # where a run lies, and how it was started
+NOT_OF_THE_RESULT = (*NOT_OF_THE_CONFIGURATION, "logger", "tags", "notes")  # nor what is kept of it elsewhere
+NOT_OF_THE_STRATEGY = (*NOT_OF_THE_RESULT, "seed", "arm", "layers", "sweep")  # nor what a repetition changes, and names
+
+
+def summary(config: Mapping[str, Any]) -> str:
+    """A line for each group of a configuration: what it builds, and its settings but those that are null.
+
+    Args:
+        config: resolved, in plain containers.
+    """
+    left_out = (*NOT_OF_THE_CONFIGURATION, "layers")  # the layers have a table of their own
+    groups = {key: value for key, value in config.items() if isinstance(value, Mapping) and key not in left_out}
+    rows = [("", _line({key: value for key, value in config.items() if not isinstance(value, Mapping)}))]
+    for group, node in groups.items():
+        if "_target_" in node:
+            rows.append((group, _line(node)))
+        else:
+            rows += [(f"{group}.{name}", _line(part)) for name, part in node.items() if isinstance(part, Mapping)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {line}" for name, line in rows)
+
+
+def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[str] = ()) -> list[str]:
+    """The keys whose values are not the same in all configs, apart from those that never tell strategies apart.
+
+    Of keys that always change together (``placement.p: ${dropout.p}``) only the first is named, and none that changes
+    with the seed (``data.seed: ${seed}``).
+    """
+    configs = list(configs)
+    flats = [_of_the_strategy(config) for config in configs]
+    seen = {tuple(repr(config.get("seed")) for config in configs)}
+    differing = []
+    for key in dict.fromkeys(key for leaves in flats for key in leaves):
+        values = tuple(repr(leaves.get(key)) for leaves in flats)
+        if len(set(values)) > 1 and values not in seen and key not in irrelevant:
+            seen.add(values)
+            differing.append(key)
+    return differing
+
+
+def _of_the_strategy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a config that can tell strategies apart; the run's own folder, as in a checkpoint path, can not."""
+    own = (config.get("run") or {}).get("dir")
+    leaves = flat({key: value for key, value in config.items() if key not in NOT_OF_THE_STRATEGY})
+    return {key: value for key, value in leaves.items() if not (own and isinstance(value, str) and own in value)}
+
+
+def _line(node: Mapping[str, Any]) -> str:
+    built = str(node.get("_target_", "")).rpartition(".")[2]
+    settings = [
+        f"{key}={value}"
+        for key, value in flat(node).items()
+        if value not in (None, [], {}, "") and not key.rpartition(".")[2].startswith("_")
+    ]
+    return " ".join([*([built] if built else []), *settings])

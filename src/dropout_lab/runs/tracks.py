@@ -1,0 +1,100 @@
+"""Read a run's metrics.csv and activations.csv into arrays with one row per step; built for hundreds of runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+LAYER_KEYS = ("activation_", "dropout_gain_")  # the layers' columns of metrics.csv: activations.csv says more
+
+
+STATS = ("mean", "std", "zeros", "gain", "ratio", "shift", "variance_ratio")
+
+
+KEPT_STEPS = 60  # flushes kept per run and mode: more than a picture can show
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Statistics of layers over training.
+
+    Attributes:
+        steps: shape (S,), rising.
+        columns: (stat, layer) -> column of ``values``.
+        values: shape (S, columns), NaN where nothing was logged.
+    """
+
+    steps: np.ndarray
+    columns: Mapping[tuple[str, str], int]
+    values: np.ndarray
+
+    def logged(self, stat: str, layer: str) -> np.ndarray:
+        """The values of one statistic that are there, in order."""
+        column = self.columns.get((stat, layer))
+        values = self.values[:, column] if column is not None else np.empty(0)
+        return values[np.isfinite(values)]
+
+
+def thinned(length: int, kept: int) -> np.ndarray:
+    """Positions of at most ``kept`` evenly spaced items, the first and the last among them."""
+    return np.unique(np.linspace(0, length - 1, min(kept, length)).round().astype(int))
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """Read the scalar metrics of a wide ``epoch,step,<key>...`` file: index step, columns epoch and the keys.
+
+    A row logged again after a resume replaces the first; a line cut off by a kill keeps what is left of it.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    table = pd.read_csv(path, usecols=lambda key: not key.startswith(LAYER_KEYS), on_bad_lines="skip", low_memory=False)
+    if "step" not in table:
+        raise ValueError("it has no column 'step'")
+    table = table.apply(pd.to_numeric, errors="coerce").dropna(subset=["step"])
+    return table.groupby("step").last()  # per column: the last value that is there
+
+
+def read_activations(path: Path) -> dict[str, Tracks]:
+    """Read a long ``step,epoch,mode,layer,stat,value`` file: mode (train, eval, probe) -> its tracks.
+
+    At most ``KEPT_STEPS`` evenly spaced steps are kept per mode, the first and the last among them.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    names = dict.fromkeys(("mode", "layer", "stat"), "category")
+    table = pd.read_csv(path, usecols=["step", "value", *names], dtype=names, on_bad_lines="skip", low_memory=False)
+    table = table.dropna(subset=["step", *names])
+    table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    codes = table["mode"].cat.codes.to_numpy()
+    return {mode: _tracks(table[codes == n]) for n, mode in enumerate(table["mode"].cat.categories)}
+
+
+def mean_over_runs(runs: Sequence[Tracks]) -> Tracks:
+    """The mean at each step, over the runs that have it."""
+    steps = np.unique(np.concatenate([run.steps for run in runs]))
+    columns = {key: n for n, key in enumerate(dict.fromkeys(key for run in runs for key in run.columns))}
+    total, count = np.zeros((2, len(steps), len(columns)))
+    for run in runs:
+        place = np.ix_(np.searchsorted(steps, run.steps), np.array([columns[key] for key in run.columns]))
+        there = np.isfinite(run.values)
+        total[place] += np.where(there, run.values, 0)
+        count[place] += there
+    return Tracks(steps, columns, np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _tracks(table: pd.DataFrame) -> Tracks:
+    stats, layers = list(table["stat"].cat.categories), list(table["layer"].cat.categories)
+    stat = table["stat"].cat.codes.to_numpy(np.int64)
+    shown = np.isin(stat, [n for n, name in enumerate(stats) if name in STATS])
+    steps, row = np.unique(pd.to_numeric(table["step"]).to_numpy()[shown], return_inverse=True)
+    column = (stat * len(layers) + table["layer"].cat.codes.to_numpy())[shown]
+    used, column = np.unique(column, return_inverse=True)
+    values = np.full((len(steps), len(used)), np.nan)
+    values[row, column] = table["value"].to_numpy()[shown]  # a repeated row, after a resume, replaces the first
+    kept = thinned(len(steps), KEPT_STEPS)
+    columns = {(stats[key // len(layers)], layers[key % len(layers)]): n for n, key in enumerate(used)}
+    return Tracks(steps[kept], columns, values[kept])

@@ -1,0 +1,36 @@
+"""Train one run, or with -m many: `python -m dropout_lab.train [key=value ...]`, see conf/.
+
+The command line is planned and checked before anything starts; torch is imported after that, so that a typo is answered
+at once.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from dropout_lab.cli import UserError, one_line_errors
+from dropout_lab.jobs.conf import one_store
+from dropout_lab.jobs.overrides import only_asks
+from dropout_lab.jobs.plan import plan
+from dropout_lab.runs.identity import label
+from dropout_lab.runs.resume import with_those_of_resumed
+from dropout_lab.train.sweep import answer, check_plan, execute, refusals
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 when a job failed, 2 when the command line is wrong, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        if only_asks(arguments):
+            with one_store():
+                answer([word for word in arguments if word not in ("-m", "--multirun")])
+            return
+        job_plan = plan(with_those_of_resumed(arguments))
+        check_plan(job_plan)
+        for number, reason in refusals(job_plan).items():
+            which = f"job {number} ({label(job_plan.known[number], job_plan.known[number].hydra)}): "
+            raise UserError((which if job_plan.multirun else "") + reason)
+        sys.exit(execute(job_plan))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""One job: a run from its configuration to what its folder holds, top to bottom in `train`."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+from torch import nn
+
+from dropout_lab.cli import full_errors, root_cause
+from dropout_lab.data import ImageData
+from dropout_lab.dropout.placement.install import site_table
+from dropout_lab.dropout.placement.other_noise import other_noise
+from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.devices import environment, needed, rank, together
+from dropout_lab.jobs.plan import resolved
+from dropout_lab.jobs.processes import launch, leaving_nothing
+from dropout_lab.modules.classification import Classifier
+from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Resume, newest
+from dropout_lab.runs.failures import failing_as_one, first_failure_told, note_failure
+from dropout_lab.runs.folder import LOG, RunFolder, read_config, read_status
+from dropout_lab.runs.identity import describe
+from dropout_lab.runs.provenance import provenance
+from dropout_lab.runs.resume import is_done, resumed_by_name, start_point
+from dropout_lab.runs.settings import summary
+from dropout_lab.train import progress
+from dropout_lab.train.recipes.sync_batchnorm import SyncBatchNorm
+from dropout_lab.train.runtime import close_wandb, quieten_lightning, set_threads
+from dropout_lab.train.sigterm import EndAtOnce
+
+log = logging.getLogger(__name__)
+
+_told: set[str] = set()  # warnings of this process, so that a sweep gives each once
+
+
+def run(cfg: DictConfig) -> float:
+    """One job, as Hydra calls it: never raises, so that the sweep goes on; its folder says how it ended.
+
+    Returns:
+        the best validation loss, NaN when the job failed.
+    """
+    describe(cfg, HydraConfig.get())
+    folder = RunFolder(Path(cfg.run.dir), cfg.run.config_hash, writes=rank() == 0)
+    if progress.current is not None:
+        progress.current.start(cfg.run.name)
+    try:
+        if cfg.resume != "never" and is_done(folder.path, folder.config_hash):
+            log.warning("%s is done already, with this configuration and this code", folder.path)
+            return float(read_status(folder.path)["objective"])
+        checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
+        if checkpoint is not None:  # at W&B, too, it stays the run that it was
+            cfg.run.id = read_config(folder.path).run.id
+        with folder.recording(), failing_as_one(folder.path), leaving_nothing():
+            if (count := needed(cfg)) > 1:
+                folder.objective = _on_several(cfg, folder, count)
+            else:
+                folder.objective = train(cfg, folder, checkpoint)
+        return folder.objective
+    except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM; in a sweep it must not look like the end of one job
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        if full_errors():
+            log.exception("job failed")
+        print(f"failed: {cfg.run.name}: {root_cause(error)}", file=sys.stderr)
+        return float("nan")
+    finally:
+        if progress.current is not None:
+            progress.current.done()
+        else:  # this process may be ended at any time
+            close_wandb()
+
+
+def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> float:
+    """Build, fit, and test the best checkpoint.
+
+    Args:
+        cfg: the job's configuration, ``run`` filled in.
+        folder: its folder.
+        checkpoint: go on from here; None: from the beginning.
+
+    Returns:
+        the best value of what the checkpoints monitor; the last validation loss where they monitor nothing.
+    """
+    quieten_lightning()
+    set_threads(cfg.threads)
+    folder.write_config(resolved(cfg))
+    classifier, data, layers = assemble(cfg)
+    config = {**resolved(cfg), "layers": layers}
+    folder.write_config(config)
+    tells_all = _is_alone(cfg) and folder.writes
+    if folder.writes:
+        _tell(config, classifier.net, in_full=tells_all)
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    trainer = _trainer(cfg, folder, loggers)
+    with _finishing(loggers):
+        for logger in loggers:
+            logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
+        trainer.fit(classifier, data, ckpt_path=checkpoint)
+        best: Any = trainer.checkpoint_callback
+        trainer.test(classifier, data, ckpt_path="best" if best else None, verbose=False)
+        if tells_all:
+            print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
+    return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
+
+
+def assemble(cfg: DictConfig) -> tuple[Classifier, ImageData, dict[str, str]]:
+    """Everything that is trained, the random numbers of its initial weights drawn from the run's seed.
+
+    Returns:
+        the classifier, its data, and layer name -> module path for every layer whose numbers can be logged.
+    """
+    lightning.seed_everything(cfg.seed, verbose=False)
+    data = build_data(cfg)
+    net, layers = build_network(cfg, data)
+    if cfg.compile:
+        net.compile()
+    classifier = Classifier(
+        net,
+        build_optimizer(cfg, net, data),
+        instantiate(cfg.lr_scheduler),
+        rates=build_rates(cfg, net),
+        seed=cfg.seed,
+        keyed=cfg.keyed,
+        loss=instantiate(cfg.loss),
+    )
+    return classifier, data, layers
+
+
+def one_of_several(path: Path) -> None:
+    """Train as one process of several, as the configuration in the run folder says."""
+    cfg = read_config(path)
+    folder = RunFolder(path, cfg.run.config_hash, writes=rank() == 0)
+    try:
+        folder.hand_over(train(cfg, folder, newest(path)))
+    except Exception as error:
+        note_failure(path, error)
+        raise
+    finally:
+        close_wandb()
+
+
+def _trainer(cfg: DictConfig, folder: RunFolder, loggers: Sequence[Logger]) -> lightning.Trainer:
+    """The Trainer; with a progress bar only where a person watches a single run."""
+    callbacks = [Resume(folder.path), *(instantiate(callback) for callback in cfg.callbacks.values())]
+    watched = _is_alone(cfg) and sys.stdout.isatty()
+    if not watched:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    if together() > 1:
+        callbacks.append(EndAtOnce())
+    plugins: list[Any] = [AtomicCheckpointIO(), environment()]
+    if cfg.trainer.sync_batchnorm:
+        plugins.append(SyncBatchNorm())
+    trainer: lightning.Trainer = instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=plugins,
+        default_root_dir=cfg.run.dir,
+        enable_progress_bar=watched,
+    )
+    return trainer
+
+
+@contextmanager
+def _finishing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """End the loggers' runs when what is inside ends, with the exit code that W&B shows."""
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        for logger in loggers:
+            if hasattr(logger, "finish"):
+                logger.finish(exit_code)
+
+
+def _on_several(cfg: DictConfig, folder: RunFolder, count: int) -> float:
+    """Have so many new processes train the job, and wait for them; its objective."""
+    folder.write_config(resolved(cfg))
+    with first_failure_told(folder.path):
+        launch(count, one_of_several, folder.path, log=None if sys.stdout.isatty() else folder.path / LOG)
+    return folder.take_objective()
+
+
+def _tell(config: dict[str, Any], net: nn.Module, in_full: bool) -> None:
+    """Tell the configuration and the sites of dropout; in a sweep only the dropout that no strategy reaches."""
+    if in_full:
+        print(f"{summary(config)}\n\n{site_table(net)}\n", file=sys.stderr)
+    for line in other_noise(net):
+        if line not in _told:
+            _told.add(line)
+            log.warning("not reached by any strategy, nor by keyed masks: %s", line)
+
+
+def _is_alone(cfg: DictConfig) -> bool:
+    """Whether a job does not run as part of a sweep, so that it may talk."""
+    return bool(cfg.run.root == cfg.run.dir or resumed_by_name(cfg.resume))

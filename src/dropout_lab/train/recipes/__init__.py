@@ -1,0 +1,1 @@
+"""Recipes: what published results need besides a network and dropout."""

@@ -1,0 +1,1 @@
+"""Verdicts: what an experiment claims beforehand, what is measured, and whether it holds."""

@@ -1,0 +1,39 @@
+"""Verdicts on the claims of an experiment, from its run folders: `python -m dropout_lab.verdict DIR`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dropout_lab.cli import UserError, one_line_errors, read_folders
+from dropout_lab.runs.read import read_runs
+from dropout_lab.verdict.judge import as_text, by_arm, find_statement, judge
+
+USAGE = "scripts/lab verdict DIR    the folder of a sweep of scripts/compare experiment=NAME"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the verdicts of a sweep; exit code 2 where there is nothing to judge."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with one_line_errors():
+        (folder,) = read_folders(given, USAGE, 1)
+        print(of_folder(folder))
+
+
+def of_folder(folder: Path) -> str:
+    """The verdicts on the claims of the runs below a folder, for a terminal.
+
+    Raises:
+        UserError: there is no such folder, no run in it, or the runs claim nothing or different things.
+    """
+    try:
+        runs = read_runs(folder)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+    statement = find_statement(runs)
+    if statement is None:
+        raise UserError(f"{folder}: these runs claim nothing; those of scripts/compare experiment=NAME do")
+    return as_text(judge(statement, by_arm(runs)), statement)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Say whether the claims of an experiment hold, from its run folders: `scripts/lab verdict DIR`.
+
+The claims are those that the runs were started with: the section ``verdict`` of their config.yaml. The value of one
+seed is a weighted sum over the arms' runs with that seed, or a number of two such runs; seeds at which a run is missing
+are left out. A sign-flip permutation test over the seeds gives a one-sided p-value in the claimed direction (for
+"equal": the worse of the tests against both margins), corrected by Holm over all claims of the experiment. Then
+
+    holds                   the corrected p-value is at most alpha;
+    too few seeds to tell   it is not, and n seeds could not have made it so (2^-n times the number of claims is above
+                            alpha), or the 95 % bootstrap interval still contains values that would matter: an effect of
+                            the size ``matters`` in the claimed direction, or, for "equal", a value inside the margin;
+    does not hold here      it is not, and the interval contains no such value.
+
+A claim about every layer (``*``) holds where it holds at each: the largest p-value counts, and the layer it is of is
+the one that is shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dropout_lab.cli import UserError
+from dropout_lab.runs.read import Run
+from dropout_lab.runs.strategies import group
+from dropout_lab.verdict.metrics import measure, measure_pair
+from dropout_lab.verdict.statement import Claim, Stated, stated
+from dropout_lab.verdict.statistics import bootstrap_interval, holm, p_equal, p_greater, p_less, smallest_p
+
+HOLDS, FAILS, TOO_FEW = "holds", "does not hold here", "too few seeds to tell"
+
+
+Arms = Mapping[str, Mapping[int, Run]]  # arm -> seed -> run
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say about a claim.
+
+    Attributes:
+        claim: as stated.
+        metric: the claim's; of a claim about every layer, with the layer that is worst.
+        theory: the value it was compared with.
+        bound: the claim's margin, or the smallest effect that matters.
+        value: mean over seeds; NaN without seeds.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        seeds: number of pairs.
+        p: corrected by Holm.
+        word: holds, does not hold here, or too few seeds to tell.
+    """
+
+    claim: Claim
+    metric: str
+    theory: float
+    bound: float
+    value: float
+    low: float
+    high: float
+    seeds: int
+    p: float
+    word: str = ""
+
+    @property
+    def claimed(self) -> str:
+        """What was claimed of the value: ``< 0``, ``1 ± 0.03``."""
+        if self.claim.direction == "equal":
+            return f"{self.theory:.4g} ± {self.bound:.4g}"
+        return f"{'>' if self.claim.direction == 'greater' else '<'} {self.theory:.4g}"
+
+    @property
+    def measured(self) -> str:
+        """The value with its interval."""
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]" if self.seeds else "no seeds"
+
+
+def find_statement(runs: Sequence[Run]) -> Stated | None:
+    """The claims that the runs were started with; None where they state none.
+
+    Raises:
+        UserError: not all state the same ones.
+    """
+    sections = [run.config.get("verdict") for run in runs if run.config]
+    if any(section != sections[0] for section in sections):
+        raise UserError("these runs state different claims: give the folder of one sweep")
+    return stated(sections[0]) if sections and sections[0] else None
+
+
+def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """The runs that count, by arm and seed; of two with the same configuration and seed the newer one.
+
+    Raises:
+        UserError: runs of one arm differ in more than the seed.
+    """
+    arms: dict[str, dict[int, Run]] = {}
+    for strategy in group(runs, {})[0]:
+        if not strategy.runs:
+            continue
+        if strategy.base in arms:
+            raise UserError(f"arm {strategy.base}: its runs differ in more than the seed, e.g. {strategy.name}")
+        arms[strategy.base] = {run.seed: run for run in strategy.runs}
+    return arms
+
+
+def judge(statement: Stated, arms: Arms) -> list[Verdict]:
+    """The verdict on every claim, in their order."""
+    tests = [_worst_layer(claim, arms) for claim in statement.claims]
+    corrected = holm([test.p for test in tests])
+    return [
+        replace(test, p=p, word=_word(test, p, len(tests), statement.alpha))
+        for test, p in zip(tests, corrected, strict=True)
+    ]
+
+
+def as_text(verdicts: Sequence[Verdict], statement: Stated) -> str:
+    """Two lines for each claim, for a terminal, and the rule."""
+    lines = []
+    for verdict in verdicts:
+        lines += [
+            f"{verdict.word.upper()}: {verdict.claim.says}",
+            f"    {verdict.metric}, {what(verdict.claim)}: {verdict.measured}, claimed {verdict.claimed}; "
+            f"{verdict.seeds} seeds, p = {verdict.p:.2g}",
+        ]
+    return "\n".join([*lines, rule(statement)])
+
+
+def rule(statement: Stated) -> str:
+    """How p-values and intervals came about, in a sentence."""
+    return (
+        "Sign-flip tests over paired seeds, one-sided in the claimed direction,\n"
+        f"Holm over the experiment's claims, alpha {statement.alpha:g}; [...] is a 95 % bootstrap interval."
+    )
+
+
+def what(claim: Claim) -> str:
+    """The arms as a formula, what is added first: ``unscaled - inverted``."""
+    if claim.pair is not None:
+        return f"{claim.pair[0]} to {claim.pair[1]}"
+    terms: list[str] = []
+    for arm, weight in sorted((claim.contrast or {}).items(), key=lambda term: term[1] < 0):
+        factor = "" if abs(weight) == 1 else f"{abs(weight):.3g} "
+        sign = ("- " if weight < 0 else "+ ") if terms else ("-" if weight < 0 else "")
+        terms.append(f"{sign}{factor}{arm}")
+    return " ".join(terms)
+
+
+def _worst_layer(claim: Claim, arms: Arms) -> Verdict:
+    """The test of a claim, not corrected yet; of several layers the one with the largest p-value."""
+    layers = _layers(claim, arms)
+    metrics = [claim.metric[:-1] + layer for layer in layers] if layers else [claim.metric]
+    theory = _each(claim.theory, len(metrics), claim, layers)
+    bound = _each(claim.matters if claim.margin is None else claim.margin, len(metrics), claim, layers)
+    tests = [_test(claim, arms, *about) for about in zip(metrics, theory, bound, strict=True)]
+    return max(tests, key=lambda test: (test.p, abs(test.value - test.theory)))
+
+
+def _layers(claim: Claim, arms: Arms) -> list[str]:
+    """The dropout layers that a star stands for."""
+    runs = [run for arm in claim.arms for run in arms.get(arm, {}).values()]
+    return max((run.dropout_layers for run in runs), key=len, default=[]) if claim.metric.endswith("/*") else []
+
+
+def _each(value: float | list[float] | None, count: int, claim: Claim, layers: list[str]) -> list[float]:
+    """One value for each layer; without any layers the first."""
+    values = value if isinstance(value, list) else [float(value or 0)] * count
+    if layers and len(values) != count:
+        raise UserError(f"{claim.says!r} states {len(values)} values for the layers; these runs have {count}")
+    return values[:count]
+
+
+def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float) -> Verdict:
+    of_arms = [arms.get(arm, {}) for arm in claim.arms]
+    seeds = sorted(set.intersection(*(set(runs) for runs in of_arms)))
+    values = [_value(claim, metric, [runs[seed] for runs in of_arms]) for seed in seeds]
+    values = [value for value in values if np.isfinite(value)]
+    if claim.direction == "equal":
+        p = p_equal([value - theory for value in values], bound)
+    else:
+        p = p_greater(values, theory) if claim.direction == "greater" else p_less(values, theory)
+    mean = float(np.mean(values)) if values else float("nan")
+    return Verdict(claim, metric, theory, bound, mean, *bootstrap_interval(values), len(values), p)
+
+
+def _value(claim: Claim, metric: str, runs: Sequence[Run]) -> float:
+    if claim.contrast is None:
+        return measure_pair(runs[0], runs[1], metric)
+    return sum(weight * measure(run, metric) for weight, run in zip(claim.contrast.values(), runs, strict=True))
+
+
+def _word(test: Verdict, p: float, claims: int, alpha: float) -> str:
+    if p <= alpha:
+        return HOLDS
+    return TOO_FEW if claims * smallest_p(test.seeds) > alpha or _may_matter(test) else FAILS
+
+
+def _may_matter(test: Verdict) -> bool:
+    """Whether the interval contains values that would make the claim worth stating."""
+    low, high = test.low - test.theory, test.high - test.theory
+    if test.claim.direction == "equal":
+        return low < test.bound and high > -test.bound
+    return high >= test.bound if test.claim.direction == "greater" else low <= -test.bound

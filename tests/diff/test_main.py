@@ -1,0 +1,96 @@
+"""Two runs are told apart by the first thing in which they differ."""
+
+import pandas as pd
+import pytest
+
+from dropout_lab.diff import __main__ as diffing
+from dropout_lab.diff.replay import Event
+from dropout_lab.train.__main__ import main as train_main
+
+# Two epochs of two steps.
+WORDS = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
+
+
+def a_run(folder, *words):
+    with pytest.raises(SystemExit) as ended:
+        train_main([*WORDS, *words, f"hydra.run.dir={folder}"])
+    assert ended.value.code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return a_run(tmp_path_factory.mktemp("one") / "run")
+
+
+@pytest.mark.slow
+def test_equal_runs_do_not_differ(run, tmp_path, capsys):
+    again = a_run(tmp_path / "run", "notes=again")
+    assert diffing.diff(run, again) == []
+    with pytest.raises(SystemExit) as ended:
+        diffing.main([str(run), str(again)])
+    assert ended.value.code == 0
+    assert "nothing differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "reason"),
+    [
+        (["seed=1"], "config    seed: 0 | 1", "in blocks.0.conv.weight: other initial weights: look at seed\n"),
+        (["data.seed=1"], "config    data.seed: 0 | 1", "another order of them: look at data.seed ("),
+        (["data.label_noise=0.5"], "config    data.label_noise: 0.0 | 0.5", "other classes: look at data.label_noise"),
+        (["+data.augment=crop_flip"], "config    data.augment: None | crop_flip", "another way: look at data.augment"),
+        (["data.mixup=0.2"], "config    data.mixup: 0.0 | 0.2", "prepared in another way: look at data.mixup (the"),
+        (["keyed=false"], "config    keyed: True | False", "dropout: the same input, another mask: look at keyed (the"),
+        (["dropout.p=0.3"], "config    dropout.p: 0.5 | 0.3", "the same input, another mask: look at dropout.p"),
+        (["dropout=unscaled"], "dropout.scaling: inverted | unscaled", "mask, another output: look at dropout.scaling"),
+        (
+            ["trainer.accumulate_grad_batches=2"],
+            "config    trainer.accumulate_grad_batches: 1 | 2",
+            "another loss: look at trainer.accumulate_grad_batches (the",
+        ),
+        (["dropout=none"], None, "step 0 in 03_blocks_0_dropout: only the first drops there"),
+        (["optimizer.lr=0.01"], "config    optimizer.lr: 0.05 | 0.01", "the step before: look at optimizer.lr\n"),
+        (["model=mlp"], None, "the networks differ"),
+    ],
+)  # fmt: skip
+@pytest.mark.slow
+def test_the_first_difference_is_found_and_named(words, setting, reason, run, tmp_path, capsys):
+    other = a_run(tmp_path / "run", *words)
+    with pytest.raises(SystemExit) as ended:
+        diffing.main([str(run), str(other)])
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert setting is None or setting in said
+    assert "records   metrics.csv at step" in said
+    assert reason in said
+
+
+def test_where_no_key_differs_all_that_could_are_named():
+    ours, theirs = (Event(3, "mask", "03_dropout", digest) for digest in (b"a", b"b"))
+    said = diffing._explain(ours, theirs, [], differing=["tags"])
+    assert said.endswith("in 03_dropout: the same input, another mask: look at keyed, seed, dropout, placement")
+
+
+@pytest.mark.slow
+def test_what_is_not_in_the_configuration_is_blamed_on_the_rest(run, tmp_path):
+    other = a_run(tmp_path / "run")
+    metrics = pd.read_csv(other / "metrics.csv")
+    metrics.loc[metrics["val/loss"].last_valid_index(), "val/loss"] += 1
+    metrics.to_csv(other / "metrics.csv", index=False)
+    records, replay = diffing.diff(run, other)
+    assert records.startswith("records   metrics.csv at step 4, epoch 1: val/loss")
+    assert "1 of" in records
+    assert "not in their configurations" in replay
+
+
+@pytest.mark.slow
+def test_bad_arguments_are_one_line(run, tmp_path, capsys):
+    for words, reason in (
+        ([str(run)], "folders needed: 2, given: 1"),
+        ([str(run), str(tmp_path)], "no config.yaml"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            diffing.main(words)
+        assert ended.value.code == 2
+        assert reason in capsys.readouterr().err

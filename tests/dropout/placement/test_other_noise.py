@@ -1,0 +1,87 @@
+"""Law: all randomness of a model that the lab did not install is named, and nothing else is."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from dropout_lab.dropout.layer import Dropout
+from dropout_lab.dropout.placement.install import Placement, install
+from dropout_lab.dropout.placement.other_noise import unreached
+
+
+class Noisy(nn.Module):
+    """Everything that drops, and one of each that is switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.1)
+        self.quiet_attention = nn.MultiheadAttention(8, 2)
+        self.rnn = nn.LSTM(8, 8, 2, dropout=0.2)
+        self.drop, self.off = nn.Dropout(0.3), nn.Dropout(0.0)
+        self.block = Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quiet_attention(*[self.attention(x, x, x)[0]] * 3)[0]
+        x = F.dropout(self.off(self.drop(self.rnn(x)[0])), 0.0, self.training)
+        x = F.dropout(self.block(x), 0.4, training=False)
+        return F.scaled_dot_product_attention(x, x, x, None, 0.6 if self.training else 0.0)
+
+
+class Block(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, training=self.training)
+
+
+class StochasticDepth(nn.Identity):
+    """Stands for torchvision's, which is known by its name."""
+
+    p = 0.7
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_each_source_of_noise_is_named_with_its_rate(training: bool) -> None:
+    assert unreached(nn.Sequential(Noisy(), StochasticDepth()).train(training)) == [
+        "0.attention: MultiheadAttention drops by itself, with dropout=0.1",
+        "0.rnn: LSTM drops by itself, with dropout=0.2",
+        "0.drop: Dropout(p=0.3) is not in the placement",
+        "1: StochasticDepth drops by itself, with p=0.7",
+        "0.block: dropout() drops by itself, with p=0.5",
+        "0: scaled_dot_product_attention() drops by itself, with dropout_p=0.6",
+    ]
+
+
+def test_installed_layers_are_reached() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Linear(2, 2), nn.Dropout(0.2))
+    install(model, Dropout, Placement("pattern", pattern="1"))
+    assert unreached(model) == ["3: Dropout(p=0.2) is not in the placement"]
+    install(model, Dropout, Placement("existing"))
+    assert unreached(model) == []
+
+
+def test_a_model_that_can_not_be_traced_says_what_is_unknown() -> None:
+    class ByValue(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(x) if x.sum() > 0 else x
+
+    [line] = unreached(ByValue())
+    assert "calls of F.dropout, if there are any, can't be listed: ByValue can't be traced" in line
+
+
+@pytest.mark.parametrize(("drop_rate", "count"), [(0.0, 0), (0.1, 58)])
+def test_the_functional_dropout_of_densenet_is_found(drop_rate: float, count: int) -> None:
+    with torch.device("meta"):
+        model = models.densenet121(drop_rate=drop_rate)
+    lines = unreached(model)
+    assert len(lines) == count
+    if count:
+        assert lines[0] == "features.denseblock1.denselayer1: dropout() drops by itself, with p=0.1"
+
+
+def test_the_attention_dropout_of_swin_is_found() -> None:
+    with torch.device("meta"):
+        model = models.swin_t(attention_dropout=0.2)
+    lines = [line for line in unreached(model) if "StochasticDepth" not in line]
+    assert len(lines) == 12
+    assert lines[0] == "features.1.0.attn: shifted_window_attention() drops by itself, with attention_dropout=0.2"

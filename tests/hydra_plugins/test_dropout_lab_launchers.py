@@ -1,0 +1,245 @@
+"""Launchers: the same sweep with its jobs in other processes leaves the same folders with the same numbers."""
+
+import math
+import os
+import signal
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+from commands import Command, exit_code, run, working_in
+from hydra.core.config_store import ConfigStore
+from run_folders import same
+from waiting import wait_until
+
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.devices import planned
+from dropout_lab.jobs.plan import plan
+from dropout_lab.jobs.workers import Worker, share, visible_gpus
+from dropout_lab.runs.folder import read_status
+from dropout_lab.train.progress import SweepProgress, watching
+
+QUICK = ["trainer.max_epochs=1", "data.train_size=128", "callbacks.activation_stats.probe_masks=1"]
+BREAKING = """
+import os
+from dropout_lab.models import CNN
+
+class Breaks(CNN):
+    def forward(self, x):
+        if self.training and os.environ["PL_GLOBAL_SEED"] == "1":
+            {action}
+        return super().forward(x)
+"""
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Makes a model that does something in the job of seed 1, in a module of its own."""
+
+    def made(action):
+        name = f"breaks_{tmp_path.name}"
+        (tmp_path / f"{name}.py").write_text(BREAKING.format(action=action))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return f"model._target_={name}.Breaks"
+
+    return made
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken):
+    """Also where one of them fails."""
+    model = broken('raise RuntimeError("seed one is unwell")')
+    launchers = {"one": [], "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
+    launchers["submitit"] = ["hydra/launcher=submitit_local"]
+    said = {}
+    for name, launcher in launchers.items():
+        words = [*QUICK, "-m", "seed=1,0,2" if name != "submitit" else "seed=1,0", model, *launcher]
+        done = run(*words, f"hydra.sweep.dir={tmp_path / name}")
+        assert done.returncode == 1
+        said[name] = done.stderr
+        failed, *others = [read_status(folder.parent) for folder in sorted((tmp_path / name).glob("*/status.json"))]
+        assert failed["error"] == "RuntimeError: seed one is unwell"
+        assert f"breaks_{tmp_path.name}.py" in failed["traceback"]
+        assert [status["status"] for status in (failed, *others)] == ["failed", *["ok"] * len(others)]
+        assert f"1 of {1 + len(others)} jobs did not end well" in said[name]
+        assert len(list((tmp_path / name / "wandb").glob("offline-run-*"))) == 1 + len(others)
+    for other in ("joblib/1", "joblib/2", "submitit/1"):
+        folders = tmp_path / other, tmp_path / "one" / other[-1]
+        assert same(*folders)
+        ours, theirs = (yaml.safe_load((folder / "config.yaml").read_text())["run"] for folder in folders)
+        assert (ours["config_hash"], ours["name"]) == (theirs["config_hash"], theirs["name"])
+    lines = said["joblib"].splitlines()
+    assert lines[0] == f"3 jobs through joblib, each 1 device and 2 steps, in {tmp_path / 'joblib'}"
+    assert [line[:4] for line in lines if line[1:4] == "/3 "] == ["1/3 ", "2/3 ", "3/3 "]
+    assert "seed=1: RuntimeError: seed one is unwell" in said["joblib"]
+    assert len(lines) <= 10  # nobody prints what only a run that is alone should
+
+
+def test_every_worker_has_its_share_of_the_gpus():
+    gpus = ["0", "1", "2", "3"]
+    assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "1"], ["2", "3"]]
+    assert [share(gpus, worker, 4) for worker in range(4)] == [["0"], ["1"], ["2"], ["3"]]
+    assert [share(["0", "1"], worker, 3) for worker in range(3)] == [["0"], ["1"], ["0"]]
+    assert share([], 1, 2) == []
+
+
+def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
+    for visible, expected in {"2,5": ["2", "5"], "": [], "-1": [], "GPU-a1": ["GPU-a1"]}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert visible_gpus() == expected
+
+
+def who(overrides, number):
+    """Stands for a job: which process ran it, and what it saw."""
+    if "die" in overrides:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.slow
+def test_a_worker_keeps_its_process_its_gpus_and_its_threads(monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    worker = Worker(["4", "7"], threads=3)
+    first, second = (worker.run(who, [], job) for job in range(2))
+    assert first == second
+    assert first[1:] == ("4,7", "7")
+    assert first[0] != os.getpid()
+    assert math.isnan(worker.run(who, ["die"], 2).return_value)
+    assert capfd.readouterr().err == "failed: job 2: its process was killed: SIGKILL(-9)\n"
+    again = worker.run(who, [], 3)
+    assert again[0] != first[0]
+    assert again[1:] == first[1:]
+    worker.end()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    other = Worker([], threads=3)
+    assert other.run(who, [], 0)[1:] == ("0,1", "3")
+    other.end()
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_does_not_end_the_sweep(tmp_path, broken, capfd):
+    """Not even those that run beside it."""
+    words = ["-m", "seed=0,1,2,3", broken("os.kill(os.getpid(), 9)"), "hydra/launcher=joblib"]
+    assert exit_code(*QUICK, *words, "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path / 's'}") == 1
+    statuses = [read_status(tmp_path / "s" / job)["status"] for job in "0123"]
+    assert statuses == ["ok", "running", "ok", "ok"]
+    said = capfd.readouterr().err
+    assert "failed: job 1: its process was killed: SIGKILL(-9)" in said
+    assert f"1 of 4 jobs did not end well:\n  running  {tmp_path}/s/1  its process was killed\n" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_sweep_that_is_ended_leaves_no_process(kind, code, tmp_path):
+    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "logger=csv"]
+    running = Command(*words, "trainer.max_epochs=10000", f"hydra.sweep.dir={tmp_path}", folder=tmp_path)
+    deadline = time.monotonic() + 120
+    wait_until((tmp_path / "1" / "metrics.csv").exists, deadline)
+    assert (tmp_path / "1" / "metrics.csv").exists(), running.stderr
+    assert len(working_in(tmp_path)) > 3  # the command, two workers, and the server that they are forks of
+    running.send_signal(kind)
+    assert running.wait(60) == code
+    wait_until(lambda: not working_in(tmp_path), deadline)
+    assert working_in(tmp_path) == []
+
+
+def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
+    folders = {tmp_path / job: f"job {job}" for job in "012"}
+    for folder in folders:
+        folder.mkdir()
+    (tmp_path / "2" / "status.json").write_text('{"status": "ok"}')  # of an earlier sweep
+    progress = SweepProgress(3)
+    with watching(progress, folders, interval=0.01):
+        (tmp_path / "0" / "status.json").write_text('{"status": "running"}')
+        (tmp_path / "1" / "status.json").write_text('{"status": "failed"}')
+        time.sleep(0.2)
+        assert capsys.readouterr().err.startswith("1/3 job 1 (")
+        (tmp_path / "0" / "status.json").write_text('{"status": "ok"}')
+    assert capsys.readouterr().err.startswith("2/3 job 0 (")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "devices"),
+    [
+        (["trainer=ddp_cpu"], 2),  # which the job starts itself
+        (["trainer=ddp", "trainer.devices=8"], 8),  # which this machine does not have
+        (["trainer=ddp_cpu", "hydra.launcher.tasks_per_node=2"], 2),
+        (
+            [
+                "trainer=ddp",
+                "trainer.devices=4",
+                "trainer.num_nodes=2",
+                *(f"hydra.launcher.{k}" for k in ("nodes=2", "tasks_per_node=4")),
+            ],
+            8,
+        ),
+        (["trainer=ddp_cpu", "hydra.launcher.tasks_per_node=4"], None),
+        (["hydra.launcher.tasks_per_node=2"], None),
+        (["trainer=ddp_cpu", "trainer.num_nodes=2"], None),
+        (["trainer=ddp_cpu", "hydra.launcher.nodes=2"], None),
+    ],
+)
+def test_the_tasks_of_slurm_are_the_devices_of_the_job(words, devices):
+    (job,) = plan(["-m", "hydra/launcher=submitit_slurm", *words]).jobs
+    if devices:
+        assert planned(job) == devices
+    else:
+        with pytest.raises(UserError, match=r"so the two pairs must be equal"):
+            planned(job)
+
+
+def test_a_launcher_without_a_sweep_is_refused():
+    with pytest.raises(UserError, match="hydra/launcher=joblib: launchers start the jobs of a sweep; add -m"):
+        plan(["hydra/launcher=joblib"])
+
+
+@pytest.mark.parametrize("name", ["submitit_slurm", "submitit_local"])
+def test_a_launcher_without_its_extra_says_which(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=rf"^hydra/launcher={name} needs an extra of this package: .*\[slurm\]'$"):
+        plan(["-m", f"hydra/launcher={name}"])
+
+
+def test_a_search_without_its_extra_says_which(monkeypatch):
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["sweeper"], "optuna.yaml")
+    with pytest.raises(UserError, match=r"^hydra/sweeper=optuna needs an extra of this package: .*\[sweep\]'$"):
+        plan(["-m", "sweep=optuna"])
+
+
+def test_a_search_is_planned_with_the_first_of_the_values_of_each_key(tmp_path):
+    words = ["-m", "sweep=optuna", "dropout.p=interval(0.2,0.8)", "model=choice(mlp,cnn)", "optimizer.lr=range(1,9)"]
+    searched = plan([*words, f"hydra.sweep.dir={tmp_path}"])
+    assert searched.jobs == []
+    assert (searched.example.dropout.p, searched.example.optimizer.lr) == (0.2, 1)
+    assert "MLP" in searched.example.model._target_
+    with pytest.raises(UserError, match=r"dropout\.p=2\.0: must be the probability"):
+        plan(["-m", "sweep=optuna", "dropout.p=interval(2,3)"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what Optuna imports
+def test_every_trial_of_a_search_is_a_right_run_of_two_processes(tmp_path, capfd):
+    words = ["-m", "sweep=optuna", "hydra.sweeper.n_trials=2", "trainer=ddp_cpu", "trainer.devices=2"]
+    assert exit_code(*QUICK, *words, "logger=csv", f"hydra.sweep.dir={tmp_path}") == 0
+    assert capfd.readouterr().err.startswith(f"2 jobs, each 2 devices and 2 steps, in {tmp_path}\n")
+    found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    trials = {}
+    for job in "01":
+        assert read_status(tmp_path / job)["status"] == "ok"
+        config = yaml.safe_load((tmp_path / job / "config.yaml").read_text())
+        assert config["trainer"]["devices"] == 2
+        trials[config["dropout"]["p"]] = read_status(tmp_path / job)["objective"]
+        assert len(pd.read_csv(tmp_path / job / "metrics.csv"))
+    assert len(trials) == 2
+    assert found["best_value"] == min(trials.values())
+    assert found["best_params"]["dropout.p"] == min(trials, key=trials.get)

@@ -1,0 +1,51 @@
+"""What could not be built is told by the name of its key."""
+
+import datetime
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from dropout_lab.jobs.diagnose import arguments_of, misfit
+
+
+class Base:
+    def __init__(self, size: int = None, rate: float = 0.5) -> None:  # noqa: RUF013  # a wrong type, as many have
+        if rate > 1:
+            raise RuntimeError("inside")
+
+
+class Own(Base):
+    def __init__(self, *, kind: "Unknown" = "a", **others: object) -> None:  # noqa: F821
+        super().__init__(**others)
+
+
+def told(**keys):
+    cfg = OmegaConf.create({"model": {"part": {"_target_": "test_misfit.Own", **keys}}})
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(cfg.model)
+    return misfit(cfg, caught.value)
+
+
+def test_a_node_within_a_section_is_named_and_a_base_classs_keys_are_known():
+    assert told(sise=1) == "model.part.sise: test_misfit.Own takes no such key; did you mean 'size'?"
+    assert told(xyz=1) == "model.part.xyz: test_misfit.Own takes no such key; allowed: size, rate, kind"
+
+
+def test_a_value_is_held_against_the_type_that_the_signature_states():
+    assert told(rate="high") == "model.part.rate=high: must be float"
+
+
+def test_values_that_a_signature_is_wrong_or_unclear_about_are_not_blamed():
+    assert told(rate=2, size=None, kind=3) == "model.part: RuntimeError: inside"
+
+
+def test_a_class_written_in_c_is_known_by_its_name_alone():
+    assert arguments_of(datetime.timedelta) == {}
+    assert told(_target_="datetime.timedelta", foo=1) == "model.part.foo: datetime.timedelta takes no such key"
+
+
+def test_a_target_that_is_not_there_is_told_with_the_nearest():
+    nearest = "test_misfit has no attribute 'Onw'; did you mean 'Own'?"
+    assert told(_target_="test_misfit.Onw") == f"model.part._target_=test_misfit.Onw: {nearest}"

@@ -1,0 +1,43 @@
+import pytest
+
+from dropout_lab.report.theory import expected_gain, expected_ratio
+from dropout_lab.runs.layer_names import in_depth_order, natural
+from dropout_lab.runs.strategies import keeps
+
+
+def test_layers_are_in_call_order_with_inputs_before_outputs():
+    names = ["100_fc", "08_dropout", "00_conv", "08_dropout_in", "00_input", "09_x_call2", "99_relu", "00_input_in"]
+    ordered = ["00_input_in", "00_input", "00_conv", "08_dropout_in", "08_dropout", "09_x_call2", "99_relu", "100_fc"]
+    assert in_depth_order(names) == ordered
+
+
+def test_numbers_in_names_sort_as_numbers():
+    assert sorted(["sweep/10", "sweep/2", "a"], key=natural) == ["a", "sweep/2", "sweep/10"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 6])
+def test_at_one_rate_the_ratio_is_a_power_of_q(depth):
+    assert expected_ratio("inverted", [0.5] * depth) == pytest.approx(0.5 ** (-(depth - 1) / 2))
+    assert expected_ratio("classic", [0.5] * depth) == pytest.approx(0.5 ** (-(depth - 1) / 2))
+    assert expected_ratio("unscaled", [0.5] * depth) == pytest.approx(0.5 ** ((depth + 1) / 2))
+    assert expected_ratio("none", [1.0] * depth) == 1
+
+
+def test_at_several_rates_each_layer_inflates_what_follows():
+    assert expected_ratio("inverted", [0.8, 0.5, 0.9]) == pytest.approx((0.8 * 0.5) ** -0.5)
+    assert expected_ratio("unscaled", [0.8, 0.5, 0.9]) == pytest.approx((0.8 * 0.5) ** 0.5 * 0.9)
+
+
+def test_only_unscaled_changes_its_gain_from_train_to_eval():
+    laws = ("inverted", "classic", "unscaled")
+    gains = {law: tuple(expected_gain(law, 0.25, mode) for mode in ("train", "eval")) for law in laws}
+    assert gains == {"inverted": (1, 1), "classic": (0.25, 0.25), "unscaled": (0.25, 1)}
+
+
+def test_rates_by_depth_follow_the_placement():
+    assert keeps(0.5, "constant", 2) == [0.5, 0.5]
+    assert keeps(0.5, "linear", 2) == [0.75, 0.5]
+    assert keeps(0.75, "geometric", 2) == pytest.approx([0.5, 0.25])
+    assert keeps(0.5, [0.1, 0.2], 2) == pytest.approx([0.9, 0.8])
+    assert keeps(0.5, [0.1], 2) is None
+    assert keeps(0.5, "cubic", 2) is None

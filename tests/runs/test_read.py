@@ -1,0 +1,139 @@
+import json
+
+import pytest
+
+from dropout_lab.report import read_runs
+from dropout_lab.runs.tracks import KEPT_STEPS
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path, write_run):
+    write_run(tmp_path / "0", kind="classic", seed=3, final={"test/acc": 0.91, "gap/loss": 0.125})
+    (run,) = read_runs(tmp_path)
+    assert (run.name, run.status, run.seed, run.counted) == ("0", "ok", 3, True)
+    assert (run.final("test/acc"), run.final("gap/loss")) == (0.91, 0.125)
+    assert run.dropout_layers == ["01_conv1_dropout", "04_conv2_dropout", "08_hidden_dropout"]
+    assert run.at_layer("train", "gain", "08_hidden_dropout") == 0.5
+    assert run.at_layer("probe", "ratio", "08_hidden_dropout") == pytest.approx(1 + 1 / 1.9)
+
+
+def test_a_folder_that_is_itself_a_run_is_read(tmp_path, write_run):
+    assert [run.name for run in read_runs(write_run(tmp_path / "alone"))] == ["alone"]
+
+
+def test_every_folder_that_does_not_count_says_why(tmp_path, write_run):
+    write_run(tmp_path / "0")
+    write_run(tmp_path / "2", status={"status": "failed", "error": "RuntimeError: out of luck\nmore"})
+    write_run(tmp_path / "3", status={"status": "interrupted", "error": None})
+    write_run(tmp_path / "4", status={"status": "running"})
+    (write_run(tmp_path / "5") / "status.json").unlink()
+    (write_run(tmp_path / "6") / "status.json").write_text('{"status": "o')
+    (write_run(tmp_path / "7") / "status.json").write_text("[1, 2]")
+    (write_run(tmp_path / "8") / "config.yaml").write_text("seed: [1\nx: {")
+    (write_run(tmp_path / "9") / "config.yaml").unlink()
+    (write_run(tmp_path / "10") / "metrics.csv").unlink()
+    (write_run(tmp_path / "11") / "metrics.csv").write_text("")
+    (write_run(tmp_path / "12") / "metrics.csv").write_bytes(b"\xff\xfe\x00epoch")
+    (write_run(tmp_path / "13") / "metrics.csv").write_text("a,b\n1,2\n")
+    write_run(tmp_path / "14", status={"status": "sleeping"})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "figures" / "old").mkdir(parents=True)
+    (tmp_path / "figures" / "old" / "plot.png").write_bytes(b"x")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / ".hydra").mkdir()
+    reasons = {run.name: f"{run.status}: {run.reason}" for run in read_runs(tmp_path) if not run.counted}
+    starts = {
+        "1": "missing: there is no such folder",
+        "2": "failed: failed: RuntimeError: out of luck",
+        "3": "interrupted: interrupted",
+        "4": "running: still running, or killed",
+        "5": "unreadable: half-written: status.json is missing",
+        "6": "unreadable: status.json cannot be read: Unterminated string",
+        "7": "unreadable: status.json cannot be read: it holds list",
+        "8": "unreadable: config.yaml cannot be read",
+        "9": "unreadable: half-written: config.yaml is missing",
+        "10": "unreadable: half-written: metrics.csv is missing",
+        "11": "unreadable: metrics.csv cannot be read",
+        "12": "unreadable: metrics.csv cannot be read",
+        "13": "unreadable: metrics.csv cannot be read: it has no column 'step'",
+        "14": "sleeping: status.json says 'sleeping'",
+        "empty": "foreign: an empty folder",
+        "figures": "foreign: not a run: has none of status.json",
+    }
+    assert {name for name in reasons if not reasons[name].startswith(starts.get(name, "?"))} == set()
+    assert set(reasons) == set(starts)
+
+
+def test_runs_come_in_the_order_of_their_numbers(tmp_path, write_run):
+    for name in ("10", "9", "2"):
+        write_run(tmp_path / "sweep" / name)
+    counted = [run.name for run in read_runs(tmp_path) if run.counted]
+    assert counted == ["sweep/2", "sweep/9", "sweep/10"]
+
+
+def test_a_line_cut_off_by_a_kill_costs_only_itself(tmp_path, write_run):
+    folder = write_run(tmp_path / "0")
+    for name in ("metrics.csv", "activations.csv"):
+        path = folder / name
+        path.write_text(path.read_text() + "99,9")
+    (run,) = read_runs(tmp_path)
+    assert run.counted
+    assert run.note is None
+    assert run.at_layer("eval", "gain", "01_conv1_dropout") == 1
+
+
+def test_a_step_logged_again_after_a_resume_replaces_the_first(tmp_path, write_run):
+    folder = write_run(tmp_path / "0", epochs=2)
+    with (folder / "activations.csv").open("a") as file:
+        file.write("18,1,train,08_hidden_dropout,gain,0.75\n")
+    (run,) = read_runs(tmp_path)
+    assert run.at_layer("train", "gain", "08_hidden_dropout") == 0.75
+
+
+def test_what_is_missing_in_a_run_that_counts_is_noted(tmp_path, write_run):
+    (write_run(tmp_path / "0") / "activations.csv").unlink()
+    write_run(tmp_path / "1", final={"test/loss": float("nan")})
+    write_run(tmp_path / "2", final={"test/loss": float("inf")})
+    notes = [run.note for run in read_runs(tmp_path) if run.counted]
+    assert notes[0] == "half-written: activations.csv is missing"
+    assert notes[1:] == ["metrics.csv has no finite test/loss"] * 2
+
+
+def test_statistics_that_nobody_asked_for_are_not_missing(tmp_path, write_run):
+    (write_run(tmp_path / "0", config={"callbacks": {"checkpoint": {}}}) / "activations.csv").unlink()
+    (run,) = read_runs(tmp_path)
+    assert run.counted
+    assert run.note is None
+
+
+def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
+    write_run(tmp_path / "0", epochs=3 * KEPT_STEPS)
+    (run,) = read_runs(tmp_path)
+    steps = run.activations["train"].steps
+    assert len(steps) == KEPT_STEPS
+    assert (steps[0], steps[-1]) == (9, 9 * 3 * KEPT_STEPS)
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path, write_run):
+    write_run(tmp_path / "sweep" / "0")
+    (tmp_path / "sweep" / "again").symlink_to(tmp_path)
+    assert [run.name for run in read_runs(tmp_path) if run.counted] == ["sweep/0"]
+
+
+def test_no_folder_and_no_runs_are_errors_of_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for folder, says in ((tmp_path / "absent", "no such folder"), (tmp_path, "no runs in")):
+        with pytest.raises(FileNotFoundError, match=says) as error:
+            read_runs(folder)
+        assert "\n" not in str(error.value)
+
+
+def test_json_that_python_writes_but_nobody_else_reads_is_read(tmp_path, write_run):
+    folder = write_run(tmp_path / "0")
+    about = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(about | {"seconds": float("nan")}))
+    assert read_runs(tmp_path)[0].counted
+
+
+def test_one_run_of_a_sweep_can_be_read_alone(tmp_path, write_run):
+    (run,) = read_runs(write_run(tmp_path / "3"))
+    assert (run.name, run.status) == ("3", "ok")

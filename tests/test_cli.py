@@ -1,0 +1,139 @@
+"""key=value words of the small commands."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from dropout_lab.cli import (
+    UserError,
+    full_errors,
+    in_one_line,
+    nearest,
+    number,
+    one_line_errors,
+    read_arguments,
+    read_folders,
+)
+
+DEFAULTS = {"run": None, "ckpt": "best"}
+
+
+def read(*words):
+    return read_arguments(words, "lab fold run=DIR", DEFAULTS)
+
+
+def test_what_is_not_given_has_its_default():
+    assert read("run=a=b") == {"run": "a=b", "ckpt": "best"}
+    assert read("ckpt=last", "run=x") == {"run": "x", "ckpt": "last"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run"], "run: not key=value; usage: lab fold run=DIR"),
+        (["run="], "run=: not key=value"),
+        (["rum=x"], "rum=x: there is no key 'rum'; did you mean 'run'? allowed: run, ckpt"),
+        (["ckpt=best"], "run=... is missing; usage: lab fold run=DIR"),
+        (["run=a", "run=b"], "run=b: run is given twice"),
+    ],
+)
+def test_bad_words_are_one_line(words, message):
+    with pytest.raises(UserError, match="^" + message.replace("(", r"\(").replace("?", r"\?").replace(".", r"\.")):
+        read(*words)
+
+
+@pytest.mark.parametrize("command", [read, lambda *words: read_folders(words, "lab fold run=DIR", 1)])
+def test_help_prints_the_usage_and_ends(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("--help")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == "usage: lab fold run=DIR\n"
+
+
+def test_folders_are_counted():
+    assert read_folders(["a", "b"], "lab diff RUN RUN", 2) == [Path("a"), Path("b")]
+    with pytest.raises(UserError, match=r"^folders needed: 2, given: 1; usage: lab diff RUN RUN$"):
+        read_folders(["a"], "lab diff RUN RUN", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--figure_s=x"], r"^unrecognized arguments: --figure_s=x; did you mean '--figures'\? usage: lab report "),
+        (["--nothing"], "^unrecognized arguments: --nothing; usage: lab report "),
+        (["--figures"], "^argument --figures: expected one argument; usage: lab report "),
+    ],
+)
+def test_a_parser_raises_what_it_would_print(words, message, capsys):
+    parser = ArgumentParser(prog="lab report")
+    parser.add_argument("--figures")
+    with pytest.raises(UserError, match=message):
+        in_one_line(parser).parse_args(words)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "7", "x", "nan", "1.5"])
+def test_numbers_are_checked(text):
+    with pytest.raises(UserError, match=f"^n={text}: .*it must be an integer from 1 to 6$"):
+        number("n", text, int, 1, 7, "an integer from 1 to 6")
+    assert number("n", "3", int, 1, 7, "") == 3
+
+
+def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise UserError("dropout.p=2: must be below 1")
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", "error: dropout.p=2: must be below 1\n")
+
+
+def test_a_message_of_several_lines_becomes_one(monkeypatch, capsys):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit), one_line_errors():
+        raise UserError("size mismatch:\n\tcopying a param\n  from checkpoint")
+    assert capsys.readouterr().err == "error: size mismatch: copying a param from checkpoint\n"
+
+
+def test_hydra_full_error_shows_the_traceback(monkeypatch, capsys):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert full_errors()
+    with pytest.raises(UserError, match="wrong"), one_line_errors():
+        raise UserError("wrong")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_other_values_of_hydra_full_error_do_not(monkeypatch, value):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    assert not full_errors()
+
+
+def test_an_error_of_the_code_keeps_its_traceback(monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        _ = 1 / 0
+
+
+def test_without_an_error_nothing_happens(capsys):
+    with one_line_errors():
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("invertd", "did you mean 'inverted'? "),
+        ("Classic", "did you mean 'classic'? "),
+        ("max_epoch", "did you mean 'trainer.max_epochs'? "),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_name_is_offered_where_one_is_near(name, meant):
+    assert nearest(name, iter(["classic", "inverted", "spatial", "trainer.max_epochs"])) == meant
+
+
+def test_there_is_no_nearest_of_no_names():
+    assert nearest("inverted", []) == ""

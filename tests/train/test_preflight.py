@@ -1,0 +1,159 @@
+"""What only building shows is known before the first job starts."""
+
+import os
+from collections import Counter
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.plan import plan
+from dropout_lab.runs.loggers import Csv
+from dropout_lab.train.preflight import outline, refusals
+
+
+@pytest.mark.slow
+def test_good_jobs_are_not_refused():
+    assert refusals(plan(["-m", "dropout=inverted,none", "seed=0,1"]).jobs) == {}
+
+
+def test_a_strategy_that_does_not_fit_the_model_is_refused_with_its_site():
+    jobs = plan(["-m", "dropout=spatial", "dropout.elsewhere=null,element", "model=mlp"]).jobs
+    found = refusals(jobs)
+    assert list(found) == [0]
+    assert "needs (N, C, *spatial) maps" in found[0]
+
+
+def test_matching_that_has_no_equivalent_is_refused():
+    """Between two sigmoids no weight can take the factor."""
+    model = ["model._target_=evaluate_models.Sigmoid", "~model.widths", "~model.hidden", "~model.batch_norm"]
+    assert "Sigmoid" in refusals(plan(["dropout=classic", "optimizer.match=inverted", *model]).jobs)[0]
+
+
+@pytest.mark.slow
+def test_a_schedule_is_refused_for_classic_dropout_with_the_reason():
+    found = refusals(plan(["-m", "dropout=classic,inverted", "dropout_schedule=early,constant"]).jobs)
+    assert list(found) == [0]
+    assert "multiplies by 1-p in eval, so another p is another network" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.batch_size=4000"], "data.batch_size=4000 is larger than the training set"),
+        (["data.train_size=5"], "data.train_size=5"),
+    ],
+)
+def test_data_that_cannot_be_made_is_one_line(words, message):
+    with pytest.raises(UserError) as caught:
+        refusals(plan(words).jobs)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_each_configuration_is_built_once(monkeypatch):
+    from dropout_lab.train import preflight as rehearsal
+
+    built = []
+    original = rehearsal.build_network
+    monkeypatch.setattr(rehearsal, "build_network", lambda *args: built.append(1) or original(*args))
+    refusals(plan(["-m", "dropout=inverted,none", "seed=0,1,2"]).jobs)
+    assert len(built) == 2
+
+
+@pytest.mark.slow
+def test_a_part_is_built_once_for_all_jobs_that_share_it(monkeypatch):
+    from dropout_lab.train import preflight as rehearsal
+
+    built = Counter()
+    for name in ("instantiate", "build_network"):
+        original = getattr(rehearsal, name)
+
+        def counted(node, *arguments, name=name, original=original, **options):
+            built[node.get("_target_", "").rpartition(".")[2] or name] += 1
+            return original(node, *arguments, **options)
+
+        monkeypatch.setattr(rehearsal, name, counted)
+    refusals(plan(["-m", "dropout=inverted,none", "trainer.max_epochs=2,3", "keyed=true,false"]).jobs)
+    assert built["build_network"] == 4  # the learning rate's course depends on the number of epochs
+    assert built["Trainer"] == built["Wandb"] == built["Checkpoint"] == 2
+    assert built["CrossEntropyLoss"] == 1
+
+
+@pytest.mark.slow
+def test_planning_changes_nothing_for_the_process_and_leaves_nothing(tmp_path, monkeypatch):
+    """Not a folder of the loggers, nor what the Trainer sets for all of torch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    places = [f"logger.wandb.save_dir={tmp_path}/a", f"logger.tensorboard.save_dir={tmp_path}/b"]
+    words = ["trainer.deterministic=true", "+trainer.benchmark=true", "logger=[wandb,tensorboard]", *places]
+    assert refusals(plan(words).jobs) == {}
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert not list(tmp_path.iterdir())
+
+
+class Eager(Csv):
+    """Starts something when it is made, as Comet's logger does."""
+
+    def __init__(self, dir: str, speed: int = 1) -> None:
+        raise AssertionError("made")
+
+
+def test_a_logger_that_may_start_something_is_not_made():
+    def eager(**keys):
+        return ["+logger.eager._target_=test_preflight.Eager", *(f"+logger.eager.{k}={v}" for k, v in keys.items())]
+
+    assert refusals(plan(eager(dir="x", speed=2)).jobs) == {}
+    with pytest.raises(UserError, match=r"^logger.eager.sped: .*did you mean 'speed'\?$"):
+        refusals(plan(eager(dir="x", sped=2)).jobs)
+    with pytest.raises(UserError, match=r"^logger.eager: .*'dir'"):
+        refusals(plan(eager()).jobs)
+
+
+class LogsF1(Callback):
+    """A fork's own."""
+
+
+def test_a_metric_that_a_callback_of_a_fork_may_log_can_be_monitored():
+    asked = ["callbacks.checkpoint.monitor=val/f1"]
+    with pytest.raises(UserError, match=r"^callbacks.checkpoint.monitor=val/f1: nothing logs that; "):
+        refusals(plan(asked).jobs)
+    assert refusals(plan([*asked, "+callbacks.f1._target_=test_preflight.LogsF1"]).jobs) == {}
+    rate = ["callbacks=[default,lr_monitor]", "callbacks.checkpoint.monitor=lr-SGD"]
+    assert refusals(plan(rate).jobs) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
+def test_a_trainer_for_devices_that_are_not_here_is_checked_all_the_same(trainer):
+    """A cluster's login node plans what its other nodes run."""
+    assert refusals(plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m"]).jobs) == {}
+    wrong = plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m", "trainer.precision=fp99"]).jobs
+    with pytest.raises(UserError, match=r"^trainer\.precision=fp99: must be "):
+        refusals(wrong)
+
+
+def said(*words):
+    job_plan = plan(["-m", "hydra.sweep.dir=/s", *words])
+    refusals(job_plan.known)
+    return outline(job_plan)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_outlined_in_one_line():
+    """15 batches an epoch."""
+    assert said("seed=0,1,2", "trainer.max_epochs=2") == "3 jobs, each 1 device and 30 steps, in /s"
+    words = ["trainer=ddp_cpu", "trainer.devices=1,2", "trainer.max_epochs=1", "trainer.accumulate_grad_batches=1,4"]
+    assert said(*words) == "4 jobs, each 1 to 2 devices and 4 to 15 steps, in /s"
+    assert said("seed=0", "debug=fast") == "1 job, each 1 device and 1 step, in /s"
+
+
+@pytest.mark.slow
+def test_jobs_that_are_left_out_are_not_in_the_outline():
+    job_plan = plan(["-m", "hydra.sweep.dir=/s", "seed=0,1,2", "debug=fast"])
+    refusals(job_plan.known)
+    assert outline(job_plan.without([1])).startswith("2 jobs, ")

@@ -1,0 +1,225 @@
+"""Verdicts on runs whose numbers the test chooses."""
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from report.conftest import LAYERS, write_run
+
+from dropout_lab.cli import UserError
+from dropout_lab.dropout import rates_of
+from dropout_lab.jobs.build import build_data, build_network, build_optimizer
+from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.runs.folder import RunFolder
+from dropout_lab.runs.read import Run, read_runs
+from dropout_lab.verdict import judge as verdict
+from dropout_lab.verdict.__main__ import main
+from dropout_lab.verdict.metrics import measure_pair
+from dropout_lab.verdict.statement import Claim, stated
+
+NOISE = (0.3, -1.1, 0.7, -0.2, 1.4, -0.9, 0.1, -0.4, 0.8, -0.7)
+LESS = {"says": "b is less accurate", "metric": "test/acc", "contrast": {"b": 1, "a": -1}, "direction": "less"}
+LESS |= {"matters": 0.01}
+EQUAL = {"says": "same", "metric": "test/acc", "contrast": {"b": 1, "a": -1}, "direction": "equal", "margin": 0.01}
+
+
+def sweep(folder, *claims, effect=0.0, noise=0.001, seeds=8, **arguments):
+    """Two arms, b = a + effect + noise in accuracy, that state these claims."""
+    config = {"verdict": {"alpha": 0.05, "claims": list(claims)}}
+    for seed in range(seeds):
+        base = 0.9 + 0.03 * NOISE[-1 - seed]
+        for arm, acc in (("a", base), ("b", base + effect + noise * NOISE[seed])):
+            final = {"test/acc": acc}
+            path = folder / f"{arm}{seed}"
+            write_run(path, arm=arm, seed=seed, final=final, config=config, epochs=1, **arguments)
+    return folder
+
+
+def judged(folder):
+    runs = read_runs(folder)
+    return verdict.judge(verdict.find_statement(runs), verdict.by_arm(runs))
+
+
+def words(folder):
+    return [one.word for one in judged(folder)]
+
+
+def test_a_difference_at_every_seed_holds(tmp_path):
+    (one,) = judged(sweep(tmp_path, LESS, effect=-0.02))
+    assert (one.word, one.seeds, one.p) == (verdict.HOLDS, 8, 2.0**-8)
+    assert one.low < one.value < one.high < 0
+    assert one.value == pytest.approx(-0.02 + 0.001 * np.mean(NOISE[:8]))
+
+
+def test_the_opposite_does_not_hold(tmp_path):
+    assert words(sweep(tmp_path, LESS, effect=0.02)) == [verdict.FAILS]
+
+
+def test_a_difference_too_small_to_matter_does_not_hold(tmp_path):
+    assert words(sweep(tmp_path, LESS, effect=0.0)) == [verdict.FAILS]
+
+
+def test_noise_that_hides_what_would_matter_leaves_it_open(tmp_path):
+    assert words(sweep(tmp_path, LESS, noise=0.05)) == [verdict.TOO_FEW]
+
+
+def test_few_seeds_can_never_tell(tmp_path):
+    assert words(sweep(tmp_path / "4", LESS, effect=-0.5, seeds=4)) == [verdict.TOO_FEW]  # 2^-4 > 0.05
+    assert words(sweep(tmp_path / "5", LESS, effect=-0.5, seeds=5)) == [verdict.HOLDS]
+    assert words(sweep(tmp_path / "two", LESS, LESS, effect=-0.5, seeds=5)) == [verdict.TOO_FEW] * 2  # 2 * 2^-5
+    assert words(sweep(tmp_path / "against", LESS, LESS, effect=0.5, seeds=5)) == [verdict.TOO_FEW] * 2
+
+
+@pytest.mark.slow
+def test_equality_is_shown_refuted_or_open(tmp_path):
+    assert words(sweep(tmp_path / "same", EQUAL, seeds=6)) == [verdict.HOLDS]
+    assert words(sweep(tmp_path / "other", EQUAL, effect=0.05, seeds=6)) == [verdict.FAILS]
+    assert words(sweep(tmp_path / "unclear", EQUAL, noise=0.03, seeds=6)) == [verdict.TOO_FEW]
+
+
+def test_p_values_are_corrected_for_the_number_of_claims(tmp_path):
+    opposite = LESS | {"direction": "greater"}
+    first, second, _ = judged(sweep(tmp_path, LESS, LESS, opposite, effect=-0.02))
+    assert (first.p, second.p) == (3 * 2.0**-8, 3 * 2.0**-8)
+
+
+def test_seeds_are_paired(tmp_path):
+    """The seeds differ by far more than the arms do; and a seed that one arm lacks is no pair."""
+    sweep(tmp_path, LESS, effect=-0.004, noise=0.0001)
+    (tmp_path / "a7" / "status.json").write_text('{"status": "failed"}')
+    (one,) = judged(tmp_path)
+    assert (one.word, one.seeds) == (verdict.HOLDS, 7)
+
+
+def test_an_arm_without_runs_leaves_it_open(tmp_path):
+    other = LESS | {"contrast": {"b": 1, "c": -1}}
+    (one,) = judged(sweep(tmp_path, other))
+    assert (one.word, one.seeds, one.measured) == (verdict.TOO_FEW, 0, "no seeds")
+
+
+def test_a_claim_about_every_layer_needs_each_of_them(tmp_path):
+    gain = {"says": "q", "metric": "dropout_gain_train/*", "contrast": {"a": 1}, "direction": "equal"}
+    one_q = gain | {"theory": 0.5, "margin": 0.01}
+    wrong_at_one = gain | {"theory": [0.5, 0.9, 0.5], "margin": 0.01}
+    held, refuted = judged(sweep(tmp_path, one_q, wrong_at_one, kind="classic"))
+    assert (held.word, refuted.word) == (verdict.HOLDS, verdict.FAILS)
+    assert refuted.metric == f"dropout_gain_train/{LAYERS[1]}"
+    assert refuted.claimed == "0.9 ± 0.01"
+
+
+def test_values_for_another_number_of_layers_are_refused(tmp_path):
+    claim = {"says": "q", "metric": "dropout_gain_eval/*", "contrast": {"a": 1}, "direction": "equal"}
+    with pytest.raises(UserError, match="'q' states 2 values for the layers; these runs have 3"):
+        judged(sweep(tmp_path, claim | {"theory": [1, 1], "margin": 1}, seeds=1))
+
+
+def test_the_command_prints_what_was_claimed_and_what_was_found(tmp_path, capsys):
+    main([str(sweep(tmp_path, LESS, effect=-0.02))])
+    said = capsys.readouterr().out
+    assert said.startswith("HOLDS: b is less accurate\n    test/acc, b - a: -0.02001 [")
+    assert "claimed < 0; 8 seeds, p = 0.0039" in said
+    assert "Holm over the experiment's claims, alpha 0.05" in said
+
+
+def test_what_cannot_be_judged_is_one_line(tmp_path, capsys):
+    def error(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    write_run(tmp_path / "plain" / "0", epochs=1)
+    assert "these runs claim nothing" in error(str(tmp_path / "plain"))
+    assert "no such folder" in error(str(tmp_path / "nowhere"))
+    sweep(tmp_path / "both" / "1", LESS, seeds=1)
+    sweep(tmp_path / "both" / "2", EQUAL, seeds=1)
+    assert "different claims" in error(str(tmp_path / "both"))
+    sweep(tmp_path / "mixed" / "1", LESS, seeds=1)
+    sweep(tmp_path / "mixed" / "2", LESS, seeds=1, p=0.2)
+    assert "arm a: its runs differ in more than the seed" in error(str(tmp_path / "mixed"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"direction": "up"}, "verdict.claims.0.direction: Input should be 'greater', 'less' or 'equal'"),
+        ({"matters": None}, "verdict.claims.0: matters belongs to direction greater or less"),
+        ({"margin": 0.1}, "verdict.claims.0: a margin belongs to direction equal"),
+        ({"pair": ["a", "b"]}, "verdict.claims.0: needs contrast or pair, not both"),
+        ({"contrast": None}, "verdict.claims.0: needs contrast or pair, not both"),
+        ({"metrik": 1}, "verdict.claims.0.metrik: Extra inputs are not permitted"),
+        ({"matters": -1}, "verdict.claims.0.matters: Input should be greater than 0"),
+    ],
+)
+def test_a_claim_that_cannot_be_tested_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        stated({"claims": [LESS | change]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lines": {}}, "verdict.figure.0.lines: Dictionary should have at least 1 item"),
+        ({"lines": {"a": {"metric": "test/acc"}}}, "verdict.figure.0.lines.a: needs arms .name: x., or arm and at"),
+        ({"lines": {"a": {"metric": "lost", "arm": "a"}}}, "verdict.figure.0.lines.a: needs arms"),
+        ({"lines": {"a": {"metric": "lost", "arms": {"a": 1}, "at": [1]}}}, "verdict.figure.0.lines.a: needs arms"),
+        ({"log": ["z"]}, "verdict.figure.0.log.0: Input should be 'x' or 'y'"),
+        ({"z": 1}, "verdict.figure.0.z: Extra inputs are not permitted"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused(change, message):
+    plot = {"x": "n", "y": "accuracy", "lines": {"a": {"metric": "test/acc", "arms": {"a": 1, "b": 2}}}}
+    assert stated({"claims": [LESS], "figure": [plot]}).figure[0].lines["a"].points[1] == ("b", "test/acc", 2)
+    with pytest.raises(UserError, match=message):
+        stated({"claims": [LESS], "figure": [plot | change]})
+
+
+def test_a_contrast_reads_as_a_formula():
+    def formula(**arms):
+        return verdict.what(Claim(**(LESS | {"contrast": arms})))
+
+    assert formula(a=1, b=-1) == "a - b"
+    assert formula(a=-1, b=0.5, c=-0.25) == "0.5 b - a - 0.25 c"
+
+
+def test_curves_are_compared_at_every_step(tmp_path):
+    runs = read_runs(sweep(tmp_path, LESS, seeds=1))
+    runs[1].metrics["val/loss"] = runs[0].metrics["val/loss"] + 0.25
+    assert measure_pair(runs[0], runs[1], "val/loss/difference") == pytest.approx(0.25)
+    with pytest.raises(UserError, match="weights/norm_ratio"):
+        measure_pair(runs[0], runs[1], "val/loss")
+
+
+@pytest.mark.slow
+def test_weights_of_matched_classic_training_are_those_of_inverted_divided_by_q(tmp_path):
+    def saved(name, *words):
+        (cfg,) = plan(["model=mlp", "model.widths=[8]", "dropout.p=0.2", f"hydra.run.dir={tmp_path}", *words]).jobs
+        cfg.run = {key: str(tmp_path / name) for key in cfg.run}
+        torch.manual_seed(0)
+        data = build_data(cfg)
+        net, _ = build_network(cfg, data)
+        build_optimizer(cfg, net, data)
+        own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        RunFolder(tmp_path / name, "").write_config(resolved(own))
+        (tmp_path / name / "checkpoints").mkdir()
+        state = {f"net.{key}": value for key, value in net.state_dict().items()}
+        for checkpoint in ("last", "step=1"):
+            torch.save(
+                {"state_dict": state, "dropout_rates": rates_of(net)},
+                tmp_path / name / "checkpoints" / f"{checkpoint}.ckpt",
+            )
+        return Run(tmp_path / name, name, "ok")
+
+    inverted = saved("inverted")
+    matched = saved("matched", "dropout=classic", "optimizer.match=inverted")
+    same = saved("same", "dropout=classic")
+    assert measure_pair(matched, inverted, "weights/difference") < 1e-6
+    assert measure_pair(matched, inverted, "weights/norm_ratio") == pytest.approx(1 / 0.8)
+    assert measure_pair(same, inverted, "weights/norm_ratio") == pytest.approx(1)
+    assert measure_pair(same, inverted, "weights/difference") > 0.1
+    # a checkpoint along the way counts as the last one does
+    path = tmp_path / "inverted" / "checkpoints" / "step=1.ckpt"
+    early = torch.load(path, weights_only=True)
+    early["state_dict"]["net.classifier.bias"] += 1
+    torch.save(early, path)
+    assert measure_pair(matched, inverted, "weights/difference") > 0.5
