@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest_plugins = ["fake_runs"]
+
 # Begun first: else one worker has them at the end, while the others have nothing left to do.
 LONGEST = [
     Path(__file__).parent.joinpath(*room, f"test_{name}.py")

@@ -166,8 +166,9 @@ _TOP = """# Results
 
 Written by `dropout_lab.report.results` from run folders, as `scripts/reproduce` makes them; do not edit. Each
 experiment states its claims, and how they are tested, in `conf/experiment/NAME.yaml` before it runs, and every run
-keeps them in its `config.yaml`. "Does not hold here" is a result about this data and this network, not about the paper. The rule
-behind each verdict is at the top of `src/dropout_lab/verdict/judge.py`; ± is a 95 % interval over seeds.
+keeps them in its `config.yaml`. "Does not hold here" is a result about this data and this network, not about the
+paper. The rule behind each verdict is at the top of `src/dropout_lab/verdict/judge.py`; ± is a 95 % interval over
+seeds.
 
 | experiment | claim | verdicts |
 |---|---|---|"""

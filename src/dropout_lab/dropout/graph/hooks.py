@@ -7,7 +7,8 @@ hook. The hooks are plain functions that look the child up, so `copy.deepcopy`, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +65,29 @@ def unhooked(host: nn.Module) -> nn.Module:
     bare._forward_pre_hooks = host._forward_pre_hooks.copy()
     detach(bare)
     return bare
+
+
+@contextmanager
+def intercepting(
+    modules: Iterable[nn.Module],
+    *,
+    before: Callable[[nn.Module, tuple[Any, ...]], Any] | None = None,
+    after: Callable[[nn.Module, tuple[Any, ...], Any], Any] | None = None,
+) -> Iterator[None]:
+    """Within the context, call `before` ahead of the forward pass of each of these modules, and `after` behind it.
+
+    Args:
+        modules: those to look into.
+        before: takes the module and its arguments; what it returns, unless None, takes the place of the arguments.
+        after: takes the module, its arguments and its output; what it returns, unless None, is the output.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            if before is not None:
+                stack.enter_context(module.register_forward_pre_hook(before))
+            if after is not None:
+                stack.enter_context(module.register_forward_hook(after))
+        yield
 
 
 def _unregister(hooks: dict[int, Callable[..., Any]], ours: Callable[..., Any]) -> None:
