@@ -129,11 +129,11 @@ def flushing(layers: int, rounds: int) -> float:
 def planning(words: Sequence[str]) -> float:
     from dropout_lab.jobs.plan import plan
     from dropout_lab.train.preflight import refusals
-    from dropout_lab.train.sweep import check_plan
+    from dropout_lab.train.sweep import require_feasible
 
     def check(words: Sequence[str]) -> None:
         job_plan = plan(["-m", *words])
-        check_plan(job_plan)
+        require_feasible(job_plan)
         refusals(job_plan.known)
 
     check(["seed=0,1"])  # imports

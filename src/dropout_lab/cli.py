@@ -1,4 +1,4 @@
-"""The arguments of the small commands: key=value words, folders, options."""
+"""The command line of every command: how its words are read, and how it ends when its user has to correct it."""
 
 import os
 import re
@@ -13,8 +13,48 @@ from typing import NoReturn
 from hydra.errors import InstantiationException
 
 
+class UserError(Exception):
+    """An error that its user can correct, in one line: what was wrong, what is allowed, how to fix it."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with a UserError's line and exit code 2; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
+    try:
+        yield
+    except UserError as error:
+        if full_errors():
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def full_errors() -> bool:
+    """Whether the user wants to see tracebacks."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def root_cause(error: BaseException) -> str:
+    """An error in one line: its cause, not that instantiating something failed because of it.
+
+    The kind of error stands in front, but for those that are about values and files and say all there is to say.
+    """
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    if text and isinstance(error, ValueError | FileNotFoundError | ChildProcessError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The words ``did you mean 'x'? `` for the nearest of the names, or nothing."""
+    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
 def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, str | None]) -> dict[str, str]:
-    """The value of every key, as text.
+    """The value of every key of a command of ``key=value`` words, as text.
 
     Args:
         arguments: ``key=value`` words; ``-h`` or ``--help`` prints the usage and exits.
@@ -63,19 +103,6 @@ def read_folders(arguments: Sequence[str], usage: str, count: int) -> list[Path]
     return [Path(word) for word in arguments]
 
 
-def in_one_line(parser: ArgumentParser) -> ArgumentParser:
-    """The same parser; what it does not understand is a UserError, with the nearest option of its usage."""
-
-    def refuse(message: str) -> NoReturn:
-        usage = " ".join(parser.format_usage().split())
-        unknown = re.match(r"unrecognized arguments: (-[^\s=]+)", message)
-        meant = nearest(unknown[1], re.findall(r"--[\w-]+", usage)) if unknown else ""
-        raise UserError(f"{message}; {meant}{usage}")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    return parser
-
-
 def number(key: str, text: str, kind: type[int] | type[float], least: float, below: float, described: str) -> float:
     """A value as a number, ``least <= value < below``.
 
@@ -91,41 +118,14 @@ def number(key: str, text: str, kind: type[int] | type[float], least: float, bel
     return value
 
 
-def root_cause(error: BaseException) -> str:
-    """One line: the error itself, not that instantiating something failed because of it.
+def in_one_line(parser: ArgumentParser) -> ArgumentParser:
+    """Make a parser refuse what it does not understand with a UserError, which names the nearest option."""
 
-    The kind of error stands in front, but for those that are about values and files and say all there is to say.
-    """
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split())
-    if text and isinstance(error, ValueError | FileNotFoundError | ChildProcessError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    def refuse(message: str) -> NoReturn:
+        usage = " ".join(parser.format_usage().split())
+        unknown = re.match(r"unrecognized arguments: (-[^\s=]+)", message)
+        meant = nearest(unknown[1], re.findall(r"--[\w-]+", usage)) if unknown else ""
+        raise UserError(f"{message}; {meant}{usage}")
 
-
-class UserError(Exception):
-    """One line: what was wrong, what is allowed, how to fix it."""
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the program with a UserError's line and exit code 2; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
-    try:
-        yield
-    except UserError as error:
-        if full_errors():
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-
-
-def full_errors() -> bool:
-    """Whether the user wants to see tracebacks."""
-    return os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """``did you mean 'x'? `` for the nearest of the names, or nothing."""
-    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}? " if close else ""
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser

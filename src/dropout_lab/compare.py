@@ -17,7 +17,7 @@ from dropout_lab.runs.folder import LOOK, SKIPPED, read_status
 from dropout_lab.runs.identity import label
 from dropout_lab.runs.resume import with_those_of_resumed
 from dropout_lab.train.__main__ import main as train
-from dropout_lab.train.sweep import check_plan, execute, refusals
+from dropout_lab.train.sweep import execute, refusals, require_feasible
 from dropout_lab.verdict.statement import stated
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(job_plan: Plan) -> int:
-    """Run the jobs that can be run, then print the table and write the page.
+    """Run the jobs of a plan that can be run, then print the table and write the page.
 
     Returns:
         the exit code: 0 also where a strategy does not apply to the model, which is a row that says why.
@@ -57,7 +57,7 @@ def compare(job_plan: Plan) -> int:
         raise UserError(next(iter(reasons.values())))
     if refused:
         job_plan = job_plan.without(refused)
-    check_plan(job_plan)
+    require_feasible(job_plan)
     exit_code = execute(job_plan)
     if exit_code == 130:
         return exit_code
@@ -84,7 +84,7 @@ def compare(job_plan: Plan) -> int:
 
 
 def _look(runs: Sequence[Path]) -> None:
-    """The network of the first run that went well looks at a test image, for the page, unless someone has looked."""
+    """Let the network of the first run that went well look at a test image, for the page, unless someone has looked."""
     run = next((run for run in runs if read_status(run).get("status") == "ok"), None)
     if run is None or any((run / "look" / LOOK).exists() for run in runs):
         return

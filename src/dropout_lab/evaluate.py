@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 0) -> dict[str, float]:
-    """Loss (nats) and accuracy on the test part, in the precision of the run's trainer.
+    """Test a run: loss (nats) and accuracy on the test part, in the precision of the run's trainer.
 
     On one device, however many the run had: of the kind of the run's where there is one here, else on the CPU. Started
     by torchrun, on as many as there are processes.

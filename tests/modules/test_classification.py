@@ -17,7 +17,7 @@ from dropout_lab.data import GlobalBatches, Synthetic
 from dropout_lab.dropout import Dropout, mask_keys, monte_carlo
 from dropout_lab.jobs.build import instantiate
 from dropout_lab.jobs.conf import CONF
-from dropout_lab.modules import classification as module
+from dropout_lab.modules import base as module
 from dropout_lab.modules.classification import Classifier
 
 # Lightning advises on loader workers and log intervals; torch 2.15 on a class that Lightning uses.

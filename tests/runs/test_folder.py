@@ -16,7 +16,7 @@ from small_disk import fill, mounted
 
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.runs import folder as run_folder
-from dropout_lab.runs.folder import RunFolder, check_place, read_status, write_whole
+from dropout_lab.runs.folder import RunFolder, read_status, require_writable, write_whole
 from dropout_lab.runs.provenance import provenance
 
 KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
@@ -150,23 +150,23 @@ def test_a_full_disk_has_room_for_how_the_run_ended(tmp_path):
 @pytest.mark.parametrize("folder", ["there", "there/0", "new/0"])
 def test_a_folder_that_can_be_written_is_not_made_yet(tmp_path, folder):
     (tmp_path / "there").mkdir()
-    check_place(tmp_path / folder)
+    require_writable(tmp_path / folder)
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run: nothing can be written there: .*file: Not a directory"):
-        check_place(tmp_path / "file" / "run")
+        require_writable(tmp_path / "file" / "run")
     with pytest.raises(UserError, match=r"/proc: No such file or directory"):
-        check_place(Path("/proc/run"))
+        require_writable(Path("/proc/run"))
     with (
         mounted(tmp_path / "disk", "size=100k,ro") as disk,
         pytest.raises(UserError, match=r"disk: Read-only file system"),
     ):
-        check_place(disk / "run")
+        require_writable(disk / "run")
     with mounted(tmp_path / "full", "size=40k") as disk, pytest.raises(UserError, match=r"full: No space left"):
-        check_place(disk / "run")
+        require_writable(disk / "run")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"status": "runn', "[]", "null"])

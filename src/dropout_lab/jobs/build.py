@@ -1,4 +1,4 @@
-"""From a configuration to what it describes: the data, the network with dropout installed, the optimizer."""
+"""Building what a configuration describes: the data, the network with dropout installed, the optimizer."""
 
 import pkgutil
 from functools import partial
@@ -15,7 +15,7 @@ from dropout_lab.jobs.diagnose import unlocatable
 
 
 class Data(Protocol):
-    """What is asked here of a data module, of this package or of a fork."""
+    """A data module, of this package or of a fork, as far as a network depends on it."""
 
     num_classes: int
 
@@ -28,12 +28,12 @@ class Data(Protocol):
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """What a node with a ``_target_`` describes, its lists and dictionaries plain Python."""
+    """The object that a node with a ``_target_`` describes, its lists and dictionaries plain Python."""
     return hydra.utils.instantiate(node, _convert_="all", **arguments)
 
 
 def build_data(cfg: DictConfig) -> Any:
-    """The data module, its images of the form that the model wants where the configuration leaves it open.
+    """The data module of a configuration, its images as the model wants them where that is left open.
 
     A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``.
     """
@@ -48,7 +48,7 @@ def build_data(cfg: DictConfig) -> Any:
 
 
 def build_network(cfg: DictConfig, data: Data) -> tuple[nn.Module, dict[str, str]]:
-    """The network with dropout installed, its initial weights drawn from torch's generator.
+    """The network of a configuration with dropout installed, its initial weights drawn from torch's generator.
 
     Returns:
         the network, and layer name -> module path for every layer whose numbers can be logged.
@@ -61,7 +61,7 @@ def build_network(cfg: DictConfig, data: Data) -> tuple[nn.Module, dict[str, str
 
 
 def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
-    """The rates of the installed layers as a function of training time."""
+    """The rates of the dropout layers as a function of training time."""
     schedule = instantiate(cfg.dropout_schedule)
     if isinstance(schedule, partial):  # Hydra's checks its target at each call, which is one a step: 0.3 ms
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
@@ -69,7 +69,7 @@ def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
 
 
 def build_optimizer(cfg: DictConfig, net: nn.Module, data: Data) -> torch.optim.Optimizer:
-    """The optimizer; ``optimizer.match`` also rescales the initial weights behind dropout."""
+    """The optimizer of a network; ``optimizer.match`` also rescales the initial weights behind dropout."""
     options = cfg.optimizer.copy()
     with open_dict(options):
         match = options.pop("match", None)

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def rank() -> int:
-    """This process's number among those of its job: 0 where there is only one."""
+    """The number of this process among those of its job: 0 where there is only one."""
     if "RANK" in os.environ:  # of torchrun, or as_group
         return int(os.environ["RANK"])
     return int(os.environ["SLURM_PROCID"]) if _in_slurm_step() else 0
 
 
 def together() -> int:
-    """How many processes share this one's job already: 1 where it is alone."""
+    """How many processes share the job of this one already: 1 where it is alone."""
     if "RANK" in os.environ:
         return int(os.environ.get("WORLD_SIZE", 1))
     return _slurm_tasks()
@@ -89,7 +89,7 @@ def planned(job: DictConfig) -> int:
 
 
 def environment() -> "ClusterEnvironment":
-    """What Lightning is to believe about this process's group; left alone it takes every job of SLURM for a task."""
+    """The environment that Lightning is to believe in; left alone it takes every job of SLURM for a task of several."""
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -107,5 +107,5 @@ def _in_slurm_step() -> bool:
 
 
 def _slurm_tasks() -> int:
-    """Of this step: a batch script has SLURM_NTASKS and SLURM_PROCID as well, but is alone."""
+    """How many tasks this step of SLURM has: a batch script has SLURM_NTASKS and SLURM_PROCID as well, but is alone."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_PROCID" in os.environ else 1

@@ -1,4 +1,4 @@
-"""Why a node of the configuration could not be built: one line that names the key, and what it may be."""
+"""Diagnosis of a node of the configuration that could not be built: one line that names the key, and what it may be."""
 
 import inspect
 import pkgutil
@@ -23,7 +23,7 @@ FROM_CODE = {  # arguments that are not in the configuration
 
 
 def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str:
-    """What to tell the user about an error that building a part of a job has raised.
+    """One line about an error that building a part of a job has raised.
 
     Python's own message about a wrong key speaks of a class, and about a wrong type often of the inside of one. Values
     are held against the types that a signature states only now that building has failed: many state them wrongly.
@@ -54,13 +54,13 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
 
 
 def unknown_key(name: str, target: str, known: Collection[str]) -> str:
-    """A key that its target does not take, and the nearest one that it does, else all."""
+    """One line about a key that its target does not take, with the nearest one that it does, else all."""
     meant = nearest(name, known).strip() or f"allowed: {', '.join(known)}" * bool(known)
     return f"{name}: {target} takes no such key; {meant}".rstrip("; ")
 
 
 def unlocatable(target: str) -> str:
-    """A ``_target_`` that is not there, and the nearest name that is."""
+    """One line about a ``_target_`` that is not there, with the nearest name that is."""
     place, _, name = target.rpartition(".")
     try:
         names = dir(pkgutil.resolve_name(place))
@@ -70,7 +70,7 @@ def unlocatable(target: str) -> str:
 
 
 def arguments_of(target: Any) -> dict[str, inspect.Parameter]:
-    """What can be given by name; where a class hands others on, what its bases take, too."""
+    """The arguments that a class or function takes by name; where a class hands others on, those of its bases, too."""
     found: dict[str, inspect.Parameter] = {}
     for each in inspect.getmro(target) if isinstance(target, type) else [target]:
         try:
@@ -85,7 +85,7 @@ def arguments_of(target: Any) -> dict[str, inspect.Parameter]:
 
 
 def _with_type(parameter: inspect.Parameter, of: Any) -> inspect.Parameter:
-    """The same, its annotation not as text; without one where it has names that only a type checker imports."""
+    """A parameter whose annotation is no text; none where it has names that only a type checker imports."""
     if not isinstance(parameter.annotation, str):
         return parameter
     try:
@@ -95,6 +95,7 @@ def _with_type(parameter: inspect.Parameter, of: Any) -> inspect.Parameter:
 
 
 def _fits(value: Any, parameter: inspect.Parameter) -> bool:
+    """Whether a value is of the type that a signature states."""
     if value == parameter.default or parameter.annotation is parameter.empty:
         return True
     plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -27,7 +27,9 @@ def import_beforehand(module: str) -> None:
 
 
 def server() -> ForkServerContext:
-    """The context of its processes; the server is started with the first call, and ends when they and this one have.
+    """The context of processes that are forks of the server, which starts with the first call.
+
+    It ends when they and this process have ended.
 
     A fork that calls this starts a server of its own. Ctrl-C, and what a cluster sends to all processes of a job that
     it preempts, are for this process: its forks don't hear of them.
@@ -50,7 +52,7 @@ def server() -> ForkServerContext:
 
 
 def begin(environment: Mapping[str, str], command: Sequence[str]) -> None:
-    """What a fork does first: it takes the environment and the command line of its parent, and ends with it.
+    """Give a new fork the environment and the command line of its parent, and let it end with it.
 
     Args:
         environment: the server's is as it was when it started.
@@ -67,7 +69,7 @@ def begin(environment: Mapping[str, str], command: Sequence[str]) -> None:
 
 
 def end_with_parent(number: int = 0) -> None:
-    """Called in a fork: end it when the process that asked for it was killed. It would work on, for nobody.
+    """End this fork when the process that asked for it was killed: it would work on, for nobody.
 
     Args:
         number: of the fork; not used. A ``DataLoader`` calls this with that of its worker.

@@ -28,7 +28,7 @@ EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm
 
 
 def only_asks(arguments: Sequence[str]) -> bool:
-    """Whether nothing is to be run: --help, --cfg job, --info, --shell-completion, ...
+    """Whether a command line only asks and runs nothing: --help, --cfg job, --info, --shell-completion, ...
 
     Raises:
         UserError: an option that there is not, or one of Hydra's that is none here.
@@ -49,7 +49,7 @@ def only_asks(arguments: Sequence[str]) -> bool:
 
 
 def options_last(arguments: Sequence[str]) -> list[str]:
-    """The same words in an order that Hydra understands: not with -m between overrides, or one behind --info."""
+    """The words of a command line in an order that Hydra understands: no -m between or behind overrides."""
     overrides = parse_arguments(arguments).overrides
     return sorted(arguments, key=lambda word: word not in overrides)
 
@@ -67,7 +67,7 @@ def parse_arguments(arguments: Sequence[str]) -> Namespace:
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """The words as Hydra, which has to be initialized, understands them: its loader knows what a glob stands for."""
+    """Overrides as Hydra, which has to be initialized, understands them: its loader knows what a glob stands for."""
     return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words))
 
 
@@ -103,6 +103,7 @@ def needs_extra(what: str, name: str) -> str:
 
 
 def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    """Every key of a configuration, as "optimizer.lr", without resolving anything."""
     keys = []
     for key in node:
         keys.append(f"{prefix}{key}")

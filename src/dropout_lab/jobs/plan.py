@@ -1,4 +1,4 @@
-"""From a command line to checked configurations: every job of a sweep is composed before the first one starts.
+"""The plan of a command line: every job of a sweep, composed and checked before the first one starts.
 
 Imports neither torch nor Lightning, so that a typo is answered at once.
 """
@@ -29,7 +29,7 @@ from dropout_lab.jobs.overrides import explain_error, needs_extra, parse_argumen
 
 @dataclass
 class Plan:
-    """What a command line asks for."""
+    """The jobs that a command line asks for."""
 
     arguments: list[str]  # as given
     multirun: bool
@@ -39,12 +39,12 @@ class Plan:
 
     @property
     def known(self) -> list[DictConfig]:
-        """What can be said about the jobs before they run."""
+        """The configurations that are known before the jobs run."""
         return self.jobs or [job for job in [self.example] if job is not None]
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the jobs run in other processes than this one."""
+        """Whether the jobs of the plan run in other processes than this one."""
         return bool(self.known[0].hydra.runtime.choices["hydra/launcher"] != "basic")
 
     @property
@@ -54,7 +54,7 @@ class Plan:
         return [*(a for a in self.arguments if not a.startswith(f"{key}=")), f"{key}={quoted(str(self.folder))}"]
 
     def without(self, numbers: Collection[int]) -> "Plan":
-        """The sweep that leaves these of its jobs out; the others are numbered anew."""
+        """The plan of the sweep that leaves these of its jobs out; the others are numbered anew."""
         jobs = [job for number, job in enumerate(self.jobs) if number not in numbers]
         return replace(self, jobs=jobs, arguments=[*self.arguments, f"hydra.sweeper.skip={sorted(numbers)}"])
 
@@ -107,7 +107,7 @@ def plan(arguments: Sequence[str]) -> Plan:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain containers."""
+    """A configuration as plain containers."""
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
@@ -119,6 +119,7 @@ def _one_of_each(sweeper: DictConfig, overrides: Sequence[Override]) -> list[str
 
 
 def _first(override: Override) -> str:
+    """An override with the first of the values that it may take."""
     if not override.is_sweep_override():
         return override.input_line or ""
     key, values = override.get_key_element(), override.value()
@@ -131,7 +132,7 @@ def _first(override: Override) -> str:
 
 
 def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
-    """Every job's configuration; jobs that differ in nothing but the seed share one composition (0.1 s each)."""
+    """The configuration of every job; jobs that differ in nothing but the seed share one composition (0.1 s each)."""
     composed: dict[tuple[str, ...], tuple[bytes, dict[str, Any]]] = {}  # pickled: a copy takes a fifth of the time so
     configs = []
     for job in jobs:
@@ -144,7 +145,7 @@ def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
             copy, values = composed[key]
             configs.append(pickle.loads(copy))
             configs[-1].seed = seeds[-1].value()
-            schema.check({**values, "seed": configs[-1].seed})
+            schema.validate({**values, "seed": configs[-1].seed})
     return configs
 
 
@@ -160,12 +161,12 @@ def _checked(cfg: DictConfig) -> dict[str, Any]:
     for key in sorted(OmegaConf.missing_keys(own)):
         raise UserError(f"{key} needs a value: {key}=...")
     values = resolved(own)
-    schema.check(values)
+    schema.validate(values)
     return values
 
 
 def _resolve(cfg: DictConfig) -> None:
-    """Let ``${hydra:...}`` and the folder's time stamp be read from this composition."""
+    """Let ``${hydra:...}`` and the folder's time stamp be read from a composition."""
     OmegaConf.set_readonly(cfg.hydra, False)
     cfg.hydra.mode = RunMode.MULTIRUN if cfg.hydra.mode is None else cfg.hydra.mode
     HydraConfig.instance().set_config(cfg)

@@ -1,4 +1,4 @@
-"""A job on several devices: one process for each, all of them one run.
+"""Processes of a job on several devices: one for each, all of them one run.
 
 Lightning's own launcher would start the command line of the whole sweep again in every process. Here each process gets
 the finished configuration of its one job from the run folder.
@@ -29,7 +29,7 @@ LEFT = (  # what Lightning sets in the environment: for DDP, and for the seed
 
 
 class ProcessError(ChildProcessError):
-    """One process of a job has failed; ``trace`` is its traceback."""
+    """The failure of one process of a job; ``trace`` is its traceback."""
 
     def __init__(self, text: str, trace: str | None) -> None:
         super().__init__(text)
@@ -101,7 +101,7 @@ def _process(
     function: Callable[..., None],
     *arguments: Any,
 ) -> None:
-    """One process of a group."""
+    """Call a function as one process of a group."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     os.setsid()  # so that it is ended with all that it has started
@@ -141,12 +141,12 @@ def leaving_nothing() -> Iterator[None]:
 
 
 def leave(number: int, frame: object) -> NoReturn:
-    """Handler of a signal: end with the exit code that a shell would give."""
+    """End this process on a signal, as its handler, with the exit code that a shell would give."""
     raise SystemExit(128 + number)
 
 
 def _end(processes: "Iterable[BaseProcess]") -> None:
-    """End whatever is left, with what it has started: first kindly, then for good."""
+    """End processes that are left, with what they have started: first kindly, then for good."""
     for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
         deadline = time.monotonic() + patience
         for process in processes:

@@ -1,4 +1,6 @@
-"""What the values of a configuration may be: the keys that the lab itself knows, checked without importing torch.
+"""The schema of a configuration: what its values may be, checked without importing torch.
+
+It has the keys that the lab itself knows.
 
 A fork's own keys pass through unchecked. Field descriptions are the error messages: "KEY=VALUE: must be DESCRIPTION".
 """
@@ -26,13 +28,13 @@ class _Section(BaseModel):
 
 
 class Dropout(_Section):
-    """conf/dropout."""
+    """Values of conf/dropout."""
 
     p: Annotated[float, Field(ge=0, lt=1, description="the probability to DROP a unit, a number with 0 <= p < 1")]
 
 
 class Data(_Section):
-    """conf/data."""
+    """Values of conf/data."""
 
     batch_size: Count
     train_size: CountOrAll = None
@@ -53,7 +55,7 @@ class Data(_Section):
 
 
 class Loss(_Section):
-    """conf/loss."""
+    """Values of conf/loss."""
 
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1, description="the share of the target for all classes, a number with 0 <= share < 1")
@@ -61,7 +63,7 @@ class Loss(_Section):
 
 
 class Optimizer(_Section):
-    """conf/optimizer."""
+    """Values of conf/optimizer."""
 
     lr: Annotated[float, Field(gt=0, description="a number > 0")] = 1.0
     weight_decay: Annotated[float, Field(ge=0, description="a number >= 0")] = 0.0
@@ -69,7 +71,7 @@ class Optimizer(_Section):
 
 
 class Trainer(_Section):
-    """conf/trainer."""
+    """Values of conf/trainer."""
 
     max_epochs: Count
     devices: Annotated[
@@ -84,7 +86,7 @@ class Trainer(_Section):
 
 
 class Config(_Section):
-    """conf/train.yaml."""
+    """Values of conf/train.yaml, a section for each group."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32, description="an integer with 0 <= seed < 2^32")]
     keyed: Switch
@@ -99,8 +101,8 @@ class Config(_Section):
     trainer: Trainer
 
 
-def check(config: dict[str, Any]) -> None:
-    """Check a resolved configuration.
+def validate(config: dict[str, Any]) -> None:
+    """Make sure that every value of a resolved configuration is allowed.
 
     Raises:
         UserError: the first value that is not allowed, with what is.
@@ -116,7 +118,7 @@ def check(config: dict[str, Any]) -> None:
         raise UserError(
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
-    _check_match(config)
+    _require_matchable(config)
     epochs, every = config["trainer"]["max_epochs"], config["trainer"].get("check_val_every_n_epoch")
     if every and every > epochs:
         raise UserError(
@@ -132,8 +134,8 @@ def check(config: dict[str, Any]) -> None:
                 )
 
 
-def _check_match(config: dict[str, Any]) -> None:
-    """Matched training rescales single weights: what mixes all weights, or is not in the table, has no equivalent."""
+def _require_matchable(config: dict[str, Any]) -> None:
+    """Refuse matched training, which rescales single weights, where something mixes all or is not in its table."""
     if config["optimizer"].get("match") is None:
         return
     optimizer = config["optimizer"]["_target_"].rsplit(".", 1)[-1]
@@ -147,7 +149,7 @@ def _check_match(config: dict[str, Any]) -> None:
 
 
 def _keys(config: dict[str, Any], loc: tuple[int | str, ...]) -> list[str]:
-    """The path of a value in the configuration: pydantic adds the names of a union's members behind it."""
+    """The path of a value in the configuration, to which pydantic adds the names of a union's members."""
     keys: list[str] = []
     node: Any = Config
     for part in loc:

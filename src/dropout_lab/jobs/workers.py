@@ -74,7 +74,7 @@ class Worker:
 
 
 def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str]) -> None:
-    """What a worker does: a job, its result, the next one."""
+    """Work as a process of a worker: run a job, send its result, wait for the next one."""
     begin(environment, command)
     with suppress(EOFError):
         while True:
@@ -86,7 +86,7 @@ def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or what it says where it can't be sent to another process."""
+    """An error that can be sent to another process: itself, or what it says."""
     try:
         return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]
     except Exception:
@@ -94,11 +94,12 @@ def _portable(error: Exception) -> Exception:
 
 
 def _ending(code: int) -> str:
+    """The exit code of a process in words."""
     return f"{signal.Signals(-code).name}({code})" if code < 0 else f"exit code {code}"
 
 
 def without_result(overrides: Sequence[str]) -> JobReturn:
-    """What Hydra is told of a job that ended without telling anything."""
+    """The result that Hydra is told of a job that ended without telling any."""
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))
 
 

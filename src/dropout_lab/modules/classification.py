@@ -1,18 +1,14 @@
-"""The thing being trained: a network with dropout installed, its loss, and the numbers that are reported."""
+"""Classification: a network's loss on images or other samples with classes, and the numbers that are reported."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropout_lab.dropout import ScheduledRates, check_rates, mask_keys, rates_of
-
-Batch = tuple[Tensor, Tensor]
-
+from dropout_lab.dropout import monte_carlo
+from dropout_lab.modules.base import Batch, Module
 
 MONITORED = (  # what callbacks can monitor: known after each validation
     "train/loss",
@@ -20,183 +16,46 @@ MONITORED = (  # what callbacks can monitor: known after each validation
 )
 
 
-class Classifier(lightning.LightningModule):
-    """Trains a network to classify.
-
-    Logs, on the scale of the loss in nats (mean cross-entropy) and of accuracies in [0, 1]:
-
-        train/loss             of ``loss`` and penalties of layers, dropout on, over the steps since it was last logged
-        val/loss|acc           validation part, eval mode
-        train_eval/loss|acc    a fixed part of the training set, eval mode
-        gap/loss|acc           val - train_eval: what the network does worse on images that it has not seen
-        test/loss|acc          test part, eval mode
+class Classifier(Module):
+    """Trains a network to classify; losses are in nats (mean cross-entropy), accuracies in [0, 1].
 
     Args:
-        net: network from images (N, C, H, W) to logits (N, classes), dropout installed.
-        optimizer: of the network's parameters; needed for training only.
-        lr_scheduler: makes the learning-rate scheduler from the optimizer; stepped once an epoch.
-        rates: sets the drop probabilities before each training step; None: they stay.
-        seed: of the masks.
-        keyed: draw masks as a function of (seed, layer, step, row); otherwise from torch's generator.
-        monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
-            0: dropout off.
+        net: network from samples (N, ...) to logits (N, classes), dropout installed.
+        arguments: as for :class:`~dropout_lab.modules.base.Module`.
         loss: what training minimises, a function of logits and classes; None: cross-entropy, which all numbers but
             train/loss are of in any case.
+        options: as for :class:`~dropout_lab.modules.base.Module`.
     """
+
+    measured = ("loss", "acc")
 
     def __init__(
         self,
         net: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
-        lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
-        rates: ScheduledRates | None = None,
-        seed: int = 0,
-        keyed: bool = True,
-        monte_carlo_samples: int = 0,
+        *arguments: Any,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.net = net
-        self._optimizer, self._lr_scheduler, self._rates = optimizer, lr_scheduler, rates
+        super().__init__(net, *arguments, **options)
         self._loss = loss or F.cross_entropy
-        self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
-        self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
-        self._train_loss = _Mean()
-        self._eval_sums: dict[int, Tensor] = {}
-        self.last_val_loss = float("nan")
-        self.tested: dict[str, float] = {}  # of the last test; Lightning's own copy is rounded to float32
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to logits (N, classes)."""
-        return self.net(x)  # type: ignore[no-any-return]
-
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
-        """The optimizer and its scheduler, as Lightning wants them."""
-        assert self._optimizer is not None, "training needs an optimizer"
-        return [self._optimizer], [self._lr_scheduler(self._optimizer)] if self._lr_scheduler else []
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The rates that the weights belong to; within an epoch the steps whose loss is not logged yet, too."""
-        checkpoint["dropout_rates"] = rates_of(self.net)
-        if self._train_loss.count:
-            mean = self.trainer.strategy.reduce(self._train_loss.sum, reduce_op="mean")
-            checkpoint["train_loss"] = {"sum": mean.cpu(), "count": self._train_loss.count}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on adding up where the checkpoint was made.
-
-        Raises:
-            ValueError: the weights belong to another p of classic dropout.
-        """
-        check_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
-        kept = checkpoint.get("train_loss", {"sum": None, "count": 0})
-        self._train_loss.sum, self._train_loss.count = kept["sum"], kept["count"]
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch, dropout on."""
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of logits and classes."""
         x, y = batch
-        steps = int(self.trainer.num_training_batches)
-        step = self.trainer.current_epoch * steps + batch_idx
-        if self._rates is not None and self.trainer.max_epochs is not None:
-            self._rates.set(step, self.trainer.max_epochs * steps)
-        with self._masks(step, len(x)):
-            logits = self.net(x)
-        loss = self._loss(_at_least_float32(logits), y)
-        for penalty in self._penalties:
-            loss = loss + penalty()
-        self._train_loss.add(loss.detach())
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._write(self._take_train_loss())
-        return loss
+        return self._loss(_at_least_float32(self.net(x)), y)
 
-    def on_train_epoch_end(self) -> None:
-        """Log the rest of the epoch's training loss, where no validation did."""
-        self._write(self._take_train_loss())
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch of the validation part (loader 0) or of the training set (loader 1)."""
-        self._add(batch, self.trainer.val_dataloaders[dataloader_idx], batch_idx, dataloader_idx)  # type: ignore[index]
-
-    def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy of both parts and the gap between them."""
-        val, train = self._take_metrics(0), self._take_metrics(1)
-        if self.trainer.sanity_checking:
-            return
-        metrics = self._take_train_loss()
-        for key in val:
-            metrics |= {f"val/{key}": val[key], f"train_eval/{key}": train[key], f"gap/{key}": val[key] - train[key]}
-        self.last_val_loss = val["loss"]
-        self.log_dict(metrics, logger=False, sync_dist=True)  # for callbacks; Lightning warns unless told to sync
-        self._write(metrics)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch of the test part."""
-        self._add(batch, self.trainer.test_dataloaders, batch_idx, 0)
-
-    def on_test_epoch_end(self) -> None:
-        """Log loss and accuracy of the test part."""
-        self.tested = {f"test/{key}": value for key, value in self._take_metrics(0).items()}
-        self.log_dict(self.tested, logger=False, sync_dist=True)
-        self._write(self.tested)
-
-    def _masks(self, step: int, rows: int) -> AbstractContextManager[None]:
-        """Keys of the masks of this process's rows of a batch."""
-        if not self._keyed:
-            return nullcontext()
-        first = self.trainer.global_rank * rows
-        return mask_keys(self._seed, step, range(first, first + rows))
-
-    def _write(self, metrics: dict[str, float]) -> None:
-        """One row for every logger. ``self.log`` would cost 0.4 ms in every step, logged or not."""
-        if metrics:
-            for logger in self.loggers:
-                logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.trainer.global_step)
-
-    def _take_train_loss(self) -> dict[str, float]:
-        """Mean over the steps since the last call, nothing if there were none."""
-        if not self._train_loss.count:
-            return {}
-        return {"train/loss": float(self.trainer.strategy.reduce(self._train_loss.take(), reduce_op="mean"))}
-
-    def _add(self, batch: Batch, loader: Any, batch_idx: int, part: int) -> None:
+    def sums(self, batch: Batch) -> Tensor:
+        """Cross-entropy and right answers of a batch, and its size."""
         x, y = batch
         if self._monte_carlo_samples:
-            from dropout_lab.dropout import monte_carlo
-
-            # A sample has the masks of its place in the data, whatever batch of whatever process it is in.
-            with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if self._keyed else nullcontext():
-                log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
+            log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
         else:
             log_p = F.log_softmax(_at_least_float32(self.net(x)), dim=1)
         loss = F.nll_loss(log_p, y, reduction="sum")
         correct = (log_p.argmax(dim=1) == y).sum()
-        sums = torch.stack([loss, correct.to(loss), torch.full_like(loss, len(y))])
-        self._eval_sums[part] = self._eval_sums[part] + sums if part in self._eval_sums else sums
-
-    def _take_metrics(self, part: int) -> dict[str, float]:
-        """Means over every sample of a part on all processes; the sums start anew."""
-        loss, correct, count = self.trainer.strategy.reduce(self._eval_sums.pop(part), reduce_op="sum").tolist()
-        return {"loss": loss / count, "acc": correct / count}
+        return torch.stack([loss, correct.to(loss), torch.full_like(loss, len(y))])
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
-    """Sums in half precision would have two or three digits."""
+    """Logits in float32 or more: sums in half precision would have two or three digits."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-class _Mean:
-    """A mean that stays on the device until it is asked for."""
-
-    def __init__(self) -> None:
-        self.sum: Tensor | None = None
-        self.count = 0
-
-    def add(self, value: Tensor) -> None:
-        self.sum = value if self.sum is None else self.sum.to(value.device) + value
-        self.count += 1
-
-    def take(self) -> Tensor:
-        assert self.sum is not None
-        mean = self.sum / self.count
-        self.sum, self.count = None, 0
-        return mean

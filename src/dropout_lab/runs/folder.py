@@ -54,7 +54,7 @@ class RunFolder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep ``status.json`` right about what happens inside: running, then ok, failed or interrupted."""
+        """Keep ``status.json`` right about what happens within: running, then ok, failed or interrupted."""
         self._write_status("running")
         try:
             yield
@@ -67,7 +67,7 @@ class RunFolder:
         self._write_status("ok")
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Write the resolved configuration."""
+        """Write the resolved configuration to ``config.yaml``."""
         if self.writes:
             write_whole(self.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
 
@@ -83,6 +83,7 @@ class RunFolder:
         return objective
 
     def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
+        """Write ``status.json``, in place of the old one also where the disk is full."""
         if not self.writes:
             return
         record = {
@@ -102,7 +103,7 @@ class RunFolder:
             file.write_text(json.dumps({**record, "traceback": None}, indent=1))
 
 
-def check_place(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
     """Refuse a folder in which nothing can be written, without making it.
 
     Raises:
@@ -126,7 +127,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """The content of ``config.yaml``, its ``_target_``s as they are called today.
+    """The configuration in a run folder as plain containers, its ``_target_``s as they are called today.
 
     Raises:
         OSError, ValueError, yaml.YAMLError: it is not there, or is no configuration.
@@ -138,7 +139,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The configuration that a run wrote.
+    """The configuration that a run wrote, for a command: where it can't be read, one line says so.
 
     Raises:
         UserError: there is none.
@@ -153,7 +154,7 @@ def read_config(folder: Path) -> DictConfig:
 
 
 def checkpoint(folder: Path, name: str) -> Path:
-    """Where a run's checkpoint of this name lies, if there is one: "best" (in validation), "last", or any other."""
+    """The path of a run's checkpoint of this name, there or not: "best" (in validation), "last", or any other."""
     return folder / CHECKPOINTS / f"{name}.ckpt"
 
 

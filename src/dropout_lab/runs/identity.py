@@ -19,7 +19,7 @@ from dropout_lab.runs.settings import NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRAT
 
 
 class Fingerprints(NamedTuple):
-    """16 hexadecimal digits each, which are equal where the configuration is written equal, wherever the run lies.
+    """Fingerprints of a configuration, 16 hexadecimal digits each: equal where it is written equal, wherever it runs.
 
     Attributes:
         run: of all of it.
@@ -31,7 +31,7 @@ class Fingerprints(NamedTuple):
 
 
 def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
-    """Fill in ``run``: where the job lies, what it is called, how it came about.
+    """Fill in the section ``run`` of a job: where it lies, what it is called, how it came about.
 
     A run that is resumed by its folder stays the run that it was, also if it was a job of a sweep. One that starts
     anew where another was has another id, unless it is the same over again: else W&B would draw both as one curve.
@@ -70,7 +70,7 @@ def fingerprints(cfg: DictConfig) -> Fingerprints:
 
 
 def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -> str:
-    """What a person calls this configuration: its arm or strategy, and what else was overridden, without the seed.
+    """The name of a configuration for a person: its arm or strategy, and what else was overridden but the seed.
 
     Args:
         cfg: composed configuration.
@@ -85,4 +85,5 @@ def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -
 
 
 def _digest(values: dict[str, Any]) -> str:
+    """A fingerprint of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

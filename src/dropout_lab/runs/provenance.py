@@ -17,7 +17,7 @@ PACKAGES = ("dropout-lab", "torch", "torchvision", "lightning", "hydra-core", "w
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Which code ran: git revision and uncommitted changes (None outside a repository), versions, command line.
+    """The provenance of what runs now: git revision and changes (None outside a repository), versions, command line.
 
     ``code_hash`` stands for the content of src/, whatever of it git knows; what conf/ says is in the configuration.
     """
@@ -36,6 +36,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _code_hash() -> str:
+    """A fingerprint of every Python file in src/."""
     digest = hashlib.sha256()
     source = REPOSITORY / "src"
     for path in sorted(source.rglob("*.py")):
@@ -44,6 +45,7 @@ def _code_hash() -> str:
 
 
 def _git(*arguments: str) -> str | None:
+    """The output of a git command in this repository; None where there is no git, or no repository."""
     try:
         done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -52,6 +54,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _version(package: str) -> str | None:
+    """The version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:

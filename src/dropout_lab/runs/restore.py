@@ -21,7 +21,7 @@ NAMES = ("best", "last")
 
 @dataclass(frozen=True)
 class Restored:
-    """What a run trained, in eval mode, and on what; the data is set up."""
+    """A trained network in eval mode, with its run's configuration and its data, set up."""
 
     config: DictConfig
     net: nn.Module
@@ -29,7 +29,7 @@ class Restored:
 
 
 def restore(folder: Path, name: str = "best") -> Restored:
-    """Build a run's network, with its dropout layers, and load its weights.
+    """Restore a run's network, with its dropout layers and its weights.
 
     Args:
         folder: the run folder.
@@ -58,7 +58,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
 
 
 def read_weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, SavedRate]]:
-    """The network's part of a run's checkpoint, on the CPU, and the rates that the weights belong to.
+    """The weights of the network in a run's checkpoint, on the CPU, and the rates that the weights belong to.
 
     Raises:
         UserError: an unknown name, or a file that is missing or cannot be read.

@@ -1,4 +1,4 @@
-"""Going on where a run was interrupted, so that it ends as if it had not been: same numbers, same files."""
+"""Resuming a run where it was interrupted, so that it ends as if it had not been: same numbers, same files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from dropout_lab.runs.provenance import provenance
 
 
 def is_done(folder: Path, config_hash: str) -> bool:
-    """Whether the folder holds a finished run of this configuration and of the code as it is now."""
+    """Whether a folder holds a finished run of a configuration and of the code as it is now."""
     status = read_status(folder)
     same_code = status.get("code_hash") == provenance()["code_hash"]
     return status["status"] == "ok" and status.get("config_hash") == config_hash and same_code
 
 
 def resumed_by_name(resume: str) -> bool:
-    """Whether ``resume`` is the folder of a run, and not a rule for whatever folder there is."""
+    """Whether the value of ``resume`` is the folder of a run, and not a rule for whatever folder there is."""
     return resume not in ("auto", "never")
 
 
@@ -34,7 +34,7 @@ def with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
     return [*again, *arguments, f"hydra.run.dir={quoted(str(Path(folder).absolute()))}"]
 
 
-def check_folder(folder: Path, config_hash: str, resume: str) -> None:
+def require_own_run(folder: Path, config_hash: str, resume: str) -> None:
     """Refuse to touch a folder that holds something else, before anything starts.
 
     Raises:
@@ -57,7 +57,7 @@ def check_folder(folder: Path, config_hash: str, resume: str) -> None:
 
 
 def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True) -> Path | None:
-    """The checkpoint to go on from; None: start anew, with the folder cleared of what an earlier run left.
+    """The checkpoint that a run goes on from; None: it starts anew, its folder cleared of what an earlier run left.
 
     Args:
         folder: the run folder.

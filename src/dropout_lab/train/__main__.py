@@ -13,7 +13,7 @@ from dropout_lab.jobs.overrides import only_asks
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.identity import label
 from dropout_lab.runs.resume import with_those_of_resumed
-from dropout_lab.train.sweep import answer, check_plan, execute, refusals
+from dropout_lab.train.sweep import answer, execute, refusals, require_feasible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 answer([word for word in arguments if word not in ("-m", "--multirun")])
             return
         job_plan = plan(with_those_of_resumed(arguments))
-        check_plan(job_plan)
+        require_feasible(job_plan)
         for number, reason in refusals(job_plan).items():
             which = f"job {number} ({label(job_plan.known[number], job_plan.known[number].hydra)}): "
             raise UserError((which if job_plan.multirun else "") + reason)

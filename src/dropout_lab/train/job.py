@@ -1,4 +1,4 @@
-"""One job: a run from its configuration to what its folder holds, top to bottom in `train`."""
+"""A job: one run from its configuration to what its folder holds, top to bottom in `train`."""
 
 import logging
 import sys
@@ -41,7 +41,7 @@ _told: set[str] = set()  # warnings of this process, so that a sweep gives each 
 
 
 def run(cfg: DictConfig) -> float:
-    """One job, as Hydra calls it: never raises, so that the sweep goes on; its folder says how it ended.
+    """Run a job, as Hydra calls it: never raises, so that the sweep goes on; its folder says how it ended.
 
     Returns:
         the best validation loss, NaN when the job failed.
@@ -78,7 +78,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> float:
-    """Build, fit, and test the best checkpoint.
+    """Train a run: build, fit, and test the best checkpoint.
 
     Args:
         cfg: the job's configuration, ``run`` filled in.
@@ -111,7 +111,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
 
 
 def assemble(cfg: DictConfig) -> tuple[Classifier, ImageData, dict[str, str]]:
-    """Everything that is trained, the random numbers of its initial weights drawn from the run's seed.
+    """Build everything that is trained, the random numbers of its initial weights drawn from the run's seed.
 
     Returns:
         the classifier, its data, and layer name -> module path for every layer whose numbers can be logged.
@@ -147,7 +147,7 @@ def one_of_several(path: Path) -> None:
 
 
 def _trainer(cfg: DictConfig, folder: RunFolder, loggers: Sequence[Logger]) -> lightning.Trainer:
-    """The Trainer; with a progress bar only where a person watches a single run."""
+    """The Trainer of a job; with a progress bar only where a person watches a single run."""
     callbacks = [Resume(folder.path), *(instantiate(callback) for callback in cfg.callbacks.values())]
     watched = _is_alone(cfg) and sys.stdout.isatty()
     if not watched:

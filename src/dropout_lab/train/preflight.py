@@ -1,4 +1,7 @@
-"""Build what every job needs before the first one starts: what only building shows is then one line, not a failure."""
+"""Preflight: what every job needs is built before the first one starts, so that what fails is one line.
+
+Each part is built as the job will, but what is for its own processes is left alone: devices, groups, files.
+"""
 
 import inspect
 import json
@@ -43,7 +46,7 @@ _batches: dict[str, int] = {}  # of an epoch, by fingerprint of the configuratio
 
 
 def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
-    """Build all that every job will, but for what only its own processes may: devices, groups, files.
+    """Build all that the jobs of a sweep will.
 
     Each part is built once for all the jobs in which what it depends on is the same.
 
@@ -78,7 +81,7 @@ def outline(job_plan: Plan) -> str:
 
 
 class _Once:
-    """Answers of a check, by the parts of a configuration that it looks at."""
+    """The answers of a question about a job, by the parts of a configuration that it looks at."""
 
     def __init__(self) -> None:
         self._answers: dict[str, Any] = {}
@@ -97,10 +100,10 @@ def _why_not(job: DictConfig, key: str, once: _Once) -> str | None:
     job.run = dict.fromkeys(job.run, "")  # filled in when the job starts
     data = data_of(job)
     _batches[key] = once(batches_of, job, "data model", data)
-    once(check_trainer, job, "trainer callbacks logger")
-    once(check_loss, job, "loss data model", data)
+    once(try_trainer, job, "trainer callbacks logger")
+    once(try_loss, job, "loss data model", data)
     parts = "data model channels_last dropout placement dropout_schedule optimizer lr_scheduler trainer.max_epochs"
-    reason: str | None = once(untrainable, job, parts, data)
+    reason: str | None = once(why_untrainable, job, parts, data)
     return reason
 
 
@@ -123,20 +126,20 @@ def _amount(numbers: Iterable[int], thing: str) -> str:
 
 
 def data_of(job: DictConfig) -> ImageData:
-    """The data module, not set up yet."""
+    """The data module of a job, not set up yet."""
     with _telling(job, "data"):
         return build_data(job)  # type: ignore[no-any-return]
 
 
 def batches_of(job: DictConfig, data: ImageData) -> int:
-    """Training batches of an epoch."""
+    """How many training batches a job's epoch has."""
     with _telling(job, "data"):
         data.setup("fit")
         return len(data.train_dataloader())
 
 
-def check_trainer(job: DictConfig) -> None:
-    """The Trainer, its loggers and its callbacks: for one process on the CPU, where nothing starts and no GPU is taken.
+def try_trainer(job: DictConfig) -> None:
+    """Build a job's Trainer, loggers and callbacks, for one process on the CPU: nothing starts, no GPU is taken.
 
     What it would set for all of this process, ``deterministic`` and ``benchmark``, the schema has checked.
     """
@@ -144,9 +147,9 @@ def check_trainer(job: DictConfig) -> None:
     with _telling(job):
         callbacks = {str(name): instantiate(callback) for name, callback in job.callbacks.items()}
         loggers = [logger for name in job.logger if (logger := _logger(job, str(name)))]
-    _check_monitored(callbacks)
-    _check_name(job, "strategy", ["auto", *StrategyRegistry.available_strategies()])
-    _check_name(job, "accelerator", ["auto", "gpu", *AcceleratorRegistry.available_accelerators()])
+    _require_logged(callbacks)
+    _require_known(job, "strategy", ["auto", *StrategyRegistry.available_strategies()])
+    _require_known(job, "accelerator", ["auto", "gpu", *AcceleratorRegistry.available_accelerators()])
     with _telling(job, "trainer"):
         if isinstance(job.trainer.strategy, DictConfig):
             instantiate(job.trainer.strategy)
@@ -156,8 +159,8 @@ def check_trainer(job: DictConfig) -> None:
         instantiate(job.trainer, **here, **own, **given, enable_progress_bar=True)
 
 
-def check_loss(job: DictConfig, data: ImageData) -> None:
-    """The loss of a batch as training has it."""
+def try_loss(job: DictConfig, data: ImageData) -> None:
+    """Build a job's loss and try it on a batch."""
     logits = torch.zeros(2, data.num_classes, requires_grad=True)
     classes = torch.zeros(2, data.num_classes) if data.mixup else torch.zeros(2, dtype=torch.int64)
     with _telling(job, "loss"):
@@ -166,8 +169,8 @@ def check_loss(job: DictConfig, data: ImageData) -> None:
             raise ValueError("must be one number for a batch, which depends on the logits")
 
 
-def untrainable(job: DictConfig, data: ImageData) -> str | None:
-    """Why the network can't be built or trained, if so."""
+def why_untrainable(job: DictConfig, data: ImageData) -> str | None:
+    """Why a job's network can't be built or trained; None where it can."""
     try:
         with _telling(job, "dropout"):
             instantiate(job.dropout)(p=job.dropout.p)
@@ -210,8 +213,8 @@ def _logger(job: DictConfig, name: str) -> Logger | None:
     return None
 
 
-def _check_monitored(callbacks: Mapping[str, Callback]) -> None:
-    """Refuse a name that nothing logs: known only where no callback is a fork's own, which may log any."""
+def _require_logged(callbacks: Mapping[str, Callback]) -> None:
+    """Refuse to monitor a metric that nothing logs: known only where no callback is a fork's own, which may log any."""
     for callback in callbacks.values():
         ours = type(callback) in SILENT or type(callback).__module__.startswith("lightning.pytorch.callbacks.")
         if not ours or isinstance(callback, lightning.pytorch.callbacks.LearningRateMonitor):
@@ -225,7 +228,7 @@ def _check_monitored(callbacks: Mapping[str, Callback]) -> None:
             )
 
 
-def _check_name(job: DictConfig, key: str, allowed: Sequence[str]) -> None:
+def _require_known(job: DictConfig, key: str, allowed: Sequence[str]) -> None:
     name: Any = job.trainer[key]
     if isinstance(name, str) and name.lower() not in allowed:
         meant = nearest(name, allowed).strip() or f"allowed: {', '.join(allowed)}"

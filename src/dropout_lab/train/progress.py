@@ -17,7 +17,7 @@ APART = 0.1  # seconds between two drawings of a bar of steps
 
 
 class SweepProgress:
-    """Shows ``7/30 classic seed=2``, the job that runs, with a bar and the time that is left, on stderr.
+    """A bar that shows ``7/30 classic seed=2``, the job that runs, with a bar and the time that is left, on stderr.
 
     Where stderr is no terminal (a log file, a batch system) it writes one line for each job that is done instead.
 
@@ -34,7 +34,7 @@ class SweepProgress:
         self._show("starting")
 
     def start(self, job: str) -> None:
-        """Show the job that is running."""
+        """Show which job is running."""
         self._job = job
         self._show(job)
 
@@ -47,7 +47,7 @@ class SweepProgress:
             print(f"{self._done}/{self._total} {self._job} ({seconds:.0f} s in all)", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Leave the bar on the terminal as it is."""
         self._bar.close()
 
     def _show(self, job: str) -> None:
@@ -89,7 +89,7 @@ def counting_from_folders(progress: SweepProgress, names: Mapping[Path, str], in
 
 
 def _changed(folder: Path) -> int | None:
-    """When the status of a run was last written."""
+    """When the status of a run was last written; None where it never was."""
     try:
         return (folder / STATUS).stat().st_mtime_ns
     except OSError:

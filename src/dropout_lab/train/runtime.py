@@ -27,7 +27,7 @@ def quieten_lightning() -> None:
 
 
 def set_threads(count: int | None) -> None:
-    """CPU threads inside an operation; None: as many as torch has chosen, whatever an earlier job had."""
+    """Set how many CPU threads an operation has; None: as many as torch has chosen, whatever an earlier job had."""
     import torch
 
     chosen = _chosen_threads()

@@ -19,9 +19,9 @@ from dropout_lab.jobs.devices import needed, planned, rank, together
 from dropout_lab.jobs.forkserver import import_beforehand, server
 from dropout_lab.jobs.overrides import options_last
 from dropout_lab.jobs.plan import Plan
-from dropout_lab.runs.folder import check_place, read_status
+from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import fingerprints, label
-from dropout_lab.runs.resume import check_folder
+from dropout_lab.runs.resume import require_own_run
 from dropout_lab.runs.wandb_files import warn_of_losses
 from dropout_lab.train.runtime import close_wandb
 
@@ -33,8 +33,8 @@ def answer(arguments: Sequence[str]) -> None:
     _through_hydra(lambda _: None, arguments)
 
 
-def check_plan(job_plan: Plan) -> None:
-    """Refuse folders that hold something else or cannot be written, devices that are not there, and broken plugins.
+def require_feasible(job_plan: Plan) -> None:
+    """Refuse a plan whose folders hold something else or can't be written, absent devices, and broken plugins.
 
     Raises:
         UserError: the first thing that is in the way.
@@ -42,13 +42,13 @@ def check_plan(job_plan: Plan) -> None:
     group = together()
     if group > 1 and (job_plan.multirun or not any("hydra.run.dir=" in word for word in job_plan.arguments)):
         raise UserError(f"{group} processes were started together: they train one run, in a hydra.run.dir you name")
-    check_place(job_plan.folder)
+    require_writable(job_plan.folder)
     if job_plan.multirun:
         _try_plugins(job_plan.known[0].hydra)
     for number, job in enumerate(job_plan.known):
         folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
         if job_plan.jobs:
-            check_folder(folder, fingerprints(job).run, job.resume)
+            require_own_run(folder, fingerprints(job).run, job.resume)
         count = max(planned(job), group)
         if job.data.batch_size % count:
             raise UserError(
@@ -116,7 +116,7 @@ def execute(job_plan: Plan) -> int:
 
 
 def _try_plugins(node: DictConfig) -> None:
-    """Make what Hydra will make to run the sweep: it would say later, and in many lines, why it can't."""
+    """Try to make the plugins that Hydra will make to run a sweep: it would say later, in many lines, why it can't."""
     for part in ("sweeper", "launcher"):
         try:
             Plugins.instance()._instantiate(node[part])
@@ -132,6 +132,7 @@ def _forks(job: DictConfig) -> bool:
 
 
 def _through_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
+    """Have Hydra read a command line and call a task for each of its jobs."""
     program, before = sys.argv[0], sys.argv
     logging.raiseExceptions = False  # Hydra's log on a full disk would be a traceback a line
     silent = ["hydra.output_subdir=null", "hydra/job_logging=none"] if rank() else []
@@ -143,7 +144,7 @@ def _through_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str
 
 
 def _close_logs(folder: Path) -> None:
-    """Hydra leaves those of the last job open: what this process logs later would go into them."""
+    """Close the logs of the last job, which Hydra leaves open: what this process logs later would go into them."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(folder.absolute()):
@@ -163,7 +164,11 @@ def _names(job_plan: Plan) -> dict[Path, str]:
 
 
 def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
-    """Print the table of the jobs that did not end well; the exit code."""
+    """Print a table of the jobs that did not end well.
+
+    Returns:
+        the exit code.
+    """
     warn_of_losses(job_plan.folder)
     folders = set(expected)
     if job_plan.multirun and job_plan.folder.is_dir():
