@@ -14,7 +14,7 @@ LONGEST = [
     Path(__file__).parent.joinpath(*room, f"test_{name}.py")
     for *room, name in (
         *(["hydra_plugins", "slurm"], ["jobs", "processes"], ["runs", "resume"]),
-        *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "loggers"], ["dropout", "torchvision"]),
+        *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "wandb_logger"], ["dropout", "torchvision"]),
         *(["train", "main"], ["dropout", "folding", "fold"], ["data", "image_folder"], ["report", "browser"]),
         *(["baselines"], ["scripts", "rename"], ["activations", "compile"], ["compare"], ["experiments"]),
         *(["report", "scale"],),

@@ -10,7 +10,7 @@ from dropout_lab import fold as folding
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.plan import plan
 from dropout_lab.jobs.processes import as_group
-from dropout_lab.runs.restore import rebuild
+from dropout_lab.runs.restore import restore
 from dropout_lab.train.__main__ import main as train_main
 
 QUICK = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
@@ -76,7 +76,7 @@ def test_monte_carlo_is_reproducible_and_another_number(folder):
 def test_monte_carlo_averages_the_predictions_of_masks(folder):
     from dropout_lab.dropout import mask_keys, monte_carlo
 
-    run = rebuild(folder)
+    run = restore(folder)
     run.data.setup("test")
     classes = run.data.test.classes
     with mask_keys(run.config.seed, 0, range(len(classes))):
@@ -106,7 +106,7 @@ def test_folded_weights_load_into_the_plain_model_and_compute_the_same(folder, t
     assert "max |difference| of logits on 256 test images" in capsys.readouterr().out
     plain = CNN((1, 8, 8), 10, hidden=48).eval()
     plain.load_state_dict(torch.load(out, weights_only=True), strict=True)
-    run = rebuild(folder)
+    run = restore(folder)
     run.data.setup("test")
     images = run.data.prepare(run.data.test.images)
     torch.testing.assert_close(plain(images), run.net(images), rtol=1e-6, atol=1e-5)
@@ -139,14 +139,14 @@ def test_a_broken_checkpoint_is_named(folder, tmp_path):
     for name in ("config.yaml",):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(UserError, match=r"best\.ckpt does not exist; the run saved none"):
-        rebuild(tmp_path)
+        restore(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     whole = (folder / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"best\.ckpt does not exist; there is ckpt=last"):
-        rebuild(tmp_path)
+        restore(tmp_path)
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read, it may be truncated"):
-        rebuild(tmp_path, "last")
+        restore(tmp_path, "last")
 
 
 def test_weights_of_another_architecture_are_named(folder, tmp_path):
@@ -154,7 +154,7 @@ def test_weights_of_another_architecture_are_named(folder, tmp_path):
     (tmp_path / "config.yaml").write_text(text.replace("hidden: 48", "hidden: 49"))
     (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
     with pytest.raises(UserError, match=r"the weights of best\.ckpt do not fit the run's model: .*hidden\.weight"):
-        rebuild(tmp_path)
+        restore(tmp_path)
 
 
 def test_a_folder_of_older_code_is_named(folder, tmp_path):
@@ -162,7 +162,7 @@ def test_a_folder_of_older_code_is_named(folder, tmp_path):
     (tmp_path / "config.yaml").write_text(text.replace("channels_last: true", "channels_first: false"))
     (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
     with pytest.raises(UserError, match=r"its configuration is of other code, which had no channels_last"):
-        rebuild(tmp_path)
+        restore(tmp_path)
 
 
 def test_p_belongs_to_a_classic_checkpoint(folder, tmp_path):
@@ -172,7 +172,7 @@ def test_p_belongs_to_a_classic_checkpoint(folder, tmp_path):
     with pytest.raises(
         UserError, match=r"classic p=0\.3 .*, this model has classic p=0\.4 .* p belongs to its checkpoint"
     ):
-        rebuild(tmp_path)
+        restore(tmp_path)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+from hydra.utils import instantiate
 
 from dropout_lab import compare
 from dropout_lab.jobs.conf import CONF
@@ -13,7 +14,6 @@ from dropout_lab.verdict.metrics import LAYER_METRICS
 from dropout_lab.verdict.statement import stated
 from dropout_lab.verdict.statistics import smallest_p
 from dropout_lab.verdict.trained_network import MEASURES
-from hydra_plugins.dropout_lab_sweeper import jobs
 
 pytestmark = pytest.mark.slow  # one composition for each experiment
 SCALARS = {"test/acc", "test/loss", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}
@@ -54,7 +54,7 @@ def test_every_arm_of_a_figure_is_one_of_the_sweep(experiment):
 
 def test_seeds_are_enough_to_tell(experiment):
     _, sweeper, statement = experiment
-    seeds = len(jobs(sweeper, [])) // len(sweeper.arms)
+    seeds = len(instantiate(sweeper).jobs([])) // len(sweeper.arms)
     assert len(statement.claims) * smallest_p(seeds) <= statement.alpha
 
 

@@ -19,7 +19,7 @@ from dropout_lab.jobs.devices import planned
 from dropout_lab.jobs.plan import plan
 from dropout_lab.jobs.workers import Worker, share, visible_gpus
 from dropout_lab.runs.folder import read_status
-from dropout_lab.train.progress import SweepProgress, watching
+from dropout_lab.train.progress import SweepProgress, counting_from_folders
 
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "callbacks.activation_stats.probe_masks=1"]
 BREAKING = """
@@ -158,7 +158,7 @@ def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
         folder.mkdir()
     (tmp_path / "2" / "status.json").write_text('{"status": "ok"}')  # of an earlier sweep
     progress = SweepProgress(3)
-    with watching(progress, folders, interval=0.01):
+    with counting_from_folders(progress, folders, interval=0.01):
         (tmp_path / "0" / "status.json").write_text('{"status": "running"}')
         (tmp_path / "1" / "status.json").write_text('{"status": "failed"}')
         time.sleep(0.2)

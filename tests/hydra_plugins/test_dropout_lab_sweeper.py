@@ -3,9 +3,13 @@
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from hydra_plugins.dropout_lab_sweeper import jobs
+from hydra_plugins.dropout_lab_sweeper import ArmsSweeper
 
 ARMS = {"matched": "dropout=classic optimizer.match=inverted", "plain": "dropout=classic"}
+
+
+def jobs(settings, overrides):
+    return ArmsSweeper(**settings).jobs(overrides)
 
 
 def test_without_arms_the_jobs_are_the_combinations():

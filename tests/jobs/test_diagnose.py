@@ -7,7 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from dropout_lab.jobs.diagnose import arguments_of, misfit
+from dropout_lab.jobs.diagnose import arguments_of, diagnose
 
 
 class Base:
@@ -22,15 +22,15 @@ class Own(Base):
 
 
 def told(**keys):
-    cfg = OmegaConf.create({"model": {"part": {"_target_": "test_misfit.Own", **keys}}})
+    cfg = OmegaConf.create({"model": {"part": {"_target_": f"{__name__}.Own", **keys}}})
     with pytest.raises(InstantiationException) as caught:
         instantiate(cfg.model)
-    return misfit(cfg, caught.value)
+    return diagnose(cfg, caught.value)
 
 
 def test_a_node_within_a_section_is_named_and_a_base_classs_keys_are_known():
-    assert told(sise=1) == "model.part.sise: test_misfit.Own takes no such key; did you mean 'size'?"
-    assert told(xyz=1) == "model.part.xyz: test_misfit.Own takes no such key; allowed: size, rate, kind"
+    assert told(sise=1) == f"model.part.sise: {__name__}.Own takes no such key; did you mean 'size'?"
+    assert told(xyz=1) == f"model.part.xyz: {__name__}.Own takes no such key; allowed: size, rate, kind"
 
 
 def test_a_value_is_held_against_the_type_that_the_signature_states():
@@ -47,5 +47,5 @@ def test_a_class_written_in_c_is_known_by_its_name_alone():
 
 
 def test_a_target_that_is_not_there_is_told_with_the_nearest():
-    nearest = "test_misfit has no attribute 'Onw'; did you mean 'Own'?"
-    assert told(_target_="test_misfit.Onw") == f"model.part._target_=test_misfit.Onw: {nearest}"
+    nearest = f"{__name__} has no attribute 'Onw'; did you mean 'Own'?"
+    assert told(_target_=f"{__name__}.Onw") == f"model.part._target_={__name__}.Onw: {nearest}"

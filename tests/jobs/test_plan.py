@@ -72,7 +72,7 @@ def test_bad_input_is_one_line_that_says_what_is_allowed(arguments, message):
 
 def test_planning_imports_neither_torch_nor_lightning():
     code = (
-        "import sys; from dropout_lab.train import main\n"
+        "import sys; from dropout_lab.train.__main__ import main\n"
         "try: main(['model=torchvision', 'dropout.p=2'])\n"
         "except SystemExit as end: assert end.code == 2\n"
         "assert not {'torch', 'lightning', 'wandb', 'torchvision'} & set(sys.modules)"
@@ -117,7 +117,7 @@ def test_a_glob_is_the_names_that_it_matches():
 @pytest.mark.parametrize("header", ["", "# @package _global_\n"])
 def test_what_is_true_of_this_machine_only_counts_without_being_asked_for(header, tmp_path, monkeypatch):
     shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
-    monkeypatch.setattr("dropout_lab.jobs.overrides.CONF", tmp_path / "conf")
+    monkeypatch.setattr("dropout_lab.jobs.plan.CONF", tmp_path / "conf")
     (tmp_path / "conf" / "local").mkdir()
     (tmp_path / "conf" / "local" / "default.yaml").write_text(
         header + "defaults: [override /model: mlp]\nseed: 7\ndropout: {p: 0.2}\npaths: {runs: /scratch/runs}\n"

@@ -28,10 +28,12 @@ from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.devices import needed as needed_devices
 from dropout_lab.jobs.devices import rank
 from dropout_lab.jobs.plan import plan, resolved
-from dropout_lab.runs.failures import failing_as_one
+from dropout_lab.runs.failures import failing_as_one, first_failure_told
 from dropout_lab.runs.folder import RunFolder, read_status
 from dropout_lab.runs.wandb_files import disagreements
+from dropout_lab.train import job as job_module
 from dropout_lab.train import sweep as train
+from dropout_lab.train.job import one_of_several
 
 QUICK = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "logger=csv"]
 
@@ -362,7 +364,7 @@ def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, 
         raise UserError("this machine has no GPUs")
 
     job_plan = plan([*QUICK, f"hydra.run.dir={tmp_path}"])
-    alone.setattr(processes, "needed", gone)
+    alone.setattr(job_module, "needed", gone)
     assert train.execute(job_plan) == 1
     assert read_status(tmp_path)["error"] == "UserError: this machine has no GPUs"
     assert "this machine has no GPUs" in capsys.readouterr().err
@@ -410,17 +412,18 @@ def test_the_first_failure_is_the_one_that_is_told(tmp_path, monkeypatch):
             for number, error in ((1, "first"), (0, "connection closed by peer")):
                 text = json.dumps({"error": f"rank {number}: {error}", "traceback": f"trace of {number}"})
                 (tmp_path / f"failure-{number}.json").write_text(text)
-                os.utime(tmp_path / f"failure-{number}.json", ns=(10 - rank, 10 - rank))
+                os.utime(tmp_path / f"failure-{number}.json", ns=(10 - number, 10 - number))
             raise spawn.ProcessExitedException("it ended", error_index=0, error_pid=1, exit_code=1)
 
     monkeypatch.setattr(spawn, "start_processes", lambda *args, **kwargs: Group())
-    with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught:
-        processes.launch(tmp_path, 2)
+    with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught, first_failure_told(tmp_path):
+        processes.launch(2, one_of_several, tmp_path)
     assert caught.value.trace == "trace of 1"
 
 
 @pytest.mark.slow
 def test_a_process_that_cannot_note_why_it_failed_says_it_in_one_line(tmp_path):
-    with pytest.raises(processes.ProcessError, match=r"^FileNotFoundError: .*config\.yaml'$") as caught:
-        processes.launch(tmp_path, 2)
+    told = r"^dropout_lab\.cli\.UserError: .* has no config\.yaml; .*$"
+    with pytest.raises(processes.ProcessError, match=told) as caught:
+        processes.launch(2, one_of_several, tmp_path)
     assert "Traceback" in caught.value.trace

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from small_disk import fill, mounted
 
 from dropout_lab.cli import UserError, root_cause
-from dropout_lab.runs import folder as run_folder
+from dropout_lab.runs import provenance as provenance_of
 from dropout_lab.runs.folder import RunFolder, read_status, require_writable, write_whole
 from dropout_lab.runs.provenance import provenance
 
@@ -34,7 +34,7 @@ def repository(tmp_path, monkeypatch):
     provenance.cache_clear()
     path = tmp_path / "code"
     path.mkdir()
-    monkeypatch.setattr(run_folder, "REPOSITORY", path)
+    monkeypatch.setattr(provenance_of, "REPOSITORY", path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     yield path
@@ -97,7 +97,7 @@ def test_after_a_kill_the_folder_can_be_read(tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
-from dropout_lab.run_folder import RunFolder
+from dropout_lab.runs.folder import RunFolder
 folder = RunFolder(Path({str(tmp_path)!r}), "hash")
 with folder.recording():
     folder.write_config({{"seed": 3}})

@@ -1,6 +1,6 @@
 """The configuration at a glance."""
 
-from dropout_lab.runs.settings import tree
+from dropout_lab.runs.settings import summary
 
 CONFIG = {
     "seed": 3,
@@ -12,7 +12,7 @@ CONFIG = {
 
 
 def test_each_group_is_a_line_with_what_it_builds_and_its_settings():
-    assert tree(CONFIG).splitlines() == [
+    assert summary(CONFIG).splitlines() == [
         "                seed=3",
         "model           CNN widths=[32, 64] batch_norm=False",
         "callbacks.last  Saver every.minutes=10",

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.loggers import Csv
+from dropout_lab.train import preflight
 from dropout_lab.train.preflight import outline, refusals
 
 
@@ -54,28 +55,24 @@ def test_data_that_cannot_be_made_is_one_line(words, message):
 
 @pytest.mark.slow
 def test_each_configuration_is_built_once(monkeypatch):
-    from dropout_lab.train import preflight as rehearsal
-
     built = []
-    original = rehearsal.build_network
-    monkeypatch.setattr(rehearsal, "build_network", lambda *args: built.append(1) or original(*args))
+    original = preflight.build_network
+    monkeypatch.setattr(preflight, "build_network", lambda *args: built.append(1) or original(*args))
     refusals(plan(["-m", "dropout=inverted,none", "seed=0,1,2"]).jobs)
     assert len(built) == 2
 
 
 @pytest.mark.slow
 def test_a_part_is_built_once_for_all_jobs_that_share_it(monkeypatch):
-    from dropout_lab.train import preflight as rehearsal
-
     built = Counter()
     for name in ("instantiate", "build_network"):
-        original = getattr(rehearsal, name)
+        original = getattr(preflight, name)
 
         def counted(node, *arguments, name=name, original=original, **options):
             built[node.get("_target_", "").rpartition(".")[2] or name] += 1
             return original(node, *arguments, **options)
 
-        monkeypatch.setattr(rehearsal, name, counted)
+        monkeypatch.setattr(preflight, name, counted)
     refusals(plan(["-m", "dropout=inverted,none", "trainer.max_epochs=2,3", "keyed=true,false"]).jobs)
     assert built["build_network"] == 4  # the learning rate's course depends on the number of epochs
     assert built["Trainer"] == built["Wandb"] == built["Checkpoint"] == 2
@@ -105,7 +102,7 @@ class Eager(Csv):
 
 def test_a_logger_that_may_start_something_is_not_made():
     def eager(**keys):
-        return ["+logger.eager._target_=test_preflight.Eager", *(f"+logger.eager.{k}={v}" for k, v in keys.items())]
+        return [f"+logger.eager._target_={__name__}.Eager", *(f"+logger.eager.{k}={v}" for k, v in keys.items())]
 
     assert refusals(plan(eager(dir="x", speed=2)).jobs) == {}
     with pytest.raises(UserError, match=r"^logger.eager.sped: .*did you mean 'speed'\?$"):
@@ -122,7 +119,7 @@ def test_a_metric_that_a_callback_of_a_fork_may_log_can_be_monitored():
     asked = ["callbacks.checkpoint.monitor=val/f1"]
     with pytest.raises(UserError, match=r"^callbacks.checkpoint.monitor=val/f1: nothing logs that; "):
         refusals(plan(asked).jobs)
-    assert refusals(plan([*asked, "+callbacks.f1._target_=test_preflight.LogsF1"]).jobs) == {}
+    assert refusals(plan([*asked, f"+callbacks.f1._target_={__name__}.LogsF1"]).jobs) == {}
     rate = ["callbacks=[default,lr_monitor]", "callbacks.checkpoint.monitor=lr-SGD"]
     assert refusals(plan(rate).jobs) == {}
 
