@@ -16,7 +16,7 @@ from omegaconf._utils import get_yaml_loader
 
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.runs.atomic import write_whole
-from dropout_lab.runs.old_targets import renewed
+from dropout_lab.runs.old_targets import has_old_targets, renewed
 from dropout_lab.runs.provenance import provenance
 
 CONFIG, STATUS = "config.yaml", "status.json"
@@ -120,10 +120,18 @@ def require_writable(folder: Path) -> None:
 def read_status(path: Path) -> dict[str, Any]:
     """``status.json`` of a run folder; ``{"status": "missing"}`` where there is none that can be read."""
     try:
-        status = json.loads((path / STATUS).read_text())
-        return status if isinstance(status, dict) else {"status": "missing"}
+        return status_of(path)
     except (OSError, ValueError):
         return {"status": "missing"}
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """The content of ``status.json`` in a run folder.
+
+    Raises:
+        OSError, ValueError: it is not there, or is no status.
+    """
+    return _mapping(json.loads((folder / STATUS).read_text(encoding="utf-8")))
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -132,10 +140,15 @@ def config_of(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, yaml.YAMLError: it is not there, or is no configuration.
     """
-    config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _Loader)
-    if not isinstance(config, dict):
-        raise ValueError(f"it holds {type(config).__name__}, not names with values")
-    return renewed(config)  # type: ignore[no-any-return]
+    return renewed(_as_written(folder))  # type: ignore[no-any-return]
+
+
+def is_of_earlier_version(folder: Path) -> bool:
+    """Whether an earlier version of this package has written the configuration in a run folder."""
+    try:
+        return has_old_targets(_as_written(folder))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
 
 
 def read_config(folder: Path) -> DictConfig:
@@ -161,3 +174,15 @@ def checkpoint(folder: Path, name: str) -> Path:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, in the order of their names."""
     return sorted((folder / CHECKPOINTS).glob("*.ckpt"))
+
+
+def _as_written(folder: Path) -> dict[str, Any]:
+    """The configuration in a run folder as it stands there."""
+    return _mapping(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _Loader))
+
+
+def _mapping(content: object) -> dict[str, Any]:
+    """The content of a file, which has to be names with values."""
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, not names with values")
+    return content

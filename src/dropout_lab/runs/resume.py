@@ -7,7 +7,15 @@ from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.overrides import quoted
-from dropout_lab.runs.folder import CHECKPOINTS, CONFIG, TABLES, checkpoints, read_config, read_status
+from dropout_lab.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    TABLES,
+    checkpoints,
+    is_of_earlier_version,
+    read_config,
+    read_status,
+)
 from dropout_lab.runs.provenance import provenance
 
 
@@ -45,11 +53,13 @@ def require_own_run(folder: Path, config_hash: str, resume: str) -> None:
         if not (folder / CONFIG).is_file() or not checkpoints(folder):
             raise UserError(f"resume={resume}: no interrupted run is there: it has {CONFIG} and {CHECKPOINTS}/*.ckpt")
         if status.get("config_hash") != config_hash:
+            _refuse_earlier_version(folder)
             raise UserError(
                 f"resume={resume}: that run has another configuration; give the same overrides as then "
                 f"({status.get('command', 'its status.json names none')}), or start a run of its own"
             )
     elif resume == "auto" and status.get("config_hash", config_hash) != config_hash:
+        _refuse_earlier_version(folder)
         raise UserError(
             f"{folder} holds a run of another configuration; choose another hydra.run.dir (or hydra.sweep.dir), "
             "or resume=never to overwrite it"
@@ -79,3 +89,13 @@ def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True
         for path in [*checkpoints(folder), *(folder / name for name in TABLES)]:
             path.unlink(missing_ok=True)
     return found
+
+
+def _refuse_earlier_version(folder: Path) -> None:
+    """Say of a run that an earlier version has begun why it can't be gone on with, which no overrides would change."""
+    if is_of_earlier_version(folder):
+        raise UserError(
+            f"{folder} holds a run that an earlier version of this package has begun, whose configuration is another: "
+            "it can be evaluated, folded, looked at and reported, but not gone on with; choose another hydra.run.dir "
+            "(or hydra.sweep.dir), or resume=never to overwrite it"
+        )
