@@ -112,12 +112,11 @@ def foreign_libraries(sources: Sources) -> list[str]:
     for file, text in sources.items():
         for name in imports(text):
             library = name.partition(".")[0]
-            pure = {"torch", "numpy", PACKAGE, *sys.stdlib_module_names}
-            if (
-                library not in pure
-                if file.startswith("dropout/")
-                else library == "lightning" and not (file.startswith(LIGHTNING))
-            ):
+            if file.startswith("dropout/"):
+                at_home = library in {"torch", "numpy", PACKAGE, *sys.stdlib_module_names}
+            else:
+                at_home = library != "lightning" or file.startswith(LIGHTNING)
+            if not at_home:
                 found.append(f"{file} imports {name}")
     return sorted(found)
 

@@ -22,8 +22,8 @@ def test_what_is_about_dropout_can_be_deleted(tmp_path):
     package = tmp_path / "src" / "dropout_lab"
     subprocess.run(["bash", "-euc", DELETE], cwd=tmp_path, check=True)
     exports = (package / "dropout" / "__init__.py").read_text()
-    for module, names in re.findall(r"^from dropout_lab\.dropout\.(\w+) import (.*)$", exports, re.MULTILINE):
-        if not (package / "dropout" / f"{module}.py").exists():
+    for module, names in re.findall(r"^from dropout_lab\.dropout\.([\w.]+) import (.*)$", exports, re.MULTILINE):
+        if not (package / "dropout" / f"{module.replace('.', '/')}.py").exists():
             exports = exports.replace(f"from dropout_lab.dropout.{module} import {names}\n", "")
             for name in names.split(", "):
                 exports = exports.replace(f'    "{name}",\n', "")

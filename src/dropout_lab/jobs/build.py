@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from dropout_lab.dropout import ScheduledRates, install, match_inverted
+from dropout_lab.dropout import ScheduledRates, install
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.jobs.diagnose import unlocatable
 
@@ -76,4 +76,6 @@ def build_optimizer(cfg: DictConfig, net: nn.Module, data: Data) -> torch.optim.
     factory = instantiate(options)
     if match is None:
         return factory(net.parameters())  # type: ignore[no-any-return]
+    from dropout_lab.dropout import match_inverted
+
     return match_inverted(net, factory, torch.zeros(2, *data.shape))

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dropout_lab.dropout import monte_carlo
 from dropout_lab.modules.base import Batch, Module
 
 MONITORED = (  # what callbacks can monitor: known after each validation
@@ -48,6 +47,8 @@ class Classifier(Module):
         """Cross-entropy and right answers of a batch, and its size."""
         x, y = batch
         if self._monte_carlo_samples:
+            from dropout_lab.dropout import monte_carlo
+
             log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
         else:
             log_p = F.log_softmax(_at_least_float32(self.net(x)), dim=1)

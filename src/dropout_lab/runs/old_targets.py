@@ -8,7 +8,7 @@ _CHECKPOINTS = {
     f"dropout_lab.checkpoints.{kind}": f"dropout_lab.runs.checkpoints.{kind}"
     for kind in ("Checkpoint", "EndOfEpoch", "WithinEpoch")
 }
-OLD_TARGETS = {  # those that conf/ had until 0.1.0 -> where they are now
+OLD_TARGETS = {  # what conf/ named before the package had rooms -> where it is now
     **_LOGGERS,
     **_CHECKPOINTS,
     "dropout_lab.averaging.WeightAveraging": "dropout_lab.train.recipes.weight_averaging.WeightAveraging",
