@@ -11,9 +11,9 @@ from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.plan import plan, resolved
 from dropout_lab.report.results import experiments, header
 from dropout_lab.verdict.metrics import LAYER_METRICS
-from dropout_lab.verdict.statement import stated
+from dropout_lab.verdict.statement import read_statement
 from dropout_lab.verdict.statistics import smallest_p
-from dropout_lab.verdict.trained_network import MEASURES
+from dropout_lab.verdict.network_metrics import MEASURES
 
 pytestmark = pytest.mark.slow  # one composition for each experiment
 SCALARS = {"test/acc", "test/loss", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}
@@ -24,7 +24,7 @@ OF_PAIRS = {"weights/difference", "weights/norm_ratio", "val/loss/difference"}
 def experiment(request):
     """Name, the sweep's settings, and what is claimed."""
     (cfg,) = plan([f"experiment={request.param}"]).jobs
-    return request.param, cfg.hydra.sweeper, stated(resolved(cfg.verdict))
+    return request.param, cfg.hydra.sweeper, read_statement(resolved(cfg.verdict))
 
 
 def test_the_first_comment_says_what_where_and_how(experiment):

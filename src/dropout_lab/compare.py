@@ -18,7 +18,7 @@ from dropout_lab.runs.identity import label
 from dropout_lab.runs.resume import with_those_of_resumed
 from dropout_lab.train.__main__ import main as train
 from dropout_lab.train.sweep import execute, refusals, require_feasible
-from dropout_lab.verdict.statement import stated
+from dropout_lab.verdict.statement import read_statement
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +43,7 @@ def compare(job_plan: Plan) -> int:
         UserError: no strategy applies, or the experiment's claims are none.
     """
     if section := job_plan.known[0].get("verdict"):
-        stated(resolved(section))
+        read_statement(resolved(section))
     if not job_plan.jobs:
         raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
     refused = refusals(job_plan)

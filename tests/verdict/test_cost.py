@@ -1,4 +1,4 @@
-"""What is timed, on networks whose layers the test chooses; how it is timed is in test_timing.py."""
+"""What is timed, on networks whose layers the test chooses, and how it is timed."""
 
 import time
 

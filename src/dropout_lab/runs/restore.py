@@ -69,6 +69,15 @@ def read_weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict
     if not path.is_file():
         there = [found.stem for found in checkpoints(folder)]
         raise UserError(f"{path} does not exist; " + (f"there is ckpt={there[0]}" if there else "the run saved none"))
+    return read_checkpoint(path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, SavedRate]]:
+    """The weights of the network in a checkpoint file, on the CPU, and the rates that the weights belong to.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = whole["state_dict"]

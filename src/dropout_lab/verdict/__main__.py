@@ -1,4 +1,4 @@
-"""Verdicts on the claims of an experiment, from its run folders: `python -m dropout_lab.verdict DIR`."""
+"""Command that judges the claims of an experiment, from its run folders: `python -m dropout_lab.verdict DIR`."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors, read_folders
 from dropout_lab.runs.read import read_runs
-from dropout_lab.verdict.judge import as_text, by_arm, find_statement, judge
+from dropout_lab.verdict.judge import NO_CLAIMS, as_text, by_arm, find_statement, judge
 
 USAGE = "scripts/lab verdict DIR    the folder of a sweep of scripts/compare experiment=NAME"
 
@@ -16,11 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
         (folder,) = read_folders(given, USAGE, 1)
-        print(of_folder(folder))
+        print(judge_folder(folder))
 
 
-def of_folder(folder: Path) -> str:
-    """The verdicts on the claims of the runs below a folder, for a terminal.
+def judge_folder(folder: Path) -> str:
+    """Verdicts on the claims of the runs below a folder, for a terminal.
 
     Raises:
         UserError: there is no such folder, no run in it, or the runs claim nothing or different things.
@@ -31,7 +31,7 @@ def of_folder(folder: Path) -> str:
         raise UserError(str(error)) from error
     statement = find_statement(runs)
     if statement is None:
-        raise UserError(f"{folder}: these runs claim nothing; those of scripts/compare experiment=NAME do")
+        raise UserError(f"{folder}: {NO_CLAIMS}")
     return as_text(judge(statement, by_arm(runs)), statement)
 
 

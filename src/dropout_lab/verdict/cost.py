@@ -1,4 +1,8 @@
-"""What dropout layers cost in eval mode: CPU time of a forward pass, over that of the network without the layers."""
+"""Cost of dropout layers in eval mode: CPU time of a forward pass / that of the network without them, timed fairly.
+
+Two functions are compared in turns, in one thread, by the time that this thread was computing: the median over the
+rounds of the ratio within a round does not see what else the machine does.
+"""
 
 import copy
 import statistics
@@ -12,13 +16,11 @@ from torch import Tensor, nn
 from dropout_lab.dropout import Dropout, fold
 
 ROUNDS = 100
-
-
 CALLS = 10  # of a network, in one timing
 
 
 def eval_cost(net: nn.Module, images: Tensor, what: str) -> float:
-    """Time of a network in eval mode / of the same network without its dropout layers; one thread, see timing.py.
+    """Time of a network in eval mode / of the same network without its dropout layers, by :func:`ratios`.
 
     Args:
         net: in eval mode.
@@ -42,8 +44,10 @@ def eval_cost(net: nn.Module, images: Tensor, what: str) -> float:
 
 
 def without_layers(net: nn.Module) -> nn.Module:
-    """A copy without its dropout layers, weights as they are, nothing folded: where they are not in an nn.Sequential an
-    nn.Identity takes their place."""
+    """A copy of a network without its dropout layers, weights as they are, nothing folded.
+
+    Where a layer is not in an nn.Sequential an nn.Identity takes its place.
+    """
     net = copy.deepcopy(net)
     for path, layer in list(net.named_modules()):
         if isinstance(layer, Dropout):
@@ -56,7 +60,7 @@ def without_layers(net: nn.Module) -> nn.Module:
 
 
 def ratios(candidates: dict[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, tuple[float, float]]:
-    """Time the candidates against the first one.
+    """Times of functions, and their ratios to the time of the first: CPU time of one thread, taken in turns.
 
     Args:
         candidates: name -> what to call; the first is the yardstick.

@@ -1,4 +1,4 @@
-"""Many images instead of one: does a network still see what it saw when parts of its maps are dark?
+"""Feature maps that go partly dark: does a network still see what it saw? Over many images, for a number.
 
 Dropout acts on the maps that ``look`` draws by default: those of the network's dropout layers, else the last activation
 at each size of map. Each image meets several masks; all ways draw from the same keys, so rescaled and unscaled have the
@@ -20,19 +20,13 @@ WAYS: dict[str, dict[str, str]] = {
     "unscaled": {"scaling": "unscaled"},
     "whole_maps": {"mask": "channel"},
 }
-
-
 IMAGES = 500  # the first ones
-
-
 BATCH = 50
-
-
 DRAWS = 10  # of masks for each image
 
 
-class Crowd(NamedTuple):
-    """What a network sees with dropout, compared with what it sees without; means over images and masks.
+class Darkened(NamedTuple):
+    """What a network sees with dropout on its maps, compared with what it sees without; means over images and masks.
 
     Attributes:
         same_class: how often the likeliest class stays the one that it is without.
@@ -46,8 +40,8 @@ class Crowd(NamedTuple):
 
 
 @torch.no_grad()
-def crowd(net: nn.Module, images: Tensor, way: str, p: float, seed: int) -> Crowd:
-    """Pass images through a network with dropout on its maps.
+def compare_with_darkened(net: nn.Module, images: Tensor, way: str, p: float, seed: int) -> Darkened:
+    """Pass images through a network with dropout on its maps, and without.
 
     Args:
         net: in eval mode.
@@ -78,4 +72,4 @@ def crowd(net: nn.Module, images: Tensor, way: str, p: float, seed: int) -> Crow
             probability.append(logits.softmax(1).gather(1, seen))
             lit += int(off.sum())
             lost += int((off & (maps[names[0]] == 0)).sum())
-    return Crowd(float(torch.cat(same).double().mean()), float(torch.cat(probability).double().mean()), lost / lit)
+    return Darkened(float(torch.cat(same).double().mean()), float(torch.cat(probability).double().mean()), lost / lit)

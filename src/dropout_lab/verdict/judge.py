@@ -1,4 +1,4 @@
-"""Say whether the claims of an experiment hold, from its run folders: `scripts/lab verdict DIR`.
+"""Judgement of the claims of an experiment: whether they hold, by its run folders, one rule for all of them.
 
 The claims are those that the runs were started with: the section ``verdict`` of their config.yaml. The value of one
 seed is a weighted sum over the arms' runs with that seed, or a number of two such runs; seeds at which a run is missing
@@ -24,11 +24,11 @@ from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
 from dropout_lab.runs.strategies import group
 from dropout_lab.verdict.metrics import measure, measure_pair
-from dropout_lab.verdict.statement import Claim, Stated, stated
+from dropout_lab.verdict.statement import Claim, Statement, read_statement
 from dropout_lab.verdict.statistics import bootstrap_interval, holm, p_equal, p_greater, p_less, smallest_p
 
 HOLDS, FAILS, TOO_FEW = "holds", "does not hold here", "too few seeds to tell"
-
+NO_CLAIMS = "these runs claim nothing; those of scripts/compare experiment=NAME do"
 
 Arms = Mapping[str, Mapping[int, Run]]  # arm -> seed -> run
 
@@ -74,7 +74,7 @@ class Verdict:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]" if self.seeds else "no seeds"
 
 
-def find_statement(runs: Sequence[Run]) -> Stated | None:
+def find_statement(runs: Sequence[Run]) -> Statement | None:
     """The claims that the runs were started with; None where they state none.
 
     Raises:
@@ -83,7 +83,7 @@ def find_statement(runs: Sequence[Run]) -> Stated | None:
     sections = [run.config.get("verdict") for run in runs if run.config]
     if any(section != sections[0] for section in sections):
         raise UserError("these runs state different claims: give the folder of one sweep")
-    return stated(sections[0]) if sections and sections[0] else None
+    return read_statement(sections[0]) if sections and sections[0] else None
 
 
 def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
@@ -102,7 +102,7 @@ def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     return arms
 
 
-def judge(statement: Stated, arms: Arms) -> list[Verdict]:
+def judge(statement: Statement, arms: Arms) -> list[Verdict]:
     """The verdict on every claim, in their order."""
     tests = [_worst_layer(claim, arms) for claim in statement.claims]
     corrected = holm([test.p for test in tests])
@@ -112,28 +112,28 @@ def judge(statement: Stated, arms: Arms) -> list[Verdict]:
     ]
 
 
-def as_text(verdicts: Sequence[Verdict], statement: Stated) -> str:
-    """Two lines for each claim, for a terminal, and the rule."""
+def as_text(verdicts: Sequence[Verdict], statement: Statement) -> str:
+    """The verdicts for a terminal: two lines for each claim, and how they were tested."""
     lines = []
     for verdict in verdicts:
         lines += [
             f"{verdict.word.upper()}: {verdict.claim.says}",
-            f"    {verdict.metric}, {what(verdict.claim)}: {verdict.measured}, claimed {verdict.claimed}; "
+            f"    {verdict.metric}, {formula(verdict.claim)}: {verdict.measured}, claimed {verdict.claimed}; "
             f"{verdict.seeds} seeds, p = {verdict.p:.2g}",
         ]
     return "\n".join([*lines, rule(statement)])
 
 
-def rule(statement: Stated) -> str:
-    """How p-values and intervals came about, in a sentence."""
+def rule(statement: Statement) -> str:
+    """The way to p-values and intervals, in a sentence."""
     return (
         "Sign-flip tests over paired seeds, one-sided in the claimed direction,\n"
         f"Holm over the experiment's claims, alpha {statement.alpha:g}; [...] is a 95 % bootstrap interval."
     )
 
 
-def what(claim: Claim) -> str:
-    """The arms as a formula, what is added first: ``unscaled - inverted``."""
+def formula(claim: Claim) -> str:
+    """The arms of a claim as a formula, what is added first: ``unscaled - inverted``."""
     if claim.pair is not None:
         return f"{claim.pair[0]} to {claim.pair[1]}"
     terms: list[str] = []
@@ -145,7 +145,7 @@ def what(claim: Claim) -> str:
 
 
 def _worst_layer(claim: Claim, arms: Arms) -> Verdict:
-    """The test of a claim, not corrected yet; of several layers the one with the largest p-value."""
+    """The test of a claim, its p-value not corrected yet; of several layers that with the largest p-value."""
     layers = _layers(claim, arms)
     metrics = [claim.metric[:-1] + layer for layer in layers] if layers else [claim.metric]
     theory = _each(claim.theory, len(metrics), claim, layers)
@@ -155,13 +155,17 @@ def _worst_layer(claim: Claim, arms: Arms) -> Verdict:
 
 
 def _layers(claim: Claim, arms: Arms) -> list[str]:
-    """The dropout layers that a star stands for."""
+    """The dropout layers that the star of a claim's metric stands for; none where it has no star."""
     runs = [run for arm in claim.arms for run in arms.get(arm, {}).values()]
     return max((run.dropout_layers for run in runs), key=len, default=[]) if claim.metric.endswith("/*") else []
 
 
 def _each(value: float | list[float] | None, count: int, claim: Claim, layers: list[str]) -> list[float]:
-    """One value for each layer; without any layers the first."""
+    """The values that a claim states, one for each layer; without any layers the first.
+
+    Raises:
+        UserError: they are values for another number of layers.
+    """
     values = value if isinstance(value, list) else [float(value or 0)] * count
     if layers and len(values) != count:
         raise UserError(f"{claim.says!r} states {len(values)} values for the layers; these runs have {count}")
@@ -169,6 +173,7 @@ def _each(value: float | list[float] | None, count: int, claim: Claim, layers: l
 
 
 def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float) -> Verdict:
+    """The test of a claim about one metric, over the seeds that all of its arms have; no word yet."""
     of_arms = [arms.get(arm, {}) for arm in claim.arms]
     seeds = sorted(set.intersection(*(set(runs) for runs in of_arms)))
     values = [_value(claim, metric, [runs[seed] for runs in of_arms]) for seed in seeds]
@@ -182,12 +187,14 @@ def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float) ->
 
 
 def _value(claim: Claim, metric: str, runs: Sequence[Run]) -> float:
+    """The value of a claim at one seed, from the run of each of its arms."""
     if claim.contrast is None:
         return measure_pair(runs[0], runs[1], metric)
     return sum(weight * measure(run, metric) for weight, run in zip(claim.contrast.values(), runs, strict=True))
 
 
 def _word(test: Verdict, p: float, claims: int, alpha: float) -> str:
+    """The word on a claim, by the rule at the top of this file."""
     if p <= alpha:
         return HOLDS
     return TOO_FEW if claims * smallest_p(test.seeds) > alpha or _may_matter(test) else FAILS

@@ -11,7 +11,7 @@ weights/difference                  of two runs: the largest |a / c - b| over al
                                     relative to the largest |b|; c is the factor of matched training (1/q or 1)
 weights/norm_ratio                  of two runs: norm of a / norm of b at the end, over the weights fed by dropout
 
-of best.ckpt on the test part (see trained.py):
+of the best checkpoint on the test part (see network_metrics.py):
 test/ece                            expected calibration error, 15 equal bins
 unit_correlation/LAYER              mean |correlation| of two units that go into a dropout layer
 accuracy_lost/units/F               accuracy minus that without a random fraction F of the units
@@ -37,16 +37,17 @@ shared_masks/W                      variance of the gradient over masks that W r
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dropout_lab.cli import UserError
+from dropout_lab.runs.folder import checkpoint, checkpoints
 from dropout_lab.runs.read import Run
 
 if TYPE_CHECKING:
     import torch
-
 
 LAYER_METRICS = {
     "dropout_gain_train": ("train", "gain"),
@@ -65,12 +66,14 @@ def measure(run: Run, metric: str) -> float:
         return run.at_layer(*LAYER_METRICS[kind], layer)
     if metric in run.metrics:
         return run.final(metric)
-    return _of_checkpoint(run, metric)
+    return _of_network(run, metric)
 
 
 @lru_cache(maxsize=4096)  # a claim and a figure may ask for the same; a Run is equal to itself only
-def _of_checkpoint(run: Run, metric: str) -> float:
-    from dropout_lab.verdict.trained_network import MEASURES, load
+def _of_network(run: Run, metric: str) -> float:
+    """A metric that only a run's trained network tells; NaN where it is not one of those."""
+    from dropout_lab.verdict.network_metrics import MEASURES
+    from dropout_lab.verdict.trained_network import load
 
     if metric in MEASURES:
         return MEASURES[metric](load(run.folder), "")
@@ -95,13 +98,17 @@ def measure_pair(a: Run, b: Run, metric: str) -> float:
 
 
 def _weight_difference(a: Run, b: Run) -> float:
-    factors = _factors(a)
-    names = [path.name for path in sorted((a.folder / "checkpoints").glob("*.ckpt")) if path.name != "best.ckpt"]
+    """The largest difference of two runs' weights over all checkpoints that both saved; NaN where there are none.
+
+    Those in the best epoch are left out: it need not be the same one in both.
+    """
+    factors = _matching_factors(a)
     worst = float("nan")
-    for name in names:
-        if not (b.folder / "checkpoints" / name).is_file():
+    for ours in checkpoints(a.folder):
+        theirs = checkpoint(b.folder, ours.stem)
+        if ours == checkpoint(a.folder, "best") or not theirs.is_file():
             continue
-        of_a, of_b = _weights(a, name), _weights(b, name)
+        of_a, of_b = _weights(ours), _weights(theirs)
         largest = max(float(value.abs().max()) for value in of_b.values())
         away = max(float((of_a[key] / factors.get(key, 1.0) - of_b[key]).abs().max()) for key in of_b)
         worst = float(np.fmax(worst, away / largest))
@@ -109,12 +116,13 @@ def _weight_difference(a: Run, b: Run) -> float:
 
 
 def _norm_ratio(a: Run, b: Run) -> float:
-    fed = _factors(a)
-    of_a, of_b = _weights(a, "last.ckpt"), _weights(b, "last.ckpt")
+    """Norm of the weights that dropout feeds, of one run / of the other, in their last checkpoints."""
+    fed = _matching_factors(a)
+    of_a, of_b = (_weights(checkpoint(run.folder, "last")) for run in (a, b))
     return float((sum(of_a[key].square().sum() for key in fed) / sum(of_b[key].square().sum() for key in fed)) ** 0.5)
 
 
-def _factors(run: Run) -> dict[str, float]:
+def _matching_factors(run: Run) -> dict[str, float]:
     """Parameter -> factor of matched training, of those whose factor is not 1."""
     import torch
 
@@ -125,11 +133,12 @@ def _factors(run: Run) -> dict[str, float]:
     return scales(restored.net.train(), torch.zeros(2, *restored.data.shape))
 
 
-def _weights(run: Run, checkpoint: str) -> "dict[str, torch.Tensor]":
-    import torch
+def _weights(path: Path) -> "dict[str, torch.Tensor]":
+    """The floating-point weights in a checkpoint file, in double precision."""
+    from dropout_lab.runs.restore import read_checkpoint
 
-    state = torch.load(run.folder / "checkpoints" / checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    return {key.removeprefix("net."): value.double() for key, value in state.items() if value.is_floating_point()}
+    state, _ = read_checkpoint(path)
+    return {key: value.double() for key, value in state.items() if value.is_floating_point()}
 
 
 _OF_WEIGHTS: dict[str, Callable[[Run, Run], float]] = {

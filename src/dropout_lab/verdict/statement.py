@@ -1,4 +1,4 @@
-"""What an experiment states before it runs: the section ``verdict`` of conf/experiment/NAME.yaml.
+"""Statements of an experiment before it runs: the section ``verdict`` of conf/experiment/NAME.yaml.
 
 It becomes part of every run's config.yaml and of its hash, so what is judged is what was stated when the run started.
 """
@@ -14,11 +14,11 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Claim(BaseModel):
-    """One statement about arms, and how it is tested.
+    """A claim about arms, and how it is tested.
 
     Attributes:
         says: the claim in words.
-        metric: one of those at the top of measures.py: a scalar of metrics.csv (``test/acc``), a layer's statistic
+        metric: one of those at the top of metrics.py: a scalar of metrics.csv (``test/acc``), a layer's statistic
             (``activation_ratio/LAYER``; ``*`` stands for every dropout layer, all of which have to agree), or what a
             trained network tells (``test/ece``); for pairs ``weights/difference`` and the like.
         contrast: arm -> weight; the value at one seed is the weighted sum of the arms' metrics.
@@ -57,7 +57,7 @@ class Claim(BaseModel):
 
 
 class Line(BaseModel):
-    """One line of a plot: a metric at several arms, or one arm's metric at several numbers.
+    """A line of a plot: a metric at several arms, or one arm's metric at several numbers.
 
     Attributes:
         metric: as of a claim, about single runs; with ``at``, what stands before its last "/".
@@ -81,7 +81,7 @@ class Line(BaseModel):
 
     @property
     def points(self) -> list[tuple[str, str, float]]:
-        """(arm, metric, x) of each."""
+        """The points of the line: (arm, metric, x) of each."""
         if self.arms is not None:
             return [(arm, self.metric, x) for arm, x in self.arms.items()]
         return [(self.arm or "", f"{self.metric}/{x:g}", x) for x in self.at or ()]
@@ -107,8 +107,8 @@ class Plot(BaseModel):
     reference: dict[str, dict[float, float]] = {}
 
 
-class Stated(BaseModel):
-    """All claims of an experiment.
+class Statement(BaseModel):
+    """All that an experiment claims, and what else its page shows.
 
     Attributes:
         alpha: bounds the chance that any is wrongly said to hold (Holm).
@@ -125,14 +125,14 @@ class Stated(BaseModel):
     filters: list[str] = []
 
 
-def stated(section: Mapping[str, Any]) -> Stated:
-    """Read a ``verdict`` section.
+def read_statement(section: Mapping[str, Any]) -> Statement:
+    """What an experiment states, read from its section ``verdict``.
 
     Raises:
         UserError: it is not one, with the place and the reason.
     """
     try:
-        return Stated.model_validate(section)
+        return Statement.model_validate(section)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in ("verdict", *first["loc"]))
