@@ -1,10 +1,9 @@
-"""A Weights & Biases workspace for these runs, as code: one line for each strategy, seeds as a band.
+"""A Weights & Biases workspace for your runs, as code: one line for each strategy, seeds as a band.
 
 `python -m dropout_lab.dashboard [runs=DIR]` writes what W&B would be sent to a JSON file; `--push` saves it to your
 project. Every push is a view of its own: nothing that you arranged by hand in W&B is touched.
 """
 
-import csv
 import json
 import sys
 import warnings
@@ -16,7 +15,9 @@ from typing import Any
 
 from dropout_lab.cli import UserError, one_line_errors, read_arguments
 from dropout_lab.jobs.conf import REPOSITORY
+from dropout_lab.runs.folder import METRICS
 from dropout_lab.runs.layer_names import in_depth_order
+from dropout_lab.runs.tracks import logged_keys
 
 USAGE = (
     "scripts/lab dashboard [--push] [runs=DIR] [project=dropout-lab] [entity=NAME] [by=group] [out=runs/dashboard.json]"
@@ -54,12 +55,12 @@ COLUMNS = ["run:displayName", "summary:test/acc", "summary:test/loss", "summary:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the workspace, or save it to W&B; exit 2 with one line where that cannot be done."""
+    """Write the workspace to a file, or save it to W&B; exit 2 with one line where that cannot be done."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
         push = "--push" in words
         options = read_arguments([word for word in words if word != "--push"], USAGE, DEFAULTS)
-        keys = logged_keys(options["runs"])
+        keys = _keys_below(options["runs"])
         if push:
             print(f"saved: {_push(options, keys)}")
         else:
@@ -71,20 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"written: {out} (nothing was sent; --push saves it to project {options['project']})")
 
 
-def logged_keys(runs: str) -> list[str]:
-    """The metrics of the runs below a folder; of the newest below ``runs/`` where none is named, if there is one.
-
-    Raises:
-        UserError: the named folder holds no run.
-    """
-    files = sorted(Path(runs or RUNS).rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
-    if runs and not files:
-        raise UserError(f"runs={runs}: no metrics.csv below it; give a run folder or a sweep, or leave runs= out")
-    return list(dict.fromkeys(key for path in (files if runs else files[-1:]) for key in _header(path)))
-
-
 def workspace(options: dict[str, str], keys: Iterable[str]) -> Any:
-    """The workspace: curves, then a panel for each layer, in order of depth.
+    """The workspace as W&B's library has it: curves, then a panel for each layer, in order of depth.
 
     Args:
         options: project, entity, and ``by``: "group" (runs that differ in nothing but the seed) or a configuration
@@ -133,13 +122,25 @@ def workspace(options: dict[str, str], keys: Iterable[str]) -> Any:
 
 
 def spec(built: Any) -> dict[str, Any]:
-    """What W&B is sent, as plain data."""
+    """The workspace as W&B is sent it, in plain containers."""
     content: dict[str, Any] = built._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return content
 
 
+def _keys_below(runs: str) -> list[str]:
+    """The metrics of the runs below a folder; of the newest below ``runs/`` where none is named, if there is one.
+
+    Raises:
+        UserError: the named folder holds no run.
+    """
+    files = sorted(Path(runs or RUNS).rglob(METRICS), key=lambda path: path.stat().st_mtime)
+    if runs and not files:
+        raise UserError(f"runs={runs}: no {METRICS} below it; give a run folder or a sweep, or leave runs= out")
+    return list(dict.fromkeys(key for path in (files if runs else files[-1:]) for key in logged_keys(path.parent)))
+
+
 def _push(options: dict[str, str], keys: Iterable[str]) -> str:
-    """Save the workspace; its address."""
+    """Save the workspace to W&B; its address there."""
     _library()
     import wandb
 
@@ -161,6 +162,7 @@ def _push(options: dict[str, str], keys: Iterable[str]) -> str:
 
 
 def _library() -> tuple[Any, Any, Any]:
+    """W&B's library of workspaces: its modules of reports, workspaces and expressions."""
     try:
         with warnings.catch_warnings():  # it is written for two versions of pydantic
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -172,11 +174,6 @@ def _library() -> tuple[Any, Any, Any]:
             f"the dashboard needs a package that is not installed: {sys.executable} -m pip install wandb-workspaces"
         ) from None
     return wr, ws, expr
-
-
-def _header(path: Path) -> list[str]:
-    with path.open(newline="") as file:
-        return next(csv.reader(file), [])
 
 
 if __name__ == "__main__":

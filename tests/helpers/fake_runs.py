@@ -30,11 +30,12 @@ def write_run(
     p: float = 0.5,
     final: dict[str, float] | None = None,
     layers: tuple[str, ...] = LAYERS,
+    rates: tuple[float, ...] | None = None,
     epochs: int = 10,
     status: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
 ) -> Path:
-    """Write one run folder; ``final`` overrides the last value of scalar metrics."""
+    """Write one run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of each layer."""
     folder.mkdir(parents=True)
     steps = [9 * (epoch + 1) for epoch in range(epochs)]
     dropout = {
@@ -69,7 +70,8 @@ def write_run(
             | (config or {})
         )
     )
-    activations = _activation_rows(steps, kind, p, layers, seed)
+    dropped = 0.0 if kind == "none" else p
+    activations = _activation_rows(steps, kind, dropped, layers, seed, rates or (dropped,) * len(layers))
     _write_metrics(folder / "metrics.csv", activations, steps, seed, final or {})
     with (folder / "activations.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("step", "epoch", "mode", "layer", "stat", "value"), *activations])
@@ -89,10 +91,10 @@ def write_run(
 
 
 def _activation_rows(
-    steps: list[int], kind: str, p: float, layers: tuple[str, ...], seed: int
+    steps: list[int], kind: str, p: float, layers: tuple[str, ...], seed: int, rates: tuple[float, ...]
 ) -> list[tuple[int, int, str, str, str, float]]:
-    """(step, epoch, mode, layer, stat, value); the last probe ratio is 1 + (theory - 1) / (1 + 0.1 (epochs - 1))."""
-    q = 1 - (0.0 if kind == "none" else p)
+    """Rows (step, epoch, mode, layer, stat, value); the last probe ratio is 1 + (theory - 1) / (1 + 0.1 (epochs - 1))."""
+    q = 1 - p
     gain = {"classic": (q, q), "unscaled": (q, 1.0)}.get(kind, (1.0, 1.0))
     rows: list[tuple[int, int, str, str, str, float]] = []
     for epoch, step in enumerate(steps):
@@ -110,6 +112,7 @@ def _activation_rows(
                 rows += [(step, epoch, mode, layer, "gain", g), (step, epoch, mode, layer, "gain_se", 0.01)]
             for name in (layer, f"{layer}_in"):
                 rows += [(step, epoch, "probe", name, "ratio", ratio), (step, epoch, "probe", name, "shift", ratio - 1)]
+        rows += [(step, epoch, "train", layer, "p", rate) for layer, rate in zip(layers, rates, strict=True)]
     return rows
 
 
@@ -118,8 +121,9 @@ def _write_metrics(path: Path, activations: list[Any], steps: list[int], seed: i
     flushes: dict[int, dict[str, float]] = {}
     for step, _, mode, layer, stat, value in activations:
         if stat not in ("count", "gain_se"):
-            key = {"gain": f"dropout_gain_{mode}", "ratio": "activation_ratio", "shift": "activation_shift"}.get(stat)
-            flushes.setdefault(step, {})[f"{key or f'activation_{stat}_{mode}'}/{layer}"] = value
+            names = {"gain": f"dropout_gain_{mode}", "p": "dropout_p"}
+            names |= {"ratio": "activation_ratio", "shift": "activation_shift"}
+            flushes.setdefault(step, {})[f"{names.get(stat, f'activation_{stat}_{mode}')}/{layer}"] = value
     rows: list[dict[str, float]] = []
     for epoch, step in enumerate(steps):
         loss = 2.2 * np.exp(-0.35 * epoch) + 0.05 + 0.01 * rng.normal()

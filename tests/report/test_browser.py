@@ -160,7 +160,7 @@ def test_the_controls_do_what_they_say(page, tmp_path):
 
 def test_the_picture_of_a_look_is_shown(page, tmp_path):
     """The page's own security policy lets it through."""
-    script = """const image = one(".sight img");
+    script = """const image = one(".look img");
       image.scrollIntoView();
       await wait(500);
       return [image.naturalWidth, image.getBoundingClientRect().width > 700, image.alt]"""

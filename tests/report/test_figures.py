@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from dropout_lab.report import figures, read_runs, table
+from dropout_lab.report import figures, table
 from dropout_lab.report.__main__ import main
 from dropout_lab.report.page import HERE
 from dropout_lab.report.styles import COLORS
+from dropout_lab.runs.read import read_runs
 from dropout_lab.runs.strategies import group
 
 NAMES = ["accuracy", "rates", "curves", "activations", "gain", "ratio"]

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from report.conftest import write_run
+from fake_runs import write_run
 
 from dropout_lab import compare
 from dropout_lab.cli import UserError

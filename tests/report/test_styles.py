@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dropout_lab.report.page import HERE
-from dropout_lab.report.styles import COLORS, looks
+from dropout_lab.report.styles import COLORS, styles
 
 _, LIGHT, DARK = (HERE / "page.css").read_text().split(":root {", 2)
 SCHEMES = {"light": LIGHT, "dark": DARK}
@@ -61,5 +61,5 @@ def test_colours_are_told_apart(scheme, reader):
 
 def test_no_two_of_42_strategies_share_colour_and_dash():
     strategies = [SimpleNamespace(name=str(n), kind="inverted", base="inverted") for n in range(42)]
-    drawn = looks([SimpleNamespace(strategy=strategy, seeds=1) for strategy in strategies])
+    drawn = styles([SimpleNamespace(strategy=strategy, seeds=1) for strategy in strategies])
     assert len({(one["color"], one["dash"] % 6) for one in drawn.values()}) == 42

@@ -2,7 +2,6 @@ import pytest
 
 from dropout_lab.report.theory import expected_gain, expected_ratio
 from dropout_lab.runs.layer_names import in_depth_order, natural
-from dropout_lab.runs.strategies import keeps
 
 
 def test_layers_are_in_call_order_with_inputs_before_outputs():
@@ -32,12 +31,3 @@ def test_only_unscaled_changes_its_gain_from_train_to_eval():
     laws = ("inverted", "classic", "unscaled")
     gains = {law: tuple(expected_gain(law, 0.25, mode) for mode in ("train", "eval")) for law in laws}
     assert gains == {"inverted": (1, 1), "classic": (0.25, 0.25), "unscaled": (0.25, 1)}
-
-
-def test_rates_by_depth_follow_the_placement():
-    assert keeps(0.5, "constant", 2) == [0.5, 0.5]
-    assert keeps(0.5, "linear", 2) == [0.75, 0.5]
-    assert keeps(0.75, "geometric", 2) == pytest.approx([0.5, 0.25])
-    assert keeps(0.5, [0.1, 0.2], 2) == pytest.approx([0.9, 0.8])
-    assert keeps(0.5, [0.1], 2) is None
-    assert keeps(0.5, "cubic", 2) is None

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from dropout_lab.report import read_runs
+from dropout_lab.cli import UserError
+from dropout_lab.runs import read
+from dropout_lab.runs.read import read_runs
 from dropout_lab.runs.tracks import KEPT_STEPS
 
 
@@ -108,7 +110,7 @@ def test_statistics_that_nobody_asked_for_are_not_missing(tmp_path, write_run):
 def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
     write_run(tmp_path / "0", epochs=3 * KEPT_STEPS)
     (run,) = read_runs(tmp_path)
-    steps = run.activations["train"].steps
+    steps = run.tracks["train"].steps
     assert len(steps) == KEPT_STEPS
     assert (steps[0], steps[-1]) == (9, 9 * 3 * KEPT_STEPS)
 

@@ -1,6 +1,6 @@
 import os
 
-from dropout_lab.report import read_runs
+from dropout_lab.runs.read import read_runs
 from dropout_lab.runs.strategies import baseline, group, kind_of
 
 

@@ -1,4 +1,4 @@
-"""Table and page of any folder of runs, figures for a paper: `python -m dropout_lab.report DIR [--figures OUT]`."""
+"""Table and page of any folder of runs, and figures for a paper: `python -m dropout_lab.report DIR [--figures OUT]`."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from dropout_lab.report import build
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Build the report; exits with 2 and one line on stderr where there is nothing to report on."""
+    """Build the report of a folder; exits with 2 and one line on stderr where there is nothing to report on."""
     parser = argparse.ArgumentParser(prog="scripts/lab report", description="Table and page of a folder of runs.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, a sweep, or any folder above them")
     parser.add_argument("--figures", type=Path, metavar="OUT", help="also write PDF and PNG figures to this folder")

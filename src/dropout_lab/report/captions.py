@@ -1,4 +1,4 @@
-"""What stands above each picture: a title, how to read it, and its controls."""
+"""Captions of the page's pictures: a title, how to read it, and its controls."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ class Caption:
     """The words of one picture.
 
     Attributes:
-        id: the name of the function in figures.js that draws it.
+        id: the name of the function in pictures.js that draws it.
         controls: name of a select element -> its label; page.js fills in the options.
         needs: what must be there for the picture: "rates", a strategy at several p; "layers", statistics of
             activations; "": nothing.

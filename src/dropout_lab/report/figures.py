@@ -1,4 +1,4 @@
-"""The report's pictures for a paper: one PDF and one PNG each, with the colours and dashes of the page."""
+"""Figures for a paper: the report's pictures as one PDF and one PNG each, with the colours and dashes of the page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dropout_lab.report.series import CURVES, pictures
-from dropout_lab.report.styles import looks
+from dropout_lab.report.series import CURVES, series
+from dropout_lab.report.styles import styles
 from dropout_lab.report.table import Row
 
 COLORS = {  # of page.css
@@ -45,11 +45,11 @@ STYLE: Any = {
 }
 COLUMN, PAGE = 3.4, 7.0  # widths in inches: one column of a paper, both
 
-Drawn = Mapping[str, Any]  # one strategy: what pictures() and looks() say of it
+Drawn = Mapping[str, Any]  # one strategy: what series() and styles() say of it
 
 
 def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
-    """Write ``accuracy.pdf``, ``accuracy.png``, ... into a folder, which is made."""
+    """Write figures as ``accuracy.pdf``, ``accuracy.png``, ... into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with mpl.rc_context(STYLE):
@@ -62,10 +62,10 @@ def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
 
 
 def figures(table: Sequence[Row]) -> dict[str, Figure]:
-    """Name of each picture -> the picture; those without data are left out."""
-    data = pictures([row.strategy for row in table])
-    styles = looks(table)
-    shown = [strategy | styles[strategy["name"]] for strategy in data["strategies"]]
+    """Name of each figure -> the figure; those without data are left out."""
+    data = series([row.strategy for row in table])
+    style_of = styles(table)
+    shown = [strategy | style_of[strategy["name"]] for strategy in data["strategies"]]
     draw: dict[str, Callable[[], Figure | None]] = {
         "accuracy": lambda: _accuracy(shown),
         "rates": lambda: _rates(shown),
@@ -80,7 +80,7 @@ def figures(table: Sequence[Row]) -> dict[str, Figure]:
 
 
 def _accuracy(shown: Sequence[Drawn]) -> Figure | None:
-    """Means with their 95 % intervals, single seeds below them; the first strategy on top."""
+    """Test accuracy: means with their 95 % intervals, single seeds below them; the first strategy on top."""
     rows = [(one, one["accuracy"]) for one in shown if one["accuracy"]["mean"] is not None]
     if not rows:
         return None
@@ -97,7 +97,7 @@ def _accuracy(shown: Sequence[Drawn]) -> Figure | None:
 
 
 def _rates(shown: Sequence[Drawn]) -> Figure | None:
-    """One line for each base whose p was swept."""
+    """Test accuracy by p, a line for each base whose p was swept."""
     bases: dict[str, list[Drawn]] = {}
     for one in shown:
         if one["p"] is not None and one["accuracy"]["mean"] is not None:
@@ -131,7 +131,7 @@ def _curves(shown: Sequence[Drawn]) -> Figure | None:
 
 
 def _activations(shown: Sequence[Drawn], layers: Sequence[str]) -> Figure | None:
-    """The mean of every watched tensor at the end of training, a panel for each strategy."""
+    """The mean of every monitored tensor at the end of training, a panel for each strategy."""
     with_means = [one for one in shown if any("mean" in mode["values"] for mode in one["activations"].values())]
     if not with_means:
         return None
@@ -185,6 +185,7 @@ def _ratio(shown: Sequence[Drawn]) -> Figure | None:
 
 
 def _law(axes: Axes, values: Sequence[float | None] | None) -> None:
+    """A law by depth, broad and grey behind what was measured."""
     if values:
         axes.plot(range(1, len(values) + 1), _numbers(values), color="0.8", linewidth=4, zorder=0, label="theory")
 
@@ -195,8 +196,8 @@ def _by_depth(axes: Axes, one: Drawn, found: Drawn | None, number: int, count: i
         return
     mean, half = _numbers(found["mean"]), np.nan_to_num(_numbers(found["half"]))
     aside = 0.3 * ((number + 0.5) / count - 0.5)
-    look = {"color": _color(one), "linestyle": _dash(one), "marker": MARKS[one["dash"] % len(MARKS)]}
-    axes.errorbar(np.arange(1, len(mean) + 1) + aside, mean, yerr=half, capsize=1.5, label=one["name"], **look)
+    style = {"color": _color(one), "linestyle": _dash(one), "marker": MARKS[one["dash"] % len(MARKS)]}
+    axes.errorbar(np.arange(1, len(mean) + 1) + aside, mean, yerr=half, capsize=1.5, label=one["name"], **style)
 
 
 def _panels(
@@ -221,16 +222,20 @@ def _legend(figure: Figure, shown: Sequence[Drawn]) -> Figure:
 
 
 def _color(one: Drawn) -> str:
+    """The colour of a strategy."""
     return COLORS[one["color"]]
 
 
 def _dash(one: Drawn) -> Any:
+    """The dash of a strategy's lines."""
     return DASHES[one["dash"] % len(DASHES)]
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    """The page's numbers as an array, NaN where there is none."""
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
 def _last(values: Sequence[float | None]) -> float:
+    """The last of the page's numbers that is one."""
     return next((value for value in reversed(values) if value is not None), float("nan"))

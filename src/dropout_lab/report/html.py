@@ -1,8 +1,7 @@
-"""The parts of the page that are plain HTML: results, frames of the pictures, settings, what was left out."""
+"""Parts of the page that are plain HTML: results, cards of the pictures, settings, what was left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -10,23 +9,24 @@ import yaml  # type: ignore[import-untyped]
 
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.report.captions import CAPTIONS, Caption
-from dropout_lab.report.table import Column, Row, columns, watched
+from dropout_lab.report.columns import Column
+from dropout_lab.report.table import Row, columns_with_numbers, has_layers
 from dropout_lab.runs.read import Run
 from dropout_lab.runs.settings import NOT_OF_THE_STRATEGY, differing_keys
 from dropout_lab.runs.strategies import Strategy, baseline
 
-DASHES = {0: "", 1: "7 4", 2: "2 3", 3: "7 3 2 3", 4: "11 4", 5: "11 3 2 3"}  # as in figures.js
+DASHES = {0: "", 1: "7 4", 2: "2 3", 3: "7 3 2 3", 4: "11 4", 5: "11 3 2 3"}  # as in pictures.js
 
 
-def results_table(table: Sequence[Row], looks: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """The results, with paired differences to the baseline under the values they belong to."""
-    base, shown = baseline([row.strategy for row in table]), columns(table)
+def results_table(table: Sequence[Row], styles: Mapping[str, Any], notes: Sequence[str]) -> str:
+    """The table of results, with paired differences to the baseline under the values they belong to."""
+    base, shown = baseline([row.strategy for row in table]), columns_with_numbers(table)
     heads = "".join(
         f'<th scope="col" title="{escape(column.explained)}">{escape(column.label)}</th>' for column in shown
     )
     lines = []
     for row in table:
-        name = f'<th scope="row">{swatch(looks.get(row.strategy.name))}{_breakable(row.strategy.name)}</th>'
+        name = f'<th scope="row">{_swatch(styles.get(row.strategy.name))}{_breakable(row.strategy.name)}</th>'
         if row.seeds:
             cells = f"<td>{row.seeds}</td>" + "".join(_cell(row, column) for column in shown)
         else:
@@ -39,36 +39,36 @@ def results_table(table: Sequence[Row], looks: Mapping[str, Any], notes: Sequenc
             "initial weights, data order and masks), with their own 95 % interval; they are bold where it excludes "
             "zero. Of many comparisons in one table, expect one in twenty to do so by chance.</p>"
         )
-    sentences = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    paragraphs = "".join(f"<p>{escape(note)}</p>" for note in notes)
     head = f'<thead><tr><th scope="col">strategy</th><th scope="col">seeds</th>{heads}</tr></thead>'
     body = f"<tbody>{''.join(lines)}</tbody>"
     scroll = '<div class="scroll" tabindex="0" role="region" aria-label="results table">'
     results = f'{scroll}<table class="results">{head}{body}</table></div>'
-    return f'{results}<div class="notes">{differences}{sentences}</div>'
+    return f'{results}<div class="notes">{differences}{paragraphs}</div>'
 
 
-def figures(table: Sequence[Row], looks: Mapping[str, Any], shown_at_first: int) -> str:
-    """The strategy switches and, for each picture, its frame: title, how to read it, controls, place, numbers."""
+def cards(table: Sequence[Row], styles: Mapping[str, Any], shown_at_first: int) -> str:
+    """The switches of the strategies, and a card for each picture: title, how to read it, controls, place, numbers."""
     names = [row.strategy.name for row in table if row.seeds]
     if not names:
         return "<p>There is nothing to draw.</p>"
     chips = "".join(
         f'<button type="button" class="chip" data-strategy="{n}" aria-pressed="{str(n < shown_at_first).lower()}">'
-        f"{swatch(looks[name])}{escape(name)}</button>"
+        f"{_swatch(styles[name])}{escape(name)}</button>"
         for n, name in enumerate(names)
     )
     if len(names) > shown_at_first:
         chips += '<button type="button" data-all="true">all</button>'
         chips += '<button type="button" data-all="false">none</button>'
     bases = Counter(row.strategy.base for row in table if row.seeds and row.strategy.p is not None)
-    drawn = {"rates": max(bases.values(), default=0) > 1, "layers": watched(table)}
+    drawn = {"rates": max(bases.values(), default=0) > 1, "layers": has_layers(table)}
     return f'<div class="chips" role="group" aria-label="strategies in the pictures">{chips}</div>' + "".join(
-        _figure(caption) for caption in CAPTIONS if drawn.get(caption.needs, True)
+        _card(caption) for caption in CAPTIONS if drawn.get(caption.needs, True)
     )
 
 
 def setup(shown: Sequence[Strategy], runs: Sequence[Run]) -> str:
-    """What was run: commands, code, versions, dates, and how the configurations differ."""
+    """The section on what was run: commands, code, versions, dates, and how the configurations differ."""
     if not runs:
         return "<p>No run could be counted.</p>"
     seconds = sum(value for run in runs if isinstance(value := run.about.get("seconds"), int | float))
@@ -90,7 +90,7 @@ def setup(shown: Sequence[Strategy], runs: Sequence[Run]) -> str:
 
 
 def left_out_list(left_out: Sequence[Run], counted: Sequence[Run]) -> str:
-    """Folders that are not counted, and what is missing in runs that are."""
+    """The list of folders that are not counted, and of what is missing in runs that are."""
     lines = [(run.name, run.status, run.reason) for run in left_out]
     lines += [(run.name, "counted", run.note) for run in counted if run.note]
     if not lines:
@@ -107,15 +107,17 @@ def left_out_list(left_out: Sequence[Run], counted: Sequence[Run]) -> str:
     )
 
 
-def swatch(look: Mapping[str, Any] | None) -> str:
-    """A short piece of a strategy's line."""
-    if look is None:
+def _swatch(style: Mapping[str, Any] | None) -> str:
+    """A short piece of a strategy's line, as a picture."""
+    if style is None:
         return ""
-    style = f'stroke="var(--{look["color"]})" stroke-width="3" stroke-dasharray="{DASHES[look["dash"] % len(DASHES)]}"'
-    return f'<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path d="M0 5H26" {style}/></svg>'
+    dash = DASHES[style["dash"] % len(DASHES)]
+    line = f'stroke="var(--{style["color"]})" stroke-width="3" stroke-dasharray="{dash}"'
+    return f'<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path d="M0 5H26" {line}/></svg>'
 
 
 def _cell(row: Row, column: Column) -> str:
+    """A value of the table and, below it, its difference to the baseline."""
     text = _minus(column.text(row.values[column.key], row.seeds))
     difference = row.differences.get(column.key)
     if difference is None or not difference.n:
@@ -128,14 +130,17 @@ def _cell(row: Row, column: Column) -> str:
 
 
 def _breakable(name: str) -> str:
+    """A name that may be broken after its underscores."""
     return escape(name).replace("_", "_<wbr>")
 
 
 def _minus(number: str) -> str:
+    """A number with a minus sign in place of a hyphen."""
     return escape(number.replace("-", "−"))
 
 
-def _figure(caption: Caption) -> str:
+def _card(caption: Caption) -> str:
+    """The card of one picture, into which the page's script draws."""
     selects = "".join(
         f'<label>{label} <select name="{key}" autocomplete="off"></select></label>'
         for key, label in caption.controls.items()
@@ -160,33 +165,38 @@ def _figure(caption: Caption) -> str:
 
 
 def _about(runs: Sequence[Run], key: str) -> list[str]:
+    """The different values that the runs' status files have of a key."""
     return list(dict.fromkeys(str(run.about[key]) for run in runs if run.about.get(key)))
 
 
 def _codes(texts: Sequence[str]) -> str:
+    """The first five texts as code, a line each, and how many more there are."""
     listed = "<br>".join(f"<code>{escape(text)}</code>" for text in texts[:5]) or "not recorded"
     return listed + (f"<br>and {len(texts) - 5} more" if len(texts) > 5 else "")
 
 
 def _commits(runs: Sequence[Run]) -> list[str]:
+    """The commits that the runs were made with, and whether there were changes besides."""
     changed = {True: " with uncommitted changes", False: ""}
     shas = ((run.about.get("git_sha"), bool(run.about.get("git_diff"))) for run in runs)
     return list(dict.fromkeys(f"{str(sha)[:10]}{changed[diff]}" for sha, diff in shas if sha))
 
 
 def _versions(runs: Sequence[Run]) -> list[str]:
+    """The different sets of package versions that the runs were made with."""
     found = [run.about["versions"] for run in runs if isinstance(run.about.get("versions"), dict)]
     return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in each.items()) for each in found))
 
 
 def _dates(runs: Sequence[Run]) -> str:
-    """When the runs ended, by the time of their last status; a copy may have changed it."""
-    times = sorted((run.folder / "status.json").stat().st_mtime for run in runs)
-    first, last = (f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M}" for time in (times[0], times[-1]))
+    """The times at which the first and the last run ended, as this machine's clock shows them."""
+    times = sorted(run.ended for run in runs)
+    first, last = (f"{time.astimezone():%Y-%m-%d %H:%M}" for time in (times[0], times[-1]))
     return f"runs ended {first}" if first == last else f"runs ended {first} to {last}"
 
 
 def _differences(shown: Sequence[Strategy]) -> str:
+    """The settings in which strategies differ, as a table."""
     keys = differing_keys([strategy.config for strategy in shown])
     if not keys:
         return "<p>They do not, apart from the seed.</p>"
@@ -203,4 +213,5 @@ def _differences(shown: Sequence[Strategy]) -> str:
 
 
 def _value(value: object) -> str:
+    """A setting as the page shows it: what the lab itself builds without the name of the package."""
     return "null" if value is None else str(value).removeprefix("dropout_lab.")

@@ -1,4 +1,4 @@
-"""What `look` left in a folder: the maps and predictions of a network with dropout off and on."""
+"""The section of the page on what `look` left in a folder: maps and predictions with dropout off and on."""
 
 import json
 from base64 import b64encode
@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from dropout_lab.runs.folder import LOOK, LOOK_PICTURE
 from dropout_lab.runs.layer_names import natural
 
 MOST = 8  # pictures on one page: half a megabyte each
@@ -18,26 +19,27 @@ _INTRODUCTION = (
 )
 
 
-def sights(folder: Path) -> str:
-    """The section of the page about the looks below a folder; empty where there are none."""
-    names = [path.parent.relative_to(folder).as_posix() for path in folder.rglob("look.json")]
+def look_section(folder: Path) -> str:
+    """The section of the page about every network that was looked at, below a folder; empty where there is none."""
+    names = [path.parent.relative_to(folder).as_posix() for path in folder.rglob(LOOK)]
     if not names:
         return ""
     names.sort(key=natural)
     rest = "".join(f"<br><code>{escape(name)}</code>" for name in names[MOST:])
     rest = f"<p>Not shown here, for the size of this page: {rest}</p>" if rest else ""
-    heading = '<h2 id="sights">A network looking at something</h2>'
-    shown = "".join(_shown(folder / name, name) for name in names[:MOST])
-    return f'<section aria-labelledby="sights">{heading}<p>{_INTRODUCTION}</p>{shown}{rest}</section>'
+    heading = '<h2 id="look">A network looking at something</h2>'
+    articles = "".join(_article(folder / name, name) for name in names[:MOST])
+    return f'<section aria-labelledby="look">{heading}<p>{_INTRODUCTION}</p>{articles}{rest}</section>'
 
 
-def _shown(folder: Path, name: str) -> str:
+def _article(folder: Path, name: str) -> str:
+    """A network that was looked at: the picture, the predictions and the means, or why they cannot be shown."""
     try:
-        seen = json.loads((folder / "look.json").read_text(encoding="utf-8"))
-        picture = b64encode((folder / "look.png").read_bytes()).decode()
+        seen = json.loads((folder / LOOK).read_text(encoding="utf-8"))
+        picture = b64encode((folder / LOOK_PICTURE).read_bytes()).decode()
         warning = f"<p><strong>{escape(seen['warning'])}</strong></p>" if seen["warning"] else ""
         return (
-            f'<article class="sight"><h3>{escape(seen["title"])}</h3>{warning}'
+            f'<article class="look"><h3>{escape(seen["title"])}</h3>{warning}'
             '<div class="scroll" tabindex="0" role="region" aria-label="activation maps">'
             f'<img src="data:image/png;base64,{picture}" alt="{escape(seen["alt"])}" loading="lazy"></div>'
             f"{_predictions(seen['predictions'])}"
@@ -50,17 +52,20 @@ def _shown(folder: Path, name: str) -> str:
 
 
 def _predictions(conditions: Mapping[str, list[tuple[str, float]]]) -> str:
+    """The likeliest classes under each condition, as a table."""
     rows = {name: [f"{guess} ({share:.1%})" for guess, share in guesses] for name, guesses in conditions.items()}
     head = ["", "likeliest", "2nd", "3rd", "4th", "5th"][: 1 + max(map(len, rows.values()))]
     return _table("the likeliest classes", head, rows)
 
 
 def _means(layers: Mapping[str, Mapping[str, str]]) -> str:
+    """The mean after each layer under each condition, as a table."""
     conditions = next(iter(layers.values()))
     return _table("mean activations", ["after", *conditions], {name: row.values() for name, row in layers.items()})
 
 
 def _table(label: str, head: list[str], rows: Mapping[str, Iterable[Any]]) -> str:
+    """A table that can be scrolled."""
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(text)}</td>" for text in cells)}</tr>'

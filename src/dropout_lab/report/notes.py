@@ -1,23 +1,24 @@
-"""What the table's numbers mean, in a sentence each, with this table's own depth and q."""
+"""Notes under the table: what its numbers mean, in a sentence each, with this table's own depth and q."""
 
 from collections.abc import Sequence
 
-from dropout_lab.report.table import Row, watched
+from dropout_lab.report.table import Row, has_layers
 from dropout_lab.report.theory import expected_ratio
 
 
-def sentences(table: Sequence[Row]) -> list[str]:
-    """What the train/eval ratio is, why it drifts, and what "matched" means; with this table's own numbers.
+def notes(table: Sequence[Row]) -> list[str]:
+    """Notes on what the train/eval ratio is, why it drifts, and what "matched" means, with this table's own numbers.
 
     Each only where the table has something that it is about.
     """
-    told = [_drift(table)] if watched(table) else []
+    told = [_drift(table)] if has_layers(table) else []
     if any(row.strategy.scaling == "classic" for row in table):
         told.append(_matched())
-    return [*told, _definitions(watched(table))]
+    return [*told, _definitions(has_layers(table))]
 
 
 def _drift(table: Sequence[Row]) -> str:
+    """The note on the ratio between train and eval, with theory's numbers where they are the same in all rows."""
     text = (
         "train/eval is the mean at the last dropout layer in train over that in eval, for the same inputs and weights: "
         "even correct inverted dropout does not keep it at 1 in a ReLU net, since the mask keeps the mean but adds "
@@ -33,6 +34,7 @@ def _drift(table: Sequence[Row]) -> str:
 
 
 def _matched() -> str:
+    """The note on matched and unmatched classic dropout."""
     return (
         '"matched" makes classic and inverted the same optimisation problem: the weights behind classic dropout '
         "start at init/q and train with lr/q^2 and weight decay*q^2; unmatched, with inverted's own numbers, classic "
@@ -41,6 +43,7 @@ def _matched() -> str:
 
 
 def _definitions(layers: bool) -> str:
+    """The note on what ±, gain, gap and q are; on the gain only where there are statistics of layers."""
     gain = "gain is mean out / mean in of the last dropout layer; " * layers
     return (
         f"± is the half width of a 95 % interval (Student t over seeds); {gain}gap is validation minus training NLL, "

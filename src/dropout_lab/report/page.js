@@ -15,7 +15,7 @@ function draw(figure) {
   const plot = figure.querySelector(".plot");
   const strategies = DATA.strategies.filter((_, n) => !hidden.has(n));
   const width = plot.clientWidth;
-  const { traces, layout, table } = FIGURES[figure.id]({ strategies, all: DATA.strategies, width, controls: controlsOf(figure) });
+  const { traces, layout, table } = PICTURES[figure.id]({ strategies, all: DATA.strategies, width, controls: controlsOf(figure) });
   const drawn = { width, ...styled(layout) };
   figure.querySelector(".empty").hidden = traces.length > 0;
   Plotly.react(plot, traces, drawn, CONFIG);

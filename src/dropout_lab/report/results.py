@@ -8,7 +8,6 @@ two comments.
 import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors
@@ -24,7 +23,7 @@ FIELDS = ("Claim", "Source", "Run", "Hardware", "Here")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the files; exit code 2 where there is nothing to write."""
+    """Write RESULTS.md and the table in a README; exit code 2 where there is nothing to write."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
         if len(given) not in (2, 3):
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def results(folder: Path, before: str = "") -> str:
-    """The text of RESULTS.md.
+    """The text of RESULTS.md from the sweeps of the experiments.
 
     Args:
         folder: of the sweeps, each in a folder of its experiment's name.
@@ -118,14 +117,14 @@ def header(name: str) -> dict[str, str]:
 
 
 def _earlier(name: str, text: str) -> tuple[str, str] | None:
-    """The row and the section about an experiment."""
+    """The row and the section about an experiment in an earlier text, if it is there."""
     row = re.search(rf"^\| \[{name}\]\(#{name}\) \|.*$", text, re.MULTILINE)
     section = re.search(rf"^## {name}\n(?:(?!## ).*\n)+", text, re.MULTILINE)
     return (row[0], section[0].rstrip() + "\n") if row and section else None
 
 
 def _section(name: str, folder: Path, runs: list[Run]) -> tuple[str, str]:
-    """How many claims hold and so on, and the section; the page is written again, so that it says the same."""
+    """How many claims of an experiment hold and so on, and its section; its page is written again, to say the same."""
     about = header(name)
     strategies, left_out = group(runs, read_skipped(folder))
     report = build(folder)
@@ -146,19 +145,19 @@ def _section(name: str, folder: Path, runs: list[Run]) -> tuple[str, str]:
 
 
 def _provenance(runs: list[Run]) -> str:
-    """How many runs, when, with which code and versions."""
-    newest = max((run.folder / "status.json").stat().st_mtime for run in runs)
+    """How many runs there are, of when, with which code and versions."""
     seconds = sum(float(run.about.get("seconds") or 0) for run in runs)
     commits = sorted({str(run.about.get("git_sha"))[:10] for run in runs})
     changed = " with uncommitted changes" if any(run.about.get("git_diff") for run in runs) else ""
     torch = sorted({str((run.about.get("versions") or {}).get("torch")) for run in runs})
     return (
-        f"{len(runs)} runs, {seconds / 60:.1f} minutes, {datetime.fromtimestamp(newest, UTC):%Y-%m-%d}, "
+        f"{len(runs)} runs, {seconds / 60:.1f} minutes, {max(run.ended for run in runs):%Y-%m-%d}, "
         f"commit {', '.join(commits)}{changed}, torch {', '.join(torch)}."
     )
 
 
 def _cell(text: str) -> str:
+    """A text that cannot end its cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 

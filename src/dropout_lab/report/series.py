@@ -1,4 +1,4 @@
-"""The numbers behind the page's pictures: means over seeds, thinned to what a picture can show."""
+"""Series of numbers behind the page's pictures: means over seeds, thinned to what a picture can show."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dropout_lab.report.table import COLUMNS
+from dropout_lab.report.columns import COLUMNS
 from dropout_lab.report.theory import expected_gain, expected_ratio
 from dropout_lab.runs.layer_names import in_depth_order
 from dropout_lab.runs.strategies import Strategy
-from dropout_lab.runs.tracks import mean_over_runs, thinned
+from dropout_lab.runs.tracks import Tracks, mean_over_runs, thinned
 from dropout_lab.verdict.statistics import interval, over_seeds
 
 CURVES = {  # metric -> what its axis says
@@ -22,26 +22,20 @@ CURVES = {  # metric -> what its axis says
     "gap/loss": "gap: validation minus training cross-entropy, nats",
     "gap/acc": "gap: validation minus training accuracy, points",
 }
-
-
 CURVE_POINTS = 150
-
-
 NUMBERS = 1_000_000  # of layer statistics on one page: about 6 MB
-
-
 FEWEST_STEPS = 8
 
 Numbers = list[float | None]
 
 
-def pictures(strategies: Sequence[Strategy]) -> dict[str, Any]:
-    """Everything the page's script draws, as plain lists; one entry of ``strategies`` each, in their order."""
+def series(strategies: Sequence[Strategy]) -> dict[str, Any]:
+    """Everything that the page's pictures draw, as plain lists; an entry for each strategy that ran, in their order."""
     shown = [strategy for strategy in strategies if strategy.runs]
     layers = in_depth_order({layer for strategy in shown for run in strategy.runs for layer in run.layers})
     dropouts = in_depth_order({layer for strategy in shown for layer in strategy.dropout_layers})
-    series = sum(len(tracks.columns) for strategy in shown for tracks in strategy.runs[0].activations.values())
-    steps = max(FEWEST_STEPS, NUMBERS // max(series, 1))
+    lines = sum(len(_drawn(tracks)) for strategy in shown for tracks in strategy.runs[0].tracks.values())
+    steps = max(FEWEST_STEPS, NUMBERS // max(lines, 1))
     return {
         "curveTitles": CURVES,
         "layers": layers,
@@ -61,11 +55,12 @@ def pictures(strategies: Sequence[Strategy]) -> dict[str, Any]:
 
 
 def plain(values: Any) -> Numbers:
-    """A list for JSON: four significant digits, None for what is not a number."""
+    """Numbers as a list for JSON: four significant digits, None for what is not a number."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float)]
 
 
 def _accuracy(strategy: Strategy) -> dict[str, Any]:
+    """Test accuracy of a strategy: of each seed, and its mean with an interval, in percent."""
     column = COLUMNS[0]
     values = [column.read(run, None) * column.factor for run in strategy.runs]
     summary = interval(values)
@@ -74,6 +69,7 @@ def _accuracy(strategy: Strategy) -> dict[str, Any]:
 
 
 def _curves(strategy: Strategy) -> dict[str, Any]:
+    """Metric -> its mean over seeds with an interval, at a few steps of training."""
     curves = {}
     for key in CURVES:
         runs = [run.metrics[key].dropna().rename(run.name) for run in strategy.runs if key in run.metrics]
@@ -105,8 +101,8 @@ def _depth(strategy: Strategy) -> dict[str, Any]:
 
 
 def _first_and_last(strategy: Strategy, mode: str, stat: str, layers: list[str]) -> dict[str, Any]:
-    """The statistic at each layer, mean and interval over seeds, where it was logged first and last."""
-    runs = [run.activations[mode] for run in strategy.runs if mode in run.activations]
+    """A statistic at each layer, mean and interval over seeds, where it was logged first and last."""
+    runs = [run.tracks[mode] for run in strategy.runs if mode in run.tracks]
     ends: dict[str, Any] = {}
     for name, row in (("first", 0), ("last", -1)):
         values = np.array([[_end(run.logged(stat, layer), row) for run in runs] for layer in layers])
@@ -117,6 +113,7 @@ def _first_and_last(strategy: Strategy, mode: str, stat: str, layers: list[str])
 
 
 def _end(logged: np.ndarray, row: int) -> float:
+    """The first or last of the values that were logged; NaN where there are none."""
     return float(logged[row]) if len(logged) else float("nan")
 
 
@@ -125,13 +122,18 @@ def _activations(strategy: Strategy, layers: list[str], steps: int) -> dict[str,
     position = {layer: n for n, layer in enumerate(layers)}
     modes: dict[str, Any] = {}
     for mode in ("train", "eval", "probe"):
-        runs = [run.activations[mode] for run in strategy.runs if mode in run.activations]
+        runs = [run.tracks[mode] for run in strategy.runs if mode in run.tracks]
         if not runs:
             continue
         mean = mean_over_runs(runs)
         kept = thinned(len(mean.steps), steps)
         values: dict[str, dict[int, Numbers]] = {}
-        for (stat, layer), column in mean.columns.items():
+        for (stat, layer), column in _drawn(mean).items():
             values.setdefault(stat, {})[position[layer]] = plain(mean.values[kept, column])
         modes[mode] = {"step": [int(step) for step in mean.steps[kept]], "values": values}
     return modes
+
+
+def _drawn(tracks: Tracks) -> dict[tuple[str, str], int]:
+    """The columns of tracks that pictures draw: all but the rates, which are known without a picture."""
+    return {(stat, layer): column for (stat, layer), column in tracks.columns.items() if stat != "p"}

@@ -1,4 +1,4 @@
-"""Colour and dash of each strategy, the same on the page and in figures."""
+"""Styles of lines: a colour and a dash for each strategy, the same on the page and in figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from dropout_lab.report.table import Row
 COLORS = ("blue", "orange", "green", "vermillion", "purple", "sky", "yellow")
 
 
-def looks(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Name of a strategy -> colour, dash and base: the pair of the first two is unique for the first 42."""
+def styles(table: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Name of a strategy -> colour, dash and base: the pair of the first two is unique for the first 42 strategies."""
     found: dict[str, dict[str, Any]] = {}
     colored = 0
     for row in table:

@@ -1,119 +1,22 @@
 """The table of a comparison, one row per strategy: as aligned text, Markdown and CSV."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from dropout_lab.runs.read import Run
+from dropout_lab.report.columns import COLUMNS, Column
 from dropout_lab.runs.strategies import Strategy, baseline
 from dropout_lab.verdict.statistics import Interval, interval, paired
 
-WIDTH = 120
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One number of the table: how to read it from a run, and how to print it."""
-
-    key: str
-    title: str  # in the terminal
-    label: str  # on the page
-    explained: str
-    read: Callable[[Run, str | None], float]  # the run and its strategy's last dropout layer
-    decimals: int = 2
-    factor: float = 1.0
-    signed: bool = False
-    with_interval: bool = True
-    compared: bool = False  # paired differences to the baseline are worth a look
-
-    def text(self, value: Interval, seeds: int) -> str:
-        """The mean, its interval where there is one, and the number of seeds where some lack the value."""
-        if not value.n:
-            return NOTHING
-        sign = "+" if self.signed else ""
-        text = f"{value.mean * self.factor:{sign}.{self.decimals}f}"
-        if self.with_interval and value.n > 1:
-            text += f" ± {value.half * self.factor:.{self.decimals}f}"
-        return text if value.n == seeds else f"{text} (n={value.n})"
-
-
-def _seconds(run: Run) -> float:
-    seconds = run.about.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else float("nan")
-
-
-COLUMNS = (
-    Column(
-        "test_acc",
-        "test acc %",
-        "test accuracy, %",
-        "accuracy on the test set",
-        lambda run, _: run.final("test/acc"),
-        2,
-        100,
-        compared=True,
-    ),
-    Column(
-        "test_nll",
-        "test NLL",
-        "test NLL, nats",
-        "cross-entropy on the test set, nats",
-        lambda run, _: run.final("test/loss"),
-        3,
-        compared=True,
-    ),
-    Column(
-        "gap_nll",
-        "gap (NLL)",
-        "gap in NLL, nats",
-        "generalisation gap at the last epoch: validation minus training cross-entropy, both in eval mode, nats",
-        lambda run, _: run.final("gap/loss"),
-        3,
-        signed=True,
-        compared=True,
-    ),
-    Column(
-        "gain_train",
-        "gain train",
-        "gain in train",
-        "mean out / mean in of the last dropout layer, while training",
-        lambda run, layer: run.at_layer("train", "gain", layer or ""),
-        with_interval=False,
-    ),
-    Column(
-        "gain_eval",
-        "gain eval",
-        "gain in eval",
-        "mean out / mean in of the last dropout layer, in eval",
-        lambda run, layer: run.at_layer("eval", "gain", layer or ""),
-        with_interval=False,
-    ),
-    Column(
-        "ratio",
-        "train/eval",
-        "ratio train/eval",
-        "mean at the last dropout layer's output in train / in eval, for the same inputs and weights",
-        lambda run, layer: run.at_layer("probe", "ratio", layer or ""),
-    ),
-    Column(
-        "seconds",
-        "s/run",
-        "seconds per run",
-        "wall time of a run, seconds",
-        lambda run, _: _seconds(run),
-        1,
-        with_interval=False,
-    ),
-)
+WIDTH = 120  # of a terminal
 
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy's numbers, or the reason why it has none."""
+    """One row of the table: a strategy's numbers, or the reason why it has none."""
 
     strategy: Strategy
     values: dict[str, Interval] = field(default_factory=dict)
@@ -126,7 +29,7 @@ class Row:
 
 
 def rows(strategies: Sequence[Strategy]) -> list[Row]:
-    """The table's rows, in the order of the strategies."""
+    """The rows of the table, in the order of the strategies."""
     base = baseline(strategies)
     reference = {column.key: _by_seed(base, column) for column in COLUMNS if column.compared} if base else {}
     table = []
@@ -139,19 +42,19 @@ def rows(strategies: Sequence[Strategy]) -> list[Row]:
     return table
 
 
-def columns(table: Sequence[Row]) -> Sequence[Column]:
-    """The columns to show: those in which some row has a number; all, where there is none at all."""
+def columns_with_numbers(table: Sequence[Row]) -> Sequence[Column]:
+    """The columns in which some row of the table has a number; all of them, where there is no number at all."""
     return [column for column in COLUMNS if any(row.values and row.values[column.key].n for row in table)] or COLUMNS
 
 
-def watched(table: Sequence[Row]) -> bool:
-    """Whether any run logged statistics of activations."""
+def has_layers(table: Sequence[Row]) -> bool:
+    """Whether any run of the table logged statistics of its layers."""
     return any(run.layers for row in table for run in row.strategy.runs)
 
 
 def as_text(table: Sequence[Row]) -> str:
-    """Columns aligned for a terminal."""
-    shown = columns(table)
+    """The table as text, its columns aligned for a terminal."""
+    shown = columns_with_numbers(table)
     heads = ["strategy", "seeds", *(column.title for column in shown)]
     cells = [_cells(row, shown) for row in table]
     widths = [max(len(line[n]) for line in [heads, *cells] if n < len(line)) for n in range(len(heads))]
@@ -162,8 +65,8 @@ def as_text(table: Sequence[Row]) -> str:
 
 
 def as_markdown(table: Sequence[Row]) -> str:
-    """A Markdown table."""
-    shown = columns(table)
+    """The table in Markdown."""
+    shown = columns_with_numbers(table)
     heads = ["strategy", "seeds", *(column.title for column in shown)]
     lines = []
     for row in table:
@@ -173,7 +76,7 @@ def as_markdown(table: Sequence[Row]) -> str:
 
 
 def differences_as_markdown(table: Sequence[Row], base: Strategy | None) -> str:
-    """A Markdown table of the paired differences to the baseline; empty where there are none."""
+    """The paired differences to the baseline as a table in Markdown; empty where there are none."""
     lines = [_difference_cells(row) for row in table if any(one.n for one in row.differences.values())]
     if base is None or not lines:
         return ""
@@ -182,7 +85,7 @@ def differences_as_markdown(table: Sequence[Row], base: Strategy | None) -> str:
 
 
 def as_frame(table: Sequence[Row], base: Strategy | None) -> pd.DataFrame:
-    """Every number in full, one row per strategy; accuracies are fractions, ``_ci95`` is the half width."""
+    """The table as a frame, every number in full: accuracies are fractions, ``_ci95`` is the half width."""
     records = []
     for row in table:
         record: dict[str, object] = {"strategy": row.strategy.name, "seeds": row.seeds, "reason": row.strategy.reason}
@@ -201,51 +104,61 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def _markdown(heads: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _by_seed(strategy: Strategy, column: Column) -> dict[object, float]:
+    """Seed -> the number that its run has in a column."""
     layer = _last(strategy)
     return {run.seed: column.read(run, layer) for run in strategy.runs}
 
 
 def _values(strategy: Strategy, column: Column) -> list[float]:
+    """The numbers that a strategy's runs have in a column."""
     layer = _last(strategy)
     return [column.read(run, layer) for run in strategy.runs]
 
 
 def _last(strategy: Strategy) -> str | None:
+    """The last dropout layer of a strategy, whose gain and ratio the table has."""
     return next(reversed(strategy.dropout_layers), None)
 
 
 def _column(key: str) -> Column:
+    """The column of this key."""
     return next(column for column in COLUMNS if column.key == key)
 
 
 def _cells(row: Row, shown: Sequence[Column]) -> list[str]:
+    """The cells of a row as text."""
     if not row.seeds:
         return [row.strategy.name, "0"]
     return [row.strategy.name, str(row.seeds), *(c.text(row.values[c.key], row.seeds) for c in shown)]
 
 
 def _difference_cells(row: Row) -> list[str]:
+    """The cells of a row of paired differences as text."""
     pairs = max(difference.n for difference in row.differences.values())
     texts = (replace(_column(key), signed=True).text(one, pairs) for key, one in row.differences.items())
     return [row.strategy.name, str(pairs), *texts]
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells padded to the widths of their columns, the first to the left, numbers to the right."""
     first, *rest = zip(cells, widths, strict=True)
     return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
 
 
 def _reason_lines(row: Row, width: int) -> list[str]:
+    """The lines of a row that has a reason in place of numbers."""
     start = f"{row.strategy.name.ljust(width)}  "
     text = textwrap.fill(str(row.strategy.reason), WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
     return text.splitlines()
 
 
 def _record(key: str, value: Interval | None) -> dict[str, object]:
+    """The parts of one number of the frame: mean, half width and count."""
     value = value or Interval(np.nan, np.nan, 0)
     return {f"{key}_mean": value.mean, f"{key}_ci95": value.half, f"{key}_n": value.n}

@@ -1,4 +1,4 @@
-"""The order of layers in a network, and what theory expects of a dropout layer at depth l.
+"""Theory of a dropout layer at depth l: its gain, and the ratio of train to eval at its output.
 
 Gain (mean out / mean in at one layer) is exact for any input. The end-to-end ratio (mean in train / mean in eval for
 the same network input) is derived for a bias-free ReLU net at He initialisation with dropout after every layer: dropout
@@ -12,12 +12,12 @@ SCALINGS = ("inverted", "classic", "unscaled", "none")  # those with a law
 
 
 def expected_gain(scaling: str, q: float, mode: str) -> float:
-    """Mean out / mean in of one dropout layer, mode "train" or "eval"; ``scaling`` is one of SCALINGS."""
+    """The gain, mean out / mean in, of one dropout layer in mode "train" or "eval"; ``scaling`` is one of SCALINGS."""
     return q if scaling == "classic" or (scaling == "unscaled" and mode == "train") else 1.0
 
 
 def expected_ratio(scaling: str, qs: Sequence[float]) -> float:
-    """End-to-end train/eval ratio at a dropout layer, ``qs`` being the q of the dropout layers up to it.
+    """The end-to-end train/eval ratio at a dropout layer, ``qs`` being the q of the dropout layers up to it.
 
     With one q for all and l layers: q^(-(l-1)/2), and q^((l+1)/2) for unscaled.
     """

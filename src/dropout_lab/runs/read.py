@@ -1,25 +1,43 @@
-"""Read every run folder below a folder; what cannot be read or counted is kept, with the reason."""
+"""The reader of run folders: one run for a notebook, or all runs below a folder for a table.
+
+    from dropout_lab.runs import read
+
+    run = read.open("runs/2026-01-31/12-00-00-000000")
+    run.metrics["val/acc"], run.activations, run.network()
+
+What cannot be read or counted is kept, with the reason.
+"""
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
+from dropout_lab.cli import UserError
+from dropout_lab.runs.folder import (
+    ACTIVATIONS,
+    CONFIG,
+    METRICS,
+    SKIPPED,
+    STATUS,
+    config_of,
+    read_config,
+    status_of,
+)
 from dropout_lab.runs.layer_names import in_depth_order, natural
-from dropout_lab.runs.tracks import Tracks, read_activations, read_metrics
+from dropout_lab.runs.search import RUN_FILES, gaps, search
+from dropout_lab.runs.tracks import Tracks, read_activations, read_metrics, read_tracks
 
-RUN_FILES = ("status.json", "config.yaml", "metrics.csv")
-
-
-NOT_RUNS = {"wandb", "checkpoints", "tensorboard", "code", "__pycache__"}  # left beside or inside run folders
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, eq=False)  # frames have no yes-or-no equality
@@ -30,9 +48,12 @@ class Run:
         name: its path below the folder that was read.
         status: ok, failed, interrupted, running, unreadable, foreign, missing or duplicate.
         reason: why it is not counted; None for a run that is.
-        metrics: one row per step, columns ``epoch`` and one for each scalar metric (``test/acc`` ...).
-        activations: mode (train, eval, probe) -> statistics of the layers over training.
-        note: what is missing in a run that counts all the same.
+        config: its configuration, in plain containers.
+        about: what its ``status.json`` says.
+        metrics: index ``step``, columns ``epoch`` and one for each scalar metric (``test/acc`` ...); empty where no
+            file can be read.
+        tracks: mode (train, eval, probe) -> statistics of the layers over training, thinned to what a picture shows.
+        note: what is missing in a run that counts all the same, or of one that does not, in its tables.
     """
 
     folder: Path
@@ -42,7 +63,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
-    activations: Mapping[str, Tracks] = field(default_factory=dict)
+    tracks: Mapping[str, Tracks] = field(default_factory=dict)
     note: str | None = None
 
     @property
@@ -55,24 +76,73 @@ class Run:
         """The run's seed as its config says it, or None."""
         return self.config.get("seed")
 
+    @property
+    def ended(self) -> datetime:
+        """When the run ended, by the time of its last status; a copy may have changed it."""
+        return datetime.fromtimestamp((self.folder / STATUS).stat().st_mtime, UTC)
+
+    @cached_property
+    def activations(self) -> pd.DataFrame:
+        """Every statistic of every layer, a row each: columns step, epoch, mode, layer, stat, value.
+
+        Raises:
+            UserError: the run has left none, or they cannot be read.
+        """
+        table, why = _load(self.folder, ACTIVATIONS, read_activations)
+        if why:
+            raise UserError(f"{self.folder}: {why}")
+        return table
+
+    def network(self, checkpoint: str = "best") -> "nn.Module":
+        """The trained network, with its dropout layers, in eval mode on the CPU.
+
+        Args:
+            checkpoint: "best" (in validation) or "last".
+
+        Raises:
+            UserError: no such checkpoint, data that is not there, or weights that do not fit the network.
+        """
+        from dropout_lab.runs.restore import restore  # torch takes seconds
+
+        return restore(self.folder, checkpoint).net
+
     def final(self, key: str) -> float:
         """The last value that was logged of a scalar metric; NaN where there is none."""
         return _last(self.metrics[key].dropna().to_numpy()) if key in self.metrics else float("nan")
 
     def at_layer(self, mode: str, stat: str, layer: str) -> float:
         """The last value of a layer's statistic; NaN where there is none."""
-        return _last(self.activations[mode].logged(stat, layer)) if mode in self.activations else float("nan")
+        return _last(self.tracks[mode].logged(stat, layer)) if mode in self.tracks else float("nan")
 
     @cached_property
     def layers(self) -> list[str]:
         """Every monitored tensor, in depth order; the input of dropout layer L is called ``L_in``."""
-        return in_depth_order({layer for tracks in self.activations.values() for _, layer in tracks.columns})
+        return in_depth_order({layer for tracks in self.tracks.values() for _, layer in tracks.columns})
 
     @cached_property
     def dropout_layers(self) -> list[str]:
         """The dropout layers, first to last: those with a gain."""
-        columns = (key for tracks in self.activations.values() for key in tracks.columns)
+        columns = (key for tracks in self.tracks.values() for key in tracks.columns)
         return in_depth_order({layer for stat, layer in columns if stat == "gain"})
+
+
+def open(folder: str | Path) -> Run:
+    """Read one run folder, whatever became of the run.
+
+    Example:
+        >>> from dropout_lab.runs import read
+        >>> run = read.open("runs/2026-01-31/12-00-00-000000")
+        >>> run.metrics, run.activations, run.network()
+
+    Raises:
+        UserError: the folder is no run's but a sweep's, or nothing of a run; or its configuration cannot be read.
+    """
+    folder = Path(folder)
+    if not any((folder / name).exists() for name in RUN_FILES) and (inside := search(folder)[0]):
+        first = min(inside, key=lambda path: natural(str(path)))
+        raise UserError(f"{folder}: not a run but {len(inside)}: read_runs reads all, open reads one, e.g. {first}")
+    read_config(folder)  # or one line says what a run folder is
+    return _with_tables(_begun(folder, folder.name))
 
 
 def read_runs(folder: str | Path) -> list[Run]:
@@ -84,21 +154,22 @@ def read_runs(folder: str | Path) -> list[Run]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}; give a run folder, a sweep, or a folder above them")
-    found, foreign = _search(folder, set())
+    found, foreign = search(folder)
     if not found and not read_skipped(folder):
         raise FileNotFoundError(f"no runs in {folder}: a run is a folder with {', '.join(RUN_FILES)}, made by training")
     runs = [_read(path, _name(path, folder)) for path in found]
     runs += [Run(path, _name(path, folder), "foreign", reason) for path, reason in foreign]
-    runs += [Run(path, _name(path, folder), "missing", "there is no such folder") for path in _gaps(found, folder)]
+    runs += [Run(path, _name(path, folder), "missing", "there is no such folder") for path in gaps(found, folder)]
     return sorted(runs, key=lambda run: natural(run.name))
 
 
 def read_skipped(folder: Path) -> dict[str, str]:
     """Strategies a sweep left out: {arm or strategy: reason}, from every ``skipped.json`` below the folder."""
     skipped: dict[str, str] = {}
-    for path in sorted(folder.rglob("skipped.json")):
-        content, _ = _load(path, _json)
-        skipped |= {str(name): one_line(reason) for name, reason in (content or {}).items()}
+    for path in sorted(folder.rglob(SKIPPED)):
+        content, _ = _load(path.parent, SKIPPED, lambda folder: json.loads((folder / SKIPPED).read_text("utf-8")))
+        if isinstance(content, dict):
+            skipped |= {name: one_line(reason) for name, reason in content.items()}
     return skipped
 
 
@@ -107,102 +178,61 @@ def one_line(text: object) -> str:
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "no reason given")
 
 
-def _search(folder: Path, seen: set[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Run folders in a tree, and the topmost folders that hold none, with the reason."""
-    if folder.resolve() in seen:  # a link back up
-        return [], []
-    seen.add(folder.resolve())
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        return [], [(folder, f"cannot be opened: {error.strerror}")]
-    files = {entry.name for entry in entries if not entry.is_dir()}
-    if "status.json" in files:
-        return [folder], []
-    runs: list[Path] = []
-    foreign: list[tuple[Path, str]] = []
-    for entry in entries:
-        if entry.is_dir() and entry.name not in NOT_RUNS and not entry.name.startswith("."):
-            inner_runs, inner_foreign = _search(folder / entry.name, seen)
-            runs += inner_runs
-            foreign += inner_foreign
-    if runs:
-        return runs, foreign
-    if files & set(RUN_FILES):
-        return [folder], []
-    if any(folder.rglob("look.json")):  # of networks without a run
-        return [], []
-    return [], [(folder, f"not a run: has none of {', '.join(RUN_FILES)}" if entries else "an empty folder")]
-
-
 def _name(path: Path, folder: Path) -> str:
+    """The name of a run: its path below the folder that is read, or that folder's own name."""
     return path.name if path == folder else path.relative_to(folder).as_posix()
 
 
 def _read(folder: Path, name: str) -> Run:
-    about, no_about = _load(folder / "status.json", _json)
-    config, no_config = _load(folder / "config.yaml", _yaml)
+    """A run; of one that does not count, its tables are not read."""
+    run = _begun(folder, name)
+    return _with_tables(run) if run.counted else run
+
+
+def _begun(folder: Path, name: str) -> Run:
+    """A run by its status and configuration, with the reason if these say that it does not count."""
+    about, no_about = _load(folder, STATUS, status_of)
+    config, no_config = _load(folder, CONFIG, config_of)
     status = "unreadable" if no_about else str(about.get("status"))
-    run = Run(folder, name, status, config=config or {}, about=about or {})
+    run = Run(folder, name, status, reason=no_about, config=config or {}, about=about or {})
     if no_about:
-        return replace(run, reason=no_about)
+        return run
     if status != "ok":
         return replace(run, reason=_why_not_counted(run))
-    if no_config:
-        return replace(run, status="unreadable", reason=no_config)
-    metrics, no_metrics = _load(folder / "metrics.csv", read_metrics)
-    if no_metrics:
-        return replace(run, status="unreadable", reason=no_metrics)
-    activations, no_activations = _load(folder / "activations.csv", read_activations)
+    return replace(run, status="unreadable", reason=no_config) if no_config else run
+
+
+def _with_tables(run: Run) -> Run:
+    """A run with its metrics and tracks, and what is missing there: in one that counts, without metrics it does not."""
+    metrics, no_metrics = _load(run.folder, METRICS, read_metrics)
+    tracks, no_tracks = _load(run.folder, ACTIVATIONS, read_tracks)
     callbacks = run.config.get("callbacks")
     if callbacks is not None and "activation_stats" not in callbacks:
-        no_activations = None  # nobody asked for them
-    run = replace(run, metrics=metrics, activations=activations or {}, note=no_activations)
+        no_tracks = None  # nobody asked for them
+    run = replace(run, metrics=run.metrics if no_metrics else metrics, tracks=tracks or {}, note=no_tracks)
+    if no_metrics:
+        return replace(run, status="unreadable", reason=no_metrics) if run.counted else replace(run, note=no_metrics)
     absent = [key for key in ("test/acc", "test/loss", "gap/loss") if not math.isfinite(run.final(key))]
-    return replace(run, note=f"metrics.csv has no finite {', '.join(absent)}") if absent else run
+    return replace(run, note=f"{METRICS} has no finite {', '.join(absent)}") if absent else run
 
 
-def _load(path: Path, parse: Callable[[Path], Any]) -> tuple[Any, str | None]:
-    """What a file holds, and, where it cannot be read, why."""
+def _load(folder: Path, name: str, parse: Callable[[Path], Any]) -> tuple[Any, str | None]:
+    """What the file of this name in a folder holds, and, where it cannot be read, why."""
     try:
-        return parse(path), None
+        return parse(folder), None
     except FileNotFoundError:
-        return None, f"half-written: {path.name} is missing"
+        return None, f"half-written: {name} is missing"
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bad JSON, bad UTF-8, pandas' parser errors
-        return None, f"{path.name} cannot be read: {one_line(error)}"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return _mapping(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    # The C loader is ten times as fast, which is 20 s for 500 runs.
-    return _mapping(yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-
-
-def _mapping(content: object) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds {type(content).__name__}, not names with values")
-    return content
+        return None, f"{name} cannot be read: {one_line(error)}"
 
 
 def _why_not_counted(run: Run) -> str:
     error = run.about.get("error")
     if run.status == "running":
-        return "still running, or killed: status.json says running"
+        return f"still running, or killed: {STATUS} says running"
     if run.status in ("failed", "interrupted"):
         return f"{run.status}: {one_line(error)}" if error else run.status
-    return f"status.json says {run.status!r}, not ok, failed, interrupted or running"
-
-
-def _gaps(found: list[Path], folder: Path) -> list[Path]:
-    """Folders a sweep's numbering (0, 1, 2, ...) leaves out; of a single run that was asked for, none."""
-    numbers: dict[Path, set[int]] = {}
-    for path in found:
-        if path.name.isdigit() and path != folder:
-            numbers.setdefault(path.parent, set()).add(int(path.name))
-    return [parent / str(n) for parent, taken in numbers.items() for n in range(max(taken)) if n not in taken]
+    return f"{STATUS} says {run.status!r}, not ok, failed, interrupted or running"
 
 
 def _last(values: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Group runs that differ in nothing but the seed into strategies: rows of the table, lines of the pictures."""
+"""Strategies: runs that differ in nothing but the seed, as rows of the table and lines of the pictures."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,17 +10,6 @@ from dropout_lab.runs.read import Run
 from dropout_lab.runs.settings import differing_keys
 
 
-def keeps(p: float, rate: object, count: int) -> list[float] | None:
-    """q = 1 - p of each of ``count`` dropout layers, by the placement's rate rule; None for a rule unknown here."""
-    if rate == "constant":
-        return [1 - p] * count
-    if rate == "linear":
-        return [1 - p * depth / count for depth in range(1, count + 1)]
-    if rate == "geometric":
-        return [float((1 - p) ** (depth / count)) for depth in range(1, count + 1)]
-    return [1 - float(each) for each in rate] if isinstance(rate, list) and len(rate) == count else None
-
-
 @dataclass(frozen=True)
 class Strategy:
     """Runs of one configuration, over seeds.
@@ -29,7 +18,7 @@ class Strategy:
         name: ``base`` and the settings that tell it from others of that base.
         base: the sweep's arm, else the kind of dropout.
         kind: inverted, classic, spatial, unscaled, gaussian, none, or the class of a strategy of one's own.
-        scaling: the law it follows, one of depth.SCALINGS; None where that is not known.
+        scaling: the law it follows, one of theory.SCALINGS of the report; None where that is not known.
         p: the drop probability; None where the config does not say.
         runs: the runs that count.
         reason: why there is nothing to show; None where there is.
@@ -54,15 +43,20 @@ class Strategy:
         return max((run.dropout_layers for run in self.runs), key=len, default=[])
 
     def keeps(self) -> list[float] | None:
-        """q = 1 - p of each dropout layer; None where that is not known, or changes over training."""
-        if self.p is None or self.scaling is None or _changes_over_time(self.config):
+        """q = 1 - p of each dropout layer, as recorded; None where p was not, or changes, or no law asks for it."""
+        if self.scaling is None or _changes_over_time(self.config):
             return None
-        rate = "constant" if self.scaling == "none" else (self.config.get("placement") or {}).get("rate", "constant")
-        return keeps(self.p, rate, len(self.dropout_layers))
+        recorded = [self._recorded(layer) for layer in self.dropout_layers]
+        return [1 - p for (p,) in recorded] if all(len(ps) == 1 for ps in recorded) else None
+
+    def _recorded(self, layer: str) -> set[float]:
+        """The drop probabilities that a layer had, at any step of any run."""
+        tracks = [run.tracks["train"] for run in self.runs if "train" in run.tracks]
+        return {float(p) for one in tracks for p in one.logged("p", layer)}
 
 
 def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strategy], list[Run]]:
-    """Strategies in the order of their first run, and the runs that are not counted.
+    """Group runs into strategies, in the order of their first run; and the runs that are not counted.
 
     Of two runs with the same configuration and seed the newer one counts: a seed seen twice is not two samples.
     """
@@ -92,7 +86,7 @@ def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strateg
 
 
 def baseline(strategies: Iterable[Strategy]) -> Strategy | None:
-    """What the others are compared with: "none" where it ran, else the first that did."""
+    """The strategy that others are compared with: "none" where it ran, else the first that did."""
     ran = [strategy for strategy in strategies if strategy.runs]
     return next((strategy for strategy in ran if strategy.kind == "none"), ran[0] if ran else None)
 
@@ -114,15 +108,18 @@ def kind_of(dropout: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _base_name(config: Mapping[str, Any]) -> str:
+    """The name of a run's strategy without its settings: the sweep's arm, else the kind of dropout."""
     return str(config.get("arm") or kind_of(config.get("dropout") or {})[0])
 
 
 def _irrelevant(config: Mapping[str, Any]) -> list[str]:
+    """The keys that don't tell runs of this kind of dropout apart."""
     # "none" accepts a p so that sweeps match, and drops nothing.
     return ["dropout.p", "placement.p"] if kind_of(config.get("dropout") or {})[0] == "none" else []
 
 
 def _with_settings(base: str, config: Mapping[str, Any], keys: list[str]) -> str:
+    """The name of a strategy with those of its settings that differ, as short as they are told apart."""
     leaves = flat(config)
     short = [key.rpartition(".")[2] for key in keys]
     settings = [
@@ -132,9 +129,10 @@ def _with_settings(base: str, config: Mapping[str, Any], keys: list[str]) -> str
 
 
 def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """The newest run of each seed, in the order given, and the older ones, marked as duplicates."""
     newest: dict[Any, Run] = {}
     repeated = []
-    for run in sorted(runs, key=lambda run: (run.folder / "status.json").stat().st_mtime):
+    for run in sorted(runs, key=lambda run: run.ended):
         seed = run.name if run.seed is None else run.seed
         if seed in newest:
             repeated.append((newest[seed], run))
@@ -147,17 +145,20 @@ def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def _changes_over_time(config: Mapping[str, Any]) -> bool:
+    """Whether a run had a schedule: within the first flush p may have changed, of which one row is recorded."""
     schedule = config.get("dropout_schedule") or {}
     return bool(schedule) and not str(schedule.get("_target_")).endswith(".constant")
 
 
 def _why(failures: list[Run]) -> str:
+    """The reason why nothing of a strategy counts: that of its first failure, and how many others there are."""
     reasons = list(dict.fromkeys(run.reason for run in failures if run.reason))
     more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
     return f"{reasons[0]}{more}" if reasons else "no run of it"
 
 
 def _strategy(name: str, base: str, config: Mapping[str, Any], runs: list[Run], reason: str | None) -> Strategy:
+    """A strategy, its kind, law and p read from the configuration of one of its runs."""
     dropout = config.get("dropout") or {}
     kind, scaling = kind_of(dropout)
     p = 0.0 if kind == "none" else dropout.get("p")

@@ -1,5 +1,6 @@
-"""Read a run's metrics.csv and activations.csv into arrays with one row per step; built for hundreds of runs."""
+"""The tables of a run, metrics.csv and activations.csv, read into frames and arrays; built for hundreds of runs."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dropout_lab.runs.folder import ACTIVATIONS, METRICS
+
 LAYER_KEYS = ("activation_", "dropout_gain_")  # the layers' columns of metrics.csv: activations.csv says more
-
-
-STATS = ("mean", "std", "zeros", "gain", "ratio", "shift", "variance_ratio")
-
-
+STATS = ("mean", "std", "zeros", "gain", "ratio", "shift", "variance_ratio", "p")
 KEPT_STEPS = 60  # flushes kept per run and mode: more than a picture can show
 
 
@@ -42,39 +41,56 @@ def thinned(length: int, kept: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, min(kept, length)).round().astype(int))
 
 
-def read_metrics(path: Path) -> pd.DataFrame:
-    """Read the scalar metrics of a wide ``epoch,step,<key>...`` file: index step, columns epoch and the keys.
+def logged_keys(folder: Path) -> list[str]:
+    """The columns of a run's ``metrics.csv``, those of the layers among them; the file has to be there."""
+    with (folder / METRICS).open(newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def read_metrics(folder: Path) -> pd.DataFrame:
+    """Read a run's scalar metrics from a wide ``epoch,step,<key>...`` file: index step, columns epoch and the keys.
 
     A row logged again after a resume replaces the first; a line cut off by a kill keeps what is left of it.
 
     Raises:
-        ValueError: not such a file.
+        OSError, ValueError: the file is not there, or not such a file.
     """
-    table = pd.read_csv(path, usecols=lambda key: not key.startswith(LAYER_KEYS), on_bad_lines="skip", low_memory=False)
+    table = pd.read_csv(
+        folder / METRICS, usecols=lambda key: not key.startswith(LAYER_KEYS), on_bad_lines="skip", low_memory=False
+    )
     if "step" not in table:
         raise ValueError("it has no column 'step'")
     table = table.apply(pd.to_numeric, errors="coerce").dropna(subset=["step"])
     return table.groupby("step").last()  # per column: the last value that is there
 
 
-def read_activations(path: Path) -> dict[str, Tracks]:
-    """Read a long ``step,epoch,mode,layer,stat,value`` file: mode (train, eval, probe) -> its tracks.
+def read_activations(folder: Path) -> pd.DataFrame:
+    """Read a run's statistics of layers as they were logged: columns step, epoch, mode, layer, stat, value.
+
+    A row logged again after a resume replaces the first.
+
+    Raises:
+        OSError, ValueError: the file is not there, or not such a file.
+    """
+    table = _long(folder / ACTIVATIONS, "epoch").drop_duplicates(["step", "mode", "layer", "stat"], keep="last")
+    return table.astype({"step": int, "epoch": int}).reset_index(drop=True)
+
+
+def read_tracks(folder: Path) -> dict[str, Tracks]:
+    """Read a run's statistics of layers into arrays: mode (train, eval, probe) -> its tracks.
 
     At most ``KEPT_STEPS`` evenly spaced steps are kept per mode, the first and the last among them.
 
     Raises:
-        ValueError: not such a file.
+        OSError, ValueError: the file is not there, or not such a file.
     """
-    names = dict.fromkeys(("mode", "layer", "stat"), "category")
-    table = pd.read_csv(path, usecols=["step", "value", *names], dtype=names, on_bad_lines="skip", low_memory=False)
-    table = table.dropna(subset=["step", *names])
-    table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    table = _long(folder / ACTIVATIONS)
     codes = table["mode"].cat.codes.to_numpy()
     return {mode: _tracks(table[codes == n]) for n, mode in enumerate(table["mode"].cat.categories)}
 
 
 def mean_over_runs(runs: Sequence[Tracks]) -> Tracks:
-    """The mean at each step, over the runs that have it."""
+    """The mean over runs of each of their tracks, at each step over those that have it."""
     steps = np.unique(np.concatenate([run.steps for run in runs]))
     columns = {key: n for n, key in enumerate(dict.fromkeys(key for run in runs for key in run.columns))}
     total, count = np.zeros((2, len(steps), len(columns)))
@@ -86,15 +102,26 @@ def mean_over_runs(runs: Sequence[Tracks]) -> Tracks:
     return Tracks(steps, columns, np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
+def _long(path: Path, *more: str) -> pd.DataFrame:
+    """The whole lines of a long file, its names as categories; ``more`` are columns besides those that tracks need."""
+    names = dict.fromkeys(("mode", "layer", "stat"), "category")
+    columns = ["step", *more, *names, "value"]
+    table = pd.read_csv(path, usecols=columns, dtype=names, on_bad_lines="skip", low_memory=False)
+    table = table.dropna(subset=["step", *names])[columns]
+    table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    return table
+
+
 def _tracks(table: pd.DataFrame) -> Tracks:
+    """The tracks of one mode from its lines."""
     stats, layers = list(table["stat"].cat.categories), list(table["layer"].cat.categories)
     stat = table["stat"].cat.codes.to_numpy(np.int64)
-    shown = np.isin(stat, [n for n, name in enumerate(stats) if name in STATS])
-    steps, row = np.unique(pd.to_numeric(table["step"]).to_numpy()[shown], return_inverse=True)
-    column = (stat * len(layers) + table["layer"].cat.codes.to_numpy())[shown]
+    read = np.isin(stat, [n for n, name in enumerate(stats) if name in STATS])
+    steps, row = np.unique(pd.to_numeric(table["step"]).to_numpy()[read], return_inverse=True)
+    column = (stat * len(layers) + table["layer"].cat.codes.to_numpy())[read]
     used, column = np.unique(column, return_inverse=True)
     values = np.full((len(steps), len(used)), np.nan)
-    values[row, column] = table["value"].to_numpy()[shown]  # a repeated row, after a resume, replaces the first
+    values[row, column] = table["value"].to_numpy()[read]  # a repeated row, after a resume, replaces the first
     kept = thinned(len(steps), KEPT_STEPS)
     columns = {(stats[key // len(layers)], layers[key % len(layers)]): n for n, key in enumerate(used)}
     return Tracks(steps[kept], columns, values[kept])

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from dropout_lab.report import build, read_runs
+from dropout_lab.report import build
 from dropout_lab.report.__main__ import main
 from dropout_lab.report.claims import figures as claim_figures
 from dropout_lab.report.claims.data import read_claimed
 from dropout_lab.report.figures import COLORS
+from dropout_lab.runs.read import read_runs
 
 CLAIM = {"metric": "test/acc", "contrast": {"b": 1, "a": -1}}
 HOLDS = CLAIM | {"says": "b is more accurate than a", "direction": "greater", "matters": 0.005}
@@ -50,12 +51,12 @@ def test_each_claim_is_a_mark_with_its_interval_in_units_of_what_matters(tmp_pat
 def test_verdicts_have_a_colour_and_a_shape_of_their_own(tmp_path, write_run):
     unclear = CLAIM | {"says": "one thing", "contrast": {"b": 1, "c": -1}, "direction": "less", "matters": 1.0}
     (axes,) = drawn(sweep(tmp_path, write_run, HOLDS, FAILS, unclear), "claims")
-    looks = {line.get_label(): (to_hex(line.get_color()), line.get_marker()) for line in axes.lines}
-    assert looks[HOLDS["says"]] == (COLORS["green"], "o")
-    assert looks[FAILS["says"]] == (COLORS["vermillion"], "X")
-    assert "one thing" not in looks  # without seeds there is nothing to mark
+    marks = {line.get_label(): (to_hex(line.get_color()), line.get_marker()) for line in axes.lines}
+    assert marks[HOLDS["says"]] == (COLORS["green"], "o")
+    assert marks[FAILS["says"]] == (COLORS["vermillion"], "X")
+    assert "one thing" not in marks  # without seeds there is nothing to mark
     words = [text.get_text() for text in axes.texts]
-    assert [word for word in words if word in claim_figures.LOOKS] == [
+    assert [word for word in words if word in claim_figures.MARK_OF] == [
         "holds",
         "does not hold here",
         "too few seeds to tell",
@@ -115,7 +116,7 @@ def weights(monkeypatch):
     patterns = np.array([[[1, 0], [0, -2]], [[0, 4], [0, 0]], [[-8, 8], [-8, 8]]], dtype=np.float32)
     monkeypatch.setattr("dropout_lab.verdict.trained_network.load", lambda folder: folder.name)
     scale = {"a0": 1e-3, "b0": 1e3}
-    monkeypatch.setattr("dropout_lab.verdict.trained_network.filters", lambda name: patterns[..., None] * scale[name])
+    monkeypatch.setattr("dropout_lab.verdict.units.filters", lambda name: patterns[..., None] * scale[name])
 
 
 def test_filters_lie_side_by_side_each_scaled_to_its_own_largest_weight(tmp_path, write_run, weights):

@@ -1,1 +1,1 @@
-"""Claims on the report's page: what an experiment states, and what came out."""
+"""Claims of an experiment in the report: what was stated before the runs, what came out, and pictures of both."""

@@ -1,4 +1,4 @@
-"""What an experiment claimed and what its runs say: the verdicts, and what is in the pictures that it asks for."""
+"""Data on what an experiment claimed and what its runs say: the verdicts, and the numbers in its figures."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,21 @@ import numpy as np
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
-from dropout_lab.verdict.judge import FAILS, HOLDS, TOO_FEW, Arms, Verdict, as_text, by_arm, find_statement, judge, what
+from dropout_lab.verdict.judge import (
+    FAILS,
+    HOLDS,
+    NO_CLAIMS,
+    TOO_FEW,
+    Arms,
+    Verdict,
+    as_text,
+    by_arm,
+    find_statement,
+    formula,
+    judge,
+)
 from dropout_lab.verdict.metrics import measure
-from dropout_lab.verdict.statement import Line, Plot, Stated
+from dropout_lab.verdict.statement import Line, Plot, Statement
 from dropout_lab.verdict.statistics import over_seeds
 
 HEAD = ("claim", "measured as", "here", "claimed", "seeds", "p", "verdict")
@@ -27,7 +39,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Claimed:
-    """All of it.
+    """What was claimed and what came out, as verdicts and as numbers of the figures.
 
     Attributes:
         verdicts: one for each claim, in their order.
@@ -35,27 +47,27 @@ class Claimed:
         filters: arm -> the weights of its first layer as images, (units, H, W, C), of its first seed.
     """
 
-    statement: Stated
+    statement: Statement
     verdicts: list[Verdict]
     plots: list[tuple[Plot, dict[str, Points]]]
     filters: dict[str, np.ndarray]
 
     @property
     def text(self) -> str:
-        """The verdicts, for a terminal."""
+        """The verdicts as text for a terminal."""
         return as_text(self.verdicts, self.statement)
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
-        """The verdicts, for a table with the columns HEAD."""
+        """The verdicts as rows of a table with the columns HEAD."""
         return [
-            (v.claim.says, f"{v.metric}, {what(v.claim)}", v.measured, v.claimed, str(v.seeds), f"{v.p:.2g}", v.word)
+            (v.claim.says, f"{v.metric}, {formula(v.claim)}", v.measured, v.claimed, str(v.seeds), f"{v.p:.2g}", v.word)
             for v in self.verdicts
         ]
 
     @property
     def counted(self) -> str:
-        """How many there are of each: ``2 holds, 1 does not hold here``."""
+        """How many verdicts there are of each kind: ``2 holds, 1 does not hold here``."""
         counts = Counter(verdict.word for verdict in self.verdicts)
         return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, TOO_FEW) if counts[word])
 
@@ -68,7 +80,7 @@ def read_claimed(runs: Sequence[Run]) -> Claimed:
     """
     statement = find_statement(runs)
     if statement is None:
-        raise UserError("these runs claim nothing; those of scripts/compare experiment=NAME do")
+        raise UserError(NO_CLAIMS)
     arms = by_arm(runs)
     plots = [(plot, {name: _points(line, arms) for name, line in plot.lines.items()}) for plot in statement.figure]
     filters = {arm: _filters(arms[arm]) for arm in statement.filters if arm in arms}
@@ -76,12 +88,15 @@ def read_claimed(runs: Sequence[Run]) -> Claimed:
 
 
 def _filters(runs: Mapping[int, Run]) -> np.ndarray:
-    from dropout_lab.verdict.trained_network import filters, load  # torch takes seconds, and few experiments need it
+    """The first layer's weights, as images, in the run of the lowest seed."""
+    from dropout_lab.verdict.trained_network import load  # torch takes seconds, and few experiments need it
+    from dropout_lab.verdict.units import filters
 
     return filters(load(runs[min(runs)].folder))
 
 
 def _points(line: Line, arms: Arms) -> Points:
+    """The points of one line of a plot, measured at the runs of its arms."""
     values = [[measure(run, metric) for run in arms.get(arm, {}).values()] for arm, metric, _ in line.points]
     most = max(map(len, values))
     table = np.array([[*each, *[np.nan] * (most - len(each))] for each in values], dtype=float)

@@ -1,4 +1,4 @@
-"""Pictures of what was claimed: one row for each claim, and the lines and filters that the experiment's file asks for.
+"""Figures of what was claimed: one row for each claim, and the lines and filters that the experiment's file asks for.
 
 Claims are about accuracies, losses and ratios, so each row has its own unit: the difference that its file says would
 matter, or the margin within which it calls two things equal.
@@ -20,20 +20,15 @@ from dropout_lab.report.figures import COLORS, COLUMN, MARKS, STYLE
 from dropout_lab.verdict.judge import FAILS, HOLDS, TOO_FEW, Verdict
 from dropout_lab.verdict.statement import Plot
 
-LOOKS = {HOLDS: ("green", "o", "full"), FAILS: ("vermillion", "X", "full"), TOO_FEW: ("ink", "o", "none")}
-
-
+# Colour, mark and fill.
+MARK_OF = {HOLDS: ("green", "o", "full"), FAILS: ("vermillion", "X", "full"), TOO_FEW: ("ink", "o", "none")}
 LINES = ("blue", "orange", "green", "vermillion", "purple")  # "none" is "ink", as elsewhere
-
-
 LETTERS = 62  # that fit into a line
-
-
 LINE, LANE, GAP = 0.135, 0.17, 0.14  # heights in inches: of a line of words, of an interval, between two claims
 
 
 def write(folder: Path, claimed: Claimed) -> list[Path]:
-    """Write claims.png and, where the experiment asks for them, figure.png and filters.png."""
+    """Write the figures of claims: claims.png and, where the experiment asks for them, figure.png and filters.png."""
     paths = []
     with mpl.rc_context(STYLE):
         for name, figure in figures(claimed).items():
@@ -43,7 +38,7 @@ def write(folder: Path, claimed: Claimed) -> list[Path]:
 
 
 def figures(claimed: Claimed) -> dict[str, Figure]:
-    """Name of each picture -> the picture."""
+    """Name of each figure -> the figure."""
     with mpl.rc_context(STYLE):
         drawn = {"claims": _claims(claimed.verdicts)}
         if claimed.plots:
@@ -54,7 +49,7 @@ def figures(claimed: Claimed) -> dict[str, Figure]:
 
 
 def _claims(verdicts: list[Verdict]) -> Figure:
-    """What was found in units of what would matter, from 0, the value claimed; grey is where the claim is right."""
+    """The claims, a row each: what was found in units of what would matter, from 0, the value claimed."""
     words = [wrap(verdict.claim.says, LETTERS) for verdict in verdicts]
     heights = [(len(lines) + 2) * LINE + LANE + GAP for lines in words]
     figure = Figure(figsize=(COLUMN, sum(heights) + 0.55))
@@ -82,7 +77,8 @@ def _claims(verdicts: list[Verdict]) -> Figure:
 
 
 def _claim(axes: Axes, verdict: Verdict, lines: list[str], top: float, edge: float) -> None:
-    color, mark, fill = LOOKS[verdict.word]
+    """One claim's words and, in a strip that is grey where the claim is right, its mean with its interval."""
+    color, mark, fill = MARK_OF[verdict.word]
     beside = axes.get_yaxis_transform()  # x in parts of the width
     word, *rest = verdict.word, *lines, f"{verdict.measured}, claimed {verdict.claimed}".replace("-", "−")
     at: dict[str, Any] = {"transform": beside, "va": "center", "fontsize": 7}
@@ -102,19 +98,19 @@ def _claim(axes: Axes, verdict: Verdict, lines: list[str], top: float, edge: flo
 
 
 def _reach(verdicts: list[Verdict]) -> float:
-    """The power of ten that no interval goes beyond, 10 at least."""
+    """The power of ten that no verdict's interval goes beyond, 10 at least."""
     ends = [end for verdict in verdicts for end in _in_units(verdict)]
     farthest = max((abs(end) for end in ends if np.isfinite(end)), default=1.0)
     return float(10 ** max(1, np.ceil(np.log10(max(farthest, 1.0)))))
 
 
 def _in_units(verdict: Verdict) -> list[float]:
-    """Both ends of the interval and the value, as the picture shows them."""
+    """Both ends of a verdict's interval and its value, in units of what would matter."""
     return [(end - verdict.theory) / verdict.bound for end in (verdict.low, verdict.high, verdict.value)]
 
 
 def _plots(plots: list[tuple[Plot, dict[str, Points]]]) -> Figure:
-    """Means with their 95 % intervals over seeds, as bars and as bands between them."""
+    """The plots, one below the other: means with their 95 % intervals over seeds, as bars and as bands."""
     figure = Figure(figsize=(COLUMN, 2.5 * len(plots)), layout="constrained")
     panels = figure.subplots(len(plots), squeeze=False)[:, 0]
     for axes, (plot, lines) in zip(panels, plots, strict=True):
@@ -143,7 +139,7 @@ def _plots(plots: list[tuple[Plot, dict[str, Points]]]) -> Figure:
 
 
 def _filters(filters: dict[str, np.ndarray]) -> Figure:
-    """A square of small images for each arm; mid-grey is a weight of 0."""
+    """The filters of each arm as a square of small images; mid-grey is a weight of 0."""
     figure = Figure(figsize=(COLUMN, COLUMN / len(filters) + 0.25), layout="constrained")
     panels = figure.subplots(1, len(filters), squeeze=False)[0]
     for axes, (arm, images) in zip(panels, filters.items(), strict=True):
@@ -155,7 +151,7 @@ def _filters(filters: dict[str, np.ndarray]) -> Figure:
 
 
 def _tiled(images: np.ndarray) -> np.ndarray:
-    """All units beside each other, (rows, columns), one grey weight wide apart; colours are averaged.
+    """The filters of all units beside each other, (rows, columns), one grey weight wide apart; colours are averaged.
 
     Each is divided by its own largest |weight|, as it is its pattern that is looked at.
     """

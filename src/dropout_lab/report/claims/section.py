@@ -1,4 +1,4 @@
-"""The section of the page about an experiment: its figures, the picture of its claims, and their numbers as tables."""
+"""The section of the page about an experiment's claims: its figures, and their numbers as tables."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,15 @@ _HOW = (
     "interval. 0 is the value claimed, and ±1 is what the experiment's file says would matter, or the margin of an "
     "equality; beyond ±1 the scale is logarithmic. Where the strip is grey the claim is right."
 )
-
-
 _FILTERS = (
     "The weights from the image into each unit of the first layer, at the first seed. Each unit is scaled to its own "
     "largest weight: white is positive, black negative, and mid-grey 0."
 )
-
-
 _FIGURE = "Means with their 95 % intervals over the seeds, as bars and as bands between them{}."
 
 
 def section(claimed: Claimed, pictures: Sequence[Path]) -> str:
-    """As HTML, with these pictures (claims.png, figure.png, filters.png) inside."""
+    """The section as HTML, with these pictures (claims.png, figure.png, filters.png) inside."""
     of = {path.stem: b64encode(path.read_bytes()).decode() for path in pictures}
     parts = [f"<p>{escape(claimed.counted)}.</p>"]
     if claimed.plots:
@@ -49,6 +45,7 @@ def section(claimed: Claimed, pictures: Sequence[Path]) -> str:
 
 
 def _drawn(how: str, picture: str, alternative: str, table: str = "") -> str:
+    """A picture with how to read it above, and its numbers to be unfolded below."""
     if table:
         alternative += "; the same numbers are in the table below the picture"
         table = f"<details><summary>Numbers</summary>{table}</details>"
@@ -59,6 +56,7 @@ def _drawn(how: str, picture: str, alternative: str, table: str = "") -> str:
 
 
 def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that can be scrolled."""
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'

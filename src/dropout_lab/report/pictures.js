@@ -12,7 +12,7 @@ const faded = (hex, alpha) => `rgba(${[1, 3, 5].map((n) => parseInt(hex.slice(n,
 const short = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toPrecision(digits));
 const last = (values) => (values && values.length ? values[values.length - 1] : null);
 
-function look(s) {
+function styleOf(s) {
   return {
     line: { color: color(s.color), dash: DASHES[s.dash % DASHES.length], width: 2 },
     marker: { color: color(s.color), symbol: MARKERS[s.dash % MARKERS.length], size: 8 },
@@ -22,7 +22,7 @@ function look(s) {
 }
 
 function line(s, x, y, more = {}) {
-  return { type: "scatter", mode: "lines", x, y, ...look(s), hovertemplate: `%{y:.4~g}<extra>${escaped(s.name)}</extra>`, ...more };
+  return { type: "scatter", mode: "lines", x, y, ...styleOf(s), hovertemplate: `%{y:.4~g}<extra>${escaped(s.name)}</extra>`, ...more };
 }
 
 // The interval around a line. Where a seed is alone there is none.
@@ -86,19 +86,19 @@ function depthAxis(all, width) {
   return axis;
 }
 
-const FIGURES = {
+const PICTURES = {
   accuracy({ strategies, width }) {
     const traces = [];
     const narrow = width < NARROW;
     strategies.forEach((s, n) => {
       const { mean, half, values, seeds } = s.accuracy;
       traces.push({
-        ...look(s), type: "scatter", mode: "markers", x: values, y: values.map(() => n + 0.26), showlegend: false,
-        marker: { ...look(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
+        ...styleOf(s), type: "scatter", mode: "markers", x: values, y: values.map(() => n + 0.26), showlegend: false,
+        marker: { ...styleOf(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
         hovertemplate: `seed %{customdata}: %{x:.2f} %<extra>${escaped(s.name)}</extra>`,
       });
       traces.push({
-        ...look(s), type: "scatter", mode: "markers", x: [mean], y: [n], marker: { ...look(s).marker, size: 11 },
+        ...styleOf(s), type: "scatter", mode: "markers", x: [mean], y: [n], marker: { ...styleOf(s).marker, size: 11 },
         error_x: { array: [half ?? 0], thickness: 2, width: 6, color: color(s.color) },
         hovertemplate: `mean %{x:.2f} %${half === null ? "" : ` ± ${half.toFixed(2)}`}<extra>${escaped(s.name)}</extra>`,
       });
