@@ -21,7 +21,7 @@ from dropout_lab.look.picture import draw
 from dropout_lab.look.subject import Subject, from_run, from_torchvision, open_image
 from dropout_lab.look.views import CONDITIONS, OFF, look
 from dropout_lab.look.words import RANDOM, record, table
-from dropout_lab.report.look_section import sights
+from dropout_lab.report.look_section import look_section
 
 
 class Net(nn.Module):
@@ -380,7 +380,7 @@ def test_the_report_shows_what_the_command_left_in_a_run(capsys, run):
         likely = sight.views[condition].probabilities.sort(descending=True)
         assert [name for name, _ in guesses] == [str(index) for index in likely.indices[:5].tolist()]
         assert [share for _, share in guesses] == pytest.approx(likely.values[:5].tolist())
-    section = sights(run)
+    section = look_section(run)
     assert seen["title"] in section
     for layer, means in seen["means"].items():
         off = sight.views[OFF].outputs[layer].mean().item()
