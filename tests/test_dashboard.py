@@ -25,7 +25,7 @@ HEADER = [
 
 @pytest.fixture
 def runs(tmp_path):
-    """A sweep of two runs, which watched different layers."""
+    """A sweep of two runs, whose monitored layers differ."""
     for number, keys in enumerate((HEADER, [*HEADER, "activation_shift/10_b"])):
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
         (tmp_path / "sweep" / str(number) / "metrics.csv").write_text(",".join(keys) + "\n")

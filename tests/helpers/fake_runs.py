@@ -35,7 +35,7 @@ def write_run(
     status: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
 ) -> Path:
-    """Write one run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of each layer."""
+    """Write a run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of the layers."""
     folder.mkdir(parents=True)
     steps = [9 * (epoch + 1) for epoch in range(epochs)]
     dropout = {
@@ -93,7 +93,7 @@ def write_run(
 def _activation_rows(
     steps: list[int], kind: str, p: float, layers: tuple[str, ...], seed: int, rates: tuple[float, ...]
 ) -> list[tuple[int, int, str, str, str, float]]:
-    """Rows (step, epoch, mode, layer, stat, value); the last probe ratio is 1 + (theory - 1) / (1 + 0.1 (epochs - 1))."""
+    """Numbers (step, epoch, mode, layer, stat, value); the last ratio is 1 + (theory - 1) / (1 + 0.1 (epochs - 1))."""
     q = 1 - p
     gain = {"classic": (q, q), "unscaled": (q, 1.0)}.get(kind, (1.0, 1.0))
     rows: list[tuple[int, int, str, str, str, float]] = []

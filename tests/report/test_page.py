@@ -86,6 +86,11 @@ def test_pictures_hold_the_numbers_of_the_runs(page):
     assert inverted["curves"]["val/acc"]["step"] == [9, 18, 27, 36]
 
 
+def test_rates_of_layers_are_no_statistic_to_be_drawn(page):
+    stats = {stat for s in data_of(page)["strategies"] for mode in s["activations"].values() for stat in mode["values"]}
+    assert stats == {"mean", "std", "zeros", "gain", "ratio", "shift"}
+
+
 def test_what_was_run_is_on_the_page(page):
     text = page.read_text()
     for fact in ("scripts/compare", "28458a5f00", "torch 2.15.0", "<code>dropout.scaling</code>", "runs ended"):

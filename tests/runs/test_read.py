@@ -1,6 +1,12 @@
 import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
 
+import pandas as pd
 import pytest
+import torch
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs import read
@@ -139,3 +145,124 @@ def test_json_that_python_writes_but_nobody_else_reads_is_read(tmp_path, write_r
 def test_one_run_of_a_sweep_can_be_read_alone(tmp_path, write_run):
     (run,) = read_runs(write_run(tmp_path / "3"))
     assert (run.name, run.status) == ("3", "ok")
+
+
+def test_a_run_is_opened_by_its_folder(tmp_path, write_run):
+    folder = write_run(tmp_path / "sweep" / "3", kind="classic", seed=3, final={"test/acc": 0.91})
+    run = read.open(str(folder))
+    assert (run.folder, run.name, run.status, run.reason, run.note) == (folder, "3", "ok", None, None)
+    assert type(run.config) is dict
+    assert run.config["dropout"]["scaling"] == "classic"
+    assert run.metrics.index.name == "step"
+    assert run.metrics["test/acc"].iloc[-1] == 0.91
+    assert run.tracks["train"].steps.tolist() == [9 * (epoch + 1) for epoch in range(10)]
+
+
+def test_the_activations_of_a_run_are_a_long_table_of_everything_that_was_logged(tmp_path, write_run):
+    folder = write_run(tmp_path / "0", epochs=100)
+    table = read.open(folder).activations
+    assert list(table) == ["step", "epoch", "mode", "layer", "stat", "value"]
+    pd.testing.assert_frame_equal(table, pd.read_csv(folder / "activations.csv"))
+    row = table.query("step == 18 and mode == 'train' and layer == '08_hidden_dropout' and stat == 'p'")
+    assert row[["epoch", "value"]].to_numpy().tolist() == [[1, 0.5]]
+
+
+def test_activations_are_read_once_and_when_asked_for(tmp_path, write_run):
+    folder = write_run(tmp_path / "0", epochs=1)
+    run = read.open(folder)
+    with (folder / "activations.csv").open("a") as file:
+        file.write("9,0,train,08_hidden_dropout,gain,0.75\n")
+    assert run.activations.iloc[-1]["value"] == 0.75
+    assert not run.activations.duplicated(["step", "mode", "layer", "stat"]).any()
+    (folder / "activations.csv").unlink()
+    assert run.activations is run.activations
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_a_run_that_has_not_ended_well_is_opened_all_the_same(tmp_path, write_run, status):
+    run = read.open(write_run(tmp_path / "0", status={"status": status, "error": None}))
+    assert (run.status, run.counted) == (status, False)
+    assert run.final("val/acc") > 0.5
+    assert run.at_layer("train", "gain", "08_hidden_dropout") == 1
+    assert len(run.activations)
+
+
+def test_a_run_that_has_just_begun_is_opened(tmp_path, write_run):
+    folder = write_run(tmp_path / "0", status={"status": "running"})
+    for name in ("metrics.csv", "activations.csv"):
+        (folder / name).unlink()
+    run = read.open(folder)
+    assert (run.status, run.note) == ("running", "half-written: metrics.csv is missing")
+    assert run.metrics.empty
+    with pytest.raises(UserError, match=r"0: half-written: activations\.csv is missing"):
+        _ = run.activations
+
+
+def test_a_run_is_opened_whose_status_cannot_be_read(tmp_path, write_run):
+    folder = write_run(tmp_path / "0")
+    (folder / "status.json").unlink()
+    run = read.open(folder)
+    assert (run.status, run.reason) == ("unreadable", "half-written: status.json is missing")
+    assert run.final("val/acc") > 0.5
+
+
+def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path, write_run):
+    for number in (10, 9):
+        write_run(tmp_path / "sweep" / str(number))
+    (write_run(tmp_path / "broken") / "config.yaml").write_text("seed: [1\nx: {")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, says in {
+        "sweep": r"sweep: not a run but 2: read_runs reads all, open reads one, e\.g\. .*/sweep/9",
+        "empty": r"empty: is not a run folder: it has no config\.yaml; give the folder of one run, e\.g\. runs/",
+        "file": "file: does not exist; give the folder of one run",
+        "absent": "absent: does not exist; give the folder of one run",
+        "broken": r"broken/config\.yaml cannot be read: ",
+    }.items():
+        with pytest.raises(UserError, match=says) as error:
+            read.open(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_in_one_line(tmp_path, write_run):
+    run = read.open(write_run(tmp_path / "0"))
+    with pytest.raises(UserError, match=r"best\.ckpt does not exist; the run saved none") as error:
+        run.network()
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="ckpt=first: must be best or last"):
+        run.network("first")
+
+
+def test_a_run_ended_when_its_status_was_last_written(tmp_path, write_run):
+    folder = write_run(tmp_path / "0")
+    os.utime(folder / "status.json", (1e9, 1e9))
+    assert read.open(folder).ended == datetime.fromtimestamp(1e9, UTC)
+
+
+def test_runs_are_read_without_torch():
+    script = "import dropout_lab.runs.read, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.slow
+def test_the_network_of_a_run_computes_what_was_tested(tmp_path):
+    from dropout_lab.runs.restore import restore
+    from dropout_lab.train.__main__ import main as train
+
+    quick = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
+    with pytest.raises(SystemExit, match="0"):
+        train([*quick, "dropout=classic", "dropout.p=0.3", "model.hidden=48", f"hydra.run.dir={tmp_path}"])
+    run = read.open(tmp_path)
+    rates = run.activations.query("stat == 'p'")
+    assert set(rates["value"]) == {0.3}
+    assert set(rates["layer"]) == set(run.dropout_layers)
+    data = restore(tmp_path).data
+    data.setup("test")
+    images, classes = data.prepare(data.test.images), data.test.classes
+    with torch.no_grad():
+        for name in ("best", "last"):
+            network = run.network(name)
+            assert not network.training
+            assert torch.equal(network(images), restore(tmp_path, name).net(images))
+        right = (run.network()(images).argmax(1) == classes).double().mean().item()
+    assert run.final("test/acc") == pytest.approx(right, abs=1e-6)

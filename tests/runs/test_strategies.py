@@ -82,3 +82,50 @@ def test_kinds_of_dropout_have_the_names_of_the_config_group():
     assert kind_of(lab | {"mask": "sample"}) == ("sample", None)
     assert kind_of({"_target_": "dropout_lab.dropout.none", "p": 0.5}) == ("none", "none")
     assert kind_of({"_target_": "my_fork.DropBlock", "p": 0.5}) == ("DropBlock", None)
+
+
+def keeps(folder):
+    (strategy,) = group(read_runs(folder), {})[0]
+    return strategy.keeps()
+
+
+def test_what_each_layer_keeps_is_read_from_the_rates_that_were_recorded(tmp_path, write_run):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, p=0.5, rates=(0.125, 0.25, 0.5))
+    assert keeps(tmp_path) == [0.875, 0.75, 0.5]
+
+
+def test_without_dropout_everything_is_kept(tmp_path, write_run):
+    write_run(tmp_path / "0", kind="none", p=0.5)
+    assert keeps(tmp_path) == [1, 1, 1]
+
+
+def test_rates_that_differ_between_runs_are_not_one(tmp_path, write_run):
+    write_run(tmp_path / "0", seed=0)
+    write_run(tmp_path / "1", seed=1, rates=(0.5, 0.5, 0.25))
+    assert keeps(tmp_path) is None
+
+
+def test_rates_that_change_over_training_are_not_one(tmp_path, write_run):
+    with (write_run(tmp_path / "0", epochs=2) / "activations.csv").open("a") as file:
+        file.write("27,2,train,04_conv2_dropout,p,0.25\n")
+    assert keeps(tmp_path) is None
+
+
+def test_with_a_schedule_the_rates_of_one_flush_say_nothing_about_the_steps_before(tmp_path, write_run):
+    schedule = {"_target_": "dropout_lab.dropout.schedules.linear"}
+    write_run(tmp_path / "0", epochs=1, config={"dropout_schedule": schedule})
+    assert keeps(tmp_path) is None
+    write_run(tmp_path / "constant" / "0", epochs=1, config={"dropout_schedule": {"_target_": "schedules.constant"}})
+    assert keeps(tmp_path / "constant") == [0.5, 0.5, 0.5]
+
+
+def test_rates_that_were_not_recorded_are_not_made_up(tmp_path, write_run):
+    path = write_run(tmp_path / "0") / "activations.csv"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if ",p," not in line))
+    assert keeps(tmp_path) is None
+
+
+def test_of_a_strategy_whose_law_is_unknown_nothing_is_said(tmp_path, write_run):
+    write_run(tmp_path / "0", config={"dropout": {"_target_": "my_fork.DropBlock", "p": 0.5}})
+    assert keeps(tmp_path) is None

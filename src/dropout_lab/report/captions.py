@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Caption:
-    """The words of one picture.
+    """The words that stand with one picture of the page.
 
     Attributes:
         id: the name of the function in pictures.js that draws it.

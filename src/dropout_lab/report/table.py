@@ -24,7 +24,7 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        """The number of runs that count."""
+        """The number of the strategy's runs that count."""
         return len(self.strategy.runs)
 
 

@@ -116,12 +116,12 @@ class Run:
 
     @cached_property
     def layers(self) -> list[str]:
-        """Every monitored tensor, in depth order; the input of dropout layer L is called ``L_in``."""
+        """Every monitored tensor of the network, in depth order; the input of dropout layer L is called ``L_in``."""
         return in_depth_order({layer for tracks in self.tracks.values() for _, layer in tracks.columns})
 
     @cached_property
     def dropout_layers(self) -> list[str]:
-        """The dropout layers, first to last: those with a gain."""
+        """The dropout layers of the run's network, first to last: those with a gain."""
         columns = (key for tracks in self.tracks.values() for key in tracks.columns)
         return in_depth_order({layer for stat, layer in columns if stat == "gain"})
 

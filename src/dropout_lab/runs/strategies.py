@@ -12,7 +12,7 @@ from dropout_lab.runs.settings import differing_keys
 
 @dataclass(frozen=True)
 class Strategy:
-    """Runs of one configuration, over seeds.
+    """A strategy: the runs of one configuration, over seeds.
 
     Attributes:
         name: ``base`` and the settings that tell it from others of that base.
@@ -34,12 +34,12 @@ class Strategy:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The configuration all its runs share, apart from the seed."""
+        """The configuration that all runs of the strategy share, apart from the seed."""
         return self.runs[0].config if self.runs else {}
 
     @cached_property
     def dropout_layers(self) -> list[str]:
-        """The dropout layers, first to last."""
+        """The dropout layers of the strategy's network, first to last."""
         return max((run.dropout_layers for run in self.runs), key=len, default=[])
 
     def keeps(self) -> list[float] | None:

@@ -17,7 +17,7 @@ KEPT_STEPS = 60  # flushes kept per run and mode: more than a picture can show
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """Statistics of layers over training.
+    """Tracks of a run in one mode: the statistics of its layers over training.
 
     Attributes:
         steps: shape (S,), rising.
@@ -30,7 +30,7 @@ class Tracks:
     values: np.ndarray
 
     def logged(self, stat: str, layer: str) -> np.ndarray:
-        """The values of one statistic that are there, in order."""
+        """The values that were logged of one statistic of a layer, in order."""
         column = self.columns.get((stat, layer))
         values = self.values[:, column] if column is not None else np.empty(0)
         return values[np.isfinite(values)]
@@ -42,7 +42,7 @@ def thinned(length: int, kept: int) -> np.ndarray:
 
 
 def logged_keys(folder: Path) -> list[str]:
-    """The columns of a run's ``metrics.csv``, those of the layers among them; the file has to be there."""
+    """The columns of a run's ``metrics.csv``, which has to be there; those of the layers are among them."""
     with (folder / METRICS).open(newline="") as file:
         return next(csv.reader(file), [])
 
@@ -73,7 +73,8 @@ def read_activations(folder: Path) -> pd.DataFrame:
         OSError, ValueError: the file is not there, or not such a file.
     """
     table = _long(folder / ACTIVATIONS, "epoch").drop_duplicates(["step", "mode", "layer", "stat"], keep="last")
-    return table.astype({"step": int, "epoch": int}).reset_index(drop=True)
+    plain = {"step": int, "epoch": int, "mode": str, "layer": str, "stat": str}
+    return table.astype(plain).reset_index(drop=True)
 
 
 def read_tracks(folder: Path) -> dict[str, Tracks]:
