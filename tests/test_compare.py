@@ -81,7 +81,7 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
         raise RuntimeError("too dark")
 
     monkeypatch.setattr(job, "train", failing)
-    monkeypatch.setattr("dropout_lab.look.views.look", blind)
+    monkeypatch.setattr("dropout_lab.look.views.look_at", blind)
     assert exit_code(*QUICK, "dropout=none,inverted", "seed=1,0", f"hydra.sweep.dir={tmp_path}") == 1
     said = capsys.readouterr()
     assert "2 of 4 jobs did not end well" in said.err

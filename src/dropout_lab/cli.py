@@ -118,6 +118,15 @@ def number(key: str, text: str, kind: type[int] | type[float], least: float, bel
     return value
 
 
+def drop_probability(text: str) -> float:
+    """The value of ``p=`` as a number.
+
+    Raises:
+        UserError: it is no probability to drop with.
+    """
+    return number("p", text, float, 0, 1, "the probability to drop, 0 <= p < 1")
+
+
 def in_one_line(parser: ArgumentParser) -> ArgumentParser:
     """Make a parser refuse what it does not understand with a UserError, which names the nearest option."""
 

@@ -88,13 +88,13 @@ def _look(runs: Sequence[Path]) -> None:
     run = next((run for run in runs if read_status(run).get("status") == "ok"), None)
     if run is None or any((run / "look" / LOOK).exists() for run in runs):
         return
-    from dropout_lab.look.page import write
+    from dropout_lab.look.files import write
     from dropout_lab.look.subject import from_run
-    from dropout_lab.look.views import look
+    from dropout_lab.look.views import look_at
 
     try:
         subject = from_run(run, "best", "")
-        write(look(subject, subject.p), run / "look")
+        write(look_at(subject, subject.p), run / "look")
     except Exception as error:  # hours of training must not end without a table for want of a picture
         print(f"\nNo picture of a network looking at an image: {root_cause(error)}")
 

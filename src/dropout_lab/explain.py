@@ -1,10 +1,10 @@
-"""Why survivors are multiplied by 1/(1-p), on a vector of ones: `python -m dropout_lab.explain p=0.75`, no training."""
+"""Command that explains why survivors are multiplied by 1/(1-p), on ones: `python -m dropout_lab.explain p=0.75`."""
 
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dropout_lab.cli import number, one_line_errors, read_arguments
+from dropout_lab.cli import drop_probability, one_line_errors, read_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the explanation for ``p=...``."""
     with one_line_errors():
         given = read_arguments(sys.argv[1:] if arguments is None else arguments, USAGE, {"p": None})
-        print(explain(number("p", given["p"], float, 0, 1, "the probability to drop, 0 <= p < 1")))
+        print(explain(drop_probability(given["p"])))
 
 
 def explain(p: float, seed: int = 0) -> str:
-    """What dropping does to a mean of one, and the gain (mean out / mean in) of each strategy in train and eval.
+    """Text on what dropping does to a mean of one, and on the gain of each strategy in train and in eval.
 
     Args:
         p: probability to drop.
@@ -73,7 +73,7 @@ def explain(p: float, seed: int = 0) -> str:
 
 
 def _mean(x: "torch.Tensor") -> str:
-    """Two decimals, or two digits where that would be 0.00."""
+    """The mean of a tensor as text: two decimals, or two digits where that would be 0.00."""
     mean = float(x.mean())
     return f"{mean:.2f}" if mean >= 0.01 or mean == 0 else f"{mean:.2g}"
 

@@ -1,4 +1,4 @@
-"""Laws of `look`: what differs between the conditions is dropout alone; the picture and the page say what they show."""
+"""Laws of `look`: what differs between the conditions is dropout alone; the picture says what it shows."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from dropout_lab.jobs.plan import plan
 from dropout_lab.look.__main__ import main
 from dropout_lab.look.picture import draw
 from dropout_lab.look.subject import Subject, from_run, from_torchvision, open_image
-from dropout_lab.look.views import CONDITIONS, OFF, look
+from dropout_lab.look.views import CONDITIONS, OFF, look_at
 from dropout_lab.look.words import RANDOM, record, table
 from dropout_lab.report.look_section import look_section
 
@@ -48,22 +48,22 @@ def subject(net=None):
 FIRST, SECOND, VECTOR = "01_relu", "03_relu_call2", "06_drop"
 
 
-def outputs(sight, layer):
-    return [sight.views[condition].outputs[layer] for condition in CONDITIONS]
+def outputs(look, layer):
+    return [look.views[condition].outputs[layer] for condition in CONDITIONS]
 
 
 def test_dropout_off_is_the_network_itself_and_it_is_left_as_it_was():
     seen = subject()
     before, state = seen.net(seen.x), torch.get_rng_state()
-    sight = look(seen, 0.5)
-    torch.testing.assert_close(sight.views[OFF].probabilities, before[0].softmax(0), rtol=0, atol=0)
+    look = look_at(seen, 0.5)
+    torch.testing.assert_close(look.views[OFF].probabilities, before[0].softmax(0), rtol=0, atol=0)
     torch.testing.assert_close(seen.net(seen.x), before, rtol=0, atol=0)
     assert torch.equal(state, torch.get_rng_state())
     assert not any(module._forward_hooks or module.training for module in seen.net.modules())
 
 
 def test_element_wise_and_unscaled_have_the_same_masks_and_differ_in_scaling():
-    plain, element, _, unscaled = outputs(look(subject(), 0.75), FIRST)
+    plain, element, _, unscaled = outputs(look_at(subject(), 0.75), FIRST)
     kept = element != 0
     assert 0.15 < kept[plain != 0].float().mean() < 0.35
     torch.testing.assert_close(element, plain * kept / 0.25)
@@ -71,53 +71,53 @@ def test_element_wise_and_unscaled_have_the_same_masks_and_differ_in_scaling():
 
 
 def test_spatial_drops_whole_maps_and_rescales_the_others():
-    plain, _, spatial, _ = outputs(look(subject(), 0.5), FIRST)
+    plain, _, spatial, _ = outputs(look_at(subject(), 0.5), FIRST)
     dropped = (spatial == 0).all(2).all(1)
     assert 0.2 < dropped.float().mean() < 0.8
     torch.testing.assert_close(spatial[~dropped], plain[~dropped] * 2)
 
 
 def test_spatial_drops_single_units_where_there_are_no_maps_and_says_so():
-    sight = look(subject(), 0.5, where="existing", patterns=[VECTOR])
-    plain, element, spatial, _ = outputs(sight, VECTOR)
+    look = look_at(subject(), 0.5, where="existing", patterns=[VECTOR])
+    plain, element, spatial, _ = outputs(look, VECTOR)
     assert plain.shape == (30,)
     torch.testing.assert_close(spatial, element)
-    assert f"No maps to drop in {VECTOR}" in table(sight)
+    assert f"No maps to drop in {VECTOR}" in table(look)
 
 
 def test_later_layers_see_what_dropout_left_of_the_earlier_ones():
     seen = subject()
-    sight = look(seen, 0.5, ["01_relu"], where="layers")  # both calls of the module
-    _, first, _, _ = outputs(sight, FIRST)
-    plain, second, _, _ = outputs(sight, SECOND)
+    look = look_at(seen, 0.5, ["01_relu"], where="layers")  # both calls of the module
+    _, first, _, _ = outputs(look, FIRST)
+    plain, second, _, _ = outputs(look, SECOND)
     by_hand = seen.net.second(first[None])[0].relu()
     torch.testing.assert_close(second[second != 0], 2 * by_hand[second != 0])
-    assert sight.dropped == [FIRST, SECOND]
+    assert look.dropped == [FIRST, SECOND]
     assert not torch.equal(plain, by_hand)
 
 
 def test_what_follows_in_place_does_not_change_what_is_shown():
-    plain, *_ = outputs(look(subject(), 0.5, ["00_first"], where="existing"), "00_first")
+    plain, *_ = outputs(look_at(subject(), 0.5, ["00_first"], where="existing"), "00_first")
     assert plain.min() < 0
 
 
 @pytest.mark.parametrize("where", ["layers", "existing", "activations", "convolutions"])
 def test_dropout_acts_where_it_is_told(where):
-    sight = look(subject(), 0.5, ["00_first"], where=where)
+    look = look_at(subject(), 0.5, ["00_first"], where=where)
     expected = {
         "layers": ["00_first"],
         "existing": [VECTOR],
         "activations": [FIRST, SECOND],
         "convolutions": ["00_first", "02_second"],
     }
-    assert sight.dropped == expected[where]
-    plain, element, *_ = outputs(sight, "00_first")
+    assert look.dropped == expected[where]
+    plain, element, *_ = outputs(look, "00_first")
     assert (not torch.equal(plain, element)) == (where in ("layers", "convolutions"))
 
 
 def test_a_place_that_the_network_lacks_is_refused():
     with pytest.raises(UserError, match="where=existing: the network has no such layer"):
-        look(subject(Net(nn.Identity())), 0.5, where="existing")
+        look_at(subject(Net(nn.Identity())), 0.5, where="existing")
 
 
 def test_on_top_of_classic_dropout_element_wise_is_what_training_did():
@@ -125,14 +125,14 @@ def test_on_top_of_classic_dropout_element_wise_is_what_training_did():
     seen = subject(Net(Dropout(0.75, scaling="classic")))
     given = []
     handle = seen.net.drop.register_forward_pre_hook(lambda module, args: given.append(args[0][0]))
-    plain, element, *_ = outputs(look(seen, 0.75, [VECTOR], where="existing"), VECTOR)
+    plain, element, *_ = outputs(look_at(seen, 0.75, [VECTOR], where="existing"), VECTOR)
     handle.remove()
     torch.testing.assert_close(plain, given[0] * 0.25)
     torch.testing.assert_close(element, given[0] * (element != 0))
 
 
 def test_another_seed_is_another_draw_and_the_same_seed_the_same():
-    a, b, c = (look(subject(), 0.5, seed=seed).views["element-wise"].outputs[FIRST] for seed in (1, 1, 2))
+    a, b, c = (look_at(subject(), 0.5, seed=seed).views["element-wise"].outputs[FIRST] for seed in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
@@ -141,7 +141,7 @@ def test_by_default_the_last_activation_at_each_size_of_map_is_shown():
     torch.manual_seed(0)
     net = torchvision.models.resnet18(num_classes=7).eval()
     x = torch.randn(1, 3, 128, 128)
-    found = look(Subject(net, x, np.zeros((8, 8)), range(7), "resnet18", "noise", False, 0.5), 0.5)
+    found = look_at(Subject(net, x, np.zeros((8, 8)), range(7), "resnet18", "noise", False, 0.5), 0.5)
     # 64 px: the stem; 32, 16, 8 and 4 px: its four stages; four are shown
     assert list(found.layers) == [
         "02_relu",
@@ -157,24 +157,24 @@ def texts(figure):
 
 
 def test_the_picture_says_what_it_shows():
-    sight = look(subject(), 0.5)
-    said = texts(draw(sight))
+    look = look_at(subject(), 0.5)
+    said = texts(draw(look))
     for expected in ("net looking at noise", RANDOM, *CONDITIONS, "16 of 24 maps of 8×8", "16 of 40 maps of 8×8"):
         assert any(expected in text for text in said), expected
-    trained = Subject(**{**vars(sight.subject), "trained": True})
-    said = texts(draw(look(trained, 0.5)))
+    of_trained = Subject(**{**vars(look.subject), "trained": True})
+    said = texts(draw(look_at(of_trained, 0.5)))
     assert not any("RANDOM" in text for text in said)
 
 
 def test_all_maps_of_a_row_share_one_colour_scale_that_begins_at_zero():
-    figure = draw(look(subject(), 0.5))
+    figure = draw(look_at(subject(), 0.5))
     limits = [axes.images[0].get_clim() for axes in figure.axes if axes.images and axes.title.get_text()]
     rows = [limits[:4], limits[4:]]
     assert all(len(set(row)) == 1 and row[0][0] == 0 < row[0][1] for row in rows)
 
 
 def test_signed_maps_have_zero_in_the_middle_of_their_colours():
-    figure = draw(look(subject(), 0.5, ["00_first"]))
+    figure = draw(look_at(subject(), 0.5, ["00_first"]))
     (low, high), *_ = [axes.images[0].get_clim() for axes in figure.axes if axes.images and axes.title.get_text()]
     assert low == -high
 
@@ -191,7 +191,7 @@ def test_outputs_of_any_shape_can_be_drawn(shape):
             return self.head(self.act(x).flatten(1))
 
     seen = subject(Shaped())
-    draw(look(Subject(**{**vars(seen), "x": torch.randn(1, *shape)}), 0.5))
+    draw(look_at(Subject(**{**vars(seen), "x": torch.randn(1, *shape)}), 0.5))
 
 
 # Images.
@@ -230,14 +230,14 @@ def test_weights_of_a_file_are_used_and_bring_the_names_of_imagenet(weights):
     assert seen.classes[0] == "tench"
     loaded = torch.load(weights, weights_only=True)
     assert all(torch.equal(value, loaded[key]) for key, value in seen.net.state_dict().items())
-    assert RANDOM not in table(look(seen, 0.5))
+    assert RANDOM not in table(look_at(seen, 0.5))
 
 
 def test_random_weights_are_called_so_and_have_no_names():
     seen = from_torchvision("squeezenet1_1", "", "", 0)
     assert not seen.trained
     assert seen.classes[3] == "class 3"
-    assert RANDOM in table(look(seen, 0.5))
+    assert RANDOM in table(look_at(seen, 0.5))
 
 
 def test_the_network_sees_the_image_as_its_weights_were_trained(tmp_path):
@@ -278,13 +278,13 @@ def run(tmp_path_factory):
 
 def test_a_run_looks_at_its_first_test_image_with_its_own_dropout(run):
     seen = from_run(run, "best", "")
-    sight = look(seen, seen.p)
+    look = look_at(seen, seen.p)
     assert seen.x.shape == (1, 1, 8, 8)
     assert seen.p == 0.3
     assert list(seen.classes) == [str(digit) for digit in range(10)]
     assert re.fullmatch(r"test image 0 \(class \d\)", seen.image)
-    assert sight.dropped == list(sight.layers) == ["03_blocks_0_dropout", "07_blocks_1_dropout", "11_dropout"]
-    assert RANDOM not in table(sight)
+    assert look.dropped == list(look.layers) == ["03_blocks_0_dropout", "07_blocks_1_dropout", "11_dropout"]
+    assert RANDOM not in table(look)
 
 
 def test_a_run_looks_at_a_photo_as_if_it_were_of_its_data(run, tmp_path):
@@ -351,22 +351,19 @@ def test_a_test_image_that_a_run_lacks_is_refused(capsys, run):
     assert "ckpt=lost" in said_wrong(capsys, f"run={run}", "ckpt=lost")
 
 
-def test_the_command_writes_picture_and_page_and_prints_the_numbers(capsys, run, tmp_path):
+def test_the_command_writes_the_picture_and_prints_the_numbers(capsys, run, tmp_path):
     main([f"run={run}", "image=3", "p=0.5", "layers=[03_*, 11_*]", f"out={tmp_path / 'new'}"])
     printed = capsys.readouterr().out
-    picture, page = (tmp_path / "new" / name for name in ("look.png", "look.html"))
+    picture = tmp_path / "new" / "look.png"
     assert str(picture) in printed
-    assert str(page) in printed
+    assert sorted(path.name for path in picture.parent.iterdir()) == ["look.json", "look.png"]
     with Image.open(picture) as image:
         width, height = image.size
     assert width > 1500
     assert height > 1000
     assert "spatial p=0.3 looking at test image 3" in printed
-    html = page.read_text()
-    assert html.count("data:image/png;base64,") == 1
-    assert "http" not in html
-    assert "03_blocks_0_dropout" in html
-    assert "07_blocks" not in html.split("<pre>")[1].split("mean activation")[1]
+    assert "03_blocks_0_dropout" in printed
+    assert "07_blocks" not in printed.split("mean activation")[1]
 
 
 @pytest.mark.slow
@@ -374,19 +371,19 @@ def test_the_report_shows_what_the_command_left_in_a_run(capsys, run):
     main([f"run={run}"])
     capsys.readouterr()
     seen = json.loads((run / "look" / "look.json").read_text())
-    sight = look(from_run(run, "best", ""), 0.3)
-    assert (seen["weights"], seen["warning"], seen["layers"]) == ("trained", None, sight.layers)
+    look = look_at(from_run(run, "best", ""), 0.3)
+    assert (seen["weights"], seen["warning"], seen["layers"]) == ("trained", None, look.layers)
     for condition, guesses in seen["predictions"].items():
-        likely = sight.views[condition].probabilities.sort(descending=True)
+        likely = look.views[condition].probabilities.sort(descending=True)
         assert [name for name, _ in guesses] == [str(index) for index in likely.indices[:5].tolist()]
         assert [share for _, share in guesses] == pytest.approx(likely.values[:5].tolist())
     section = look_section(run)
     assert seen["title"] in section
     for layer, means in seen["means"].items():
-        off = sight.views[OFF].outputs[layer].mean().item()
+        off = look.views[OFF].outputs[layer].mean().item()
         assert float(means[OFF]) == pytest.approx(off, rel=0.01)
         assert f"<td>{means['unscaled']}</td>" in section
-    assert record(look(subject(), 0.5))["warning"] == RANDOM
+    assert record(look_at(subject(), 0.5))["warning"] == RANDOM
 
 
 def test_a_wrong_value_is_answered_without_importing_torch():

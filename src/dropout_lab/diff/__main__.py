@@ -1,4 +1,4 @@
-"""Where two runs part, and why: `python -m dropout_lab.diff RUN RUN`, the folders of the runs.
+"""Command that tells where two runs part, and why: `python -m dropout_lab.diff RUN RUN`, the folders of the runs.
 
 Compared are the configurations, the code, the numbers that were recorded, and then, step by step, both trainings done
 again: data order and masks are functions of (seed, step), so the first thing that differs can be found and named.
@@ -14,26 +14,17 @@ from omegaconf import DictConfig
 
 from dropout_lab.cli import one_line_errors, read_folders
 from dropout_lab.jobs.overrides import flat
-from dropout_lab.runs.folder import read_status
+from dropout_lab.runs.folder import ACTIVATIONS, METRICS, read_config, read_status
+from dropout_lab.runs.settings import NOT_OF_THE_RESULT
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dropout_lab.diff.replay import Event
 
-
 USAGE = "scripts/lab diff RUN RUN"
-
-
-NOT_OF_THE_RESULT = ("run", "paths", "resume", "logger", "tags", "notes")  # keys that may differ between equal runs
-
-
-TABLES = {"metrics.csv": ["step", "epoch", "key"], "activations.csv": ["step", "epoch", "mode", "layer", "stat"]}
-
-
+TABLES = {METRICS: ["step", "epoch", "key"], ACTIVATIONS: ["step", "epoch", "mode", "layer", "stat"]}
 NUMERICS = ("channels_last", "compile", "threads", "trainer.precision")  # keys that change no more than the rounding
-
-
 REASONS = {  # of an event that is the first to differ, and the beginnings of the keys that can bring it about
     "initial weights": ("other initial weights", ("seed", "model", "optimizer.match")),
     "weights": (
@@ -60,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def diff(a: Path, b: Path) -> list[str]:
-    """What differs between two runs, a line each; nothing where they are the same.
+    """The differences of two runs, a line each; nothing where they are the same.
 
     Args:
         a, b: the run folders; nothing is written into them.
@@ -68,8 +59,6 @@ def diff(a: Path, b: Path) -> list[str]:
     Raises:
         UserError: no such run, or one whose data is not there.
     """
-    from dropout_lab.runs.folder import read_config
-
     configs = read_config(a), read_config(b)
     settings = _settings(*configs)
     lines = [f"config    {key}: {ours} | {theirs}" for key, (ours, theirs) in settings.items()]
@@ -83,7 +72,7 @@ def diff(a: Path, b: Path) -> list[str]:
 
 
 def _settings(a: DictConfig, b: DictConfig) -> dict[str, tuple[str, str]]:
-    """Keys of the configuration with different values, and these."""
+    """Keys of the configurations with different values that count for the result, and these values."""
     # Files in the run's own folder are the same ones wherever it lies.
     values = [
         {key: str(value).replace(config.run.dir, "RUN") for key, value in flat(config).items()} for config in (a, b)
@@ -97,7 +86,7 @@ def _settings(a: DictConfig, b: DictConfig) -> dict[str, tuple[str, str]]:
 
 
 def _code(a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
-    """Another revision, uncommitted changes, other versions."""
+    """A line for each difference of the code: another revision, uncommitted changes, other versions."""
     if a.get("git_sha") != b.get("git_sha"):
         yield f"code      revision {str(a.get('git_sha'))[:10]} | {str(b.get('git_sha'))[:10]}"
     if a.get("git_diff") != b.get("git_diff"):
@@ -110,7 +99,7 @@ def _code(a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
 
 
 def _records(a: Path, b: Path) -> tuple[list[str], int]:
-    """The first number of each table that differs, and the first step by which one did."""
+    """The first recorded number that differs, a line for each table, and the first step at which one does."""
     lines, steps = [], []
     for name, keys in TABLES.items():
         tables = [_long(folder / name, keys) for folder in (a, b)]
@@ -130,7 +119,7 @@ def _records(a: Path, b: Path) -> tuple[list[str], int]:
 
 
 def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
-    """A table with one number a row."""
+    """A table of a run with one number a row; empty where the run has none."""
     import pandas as pd
 
     if not path.is_file():
@@ -142,7 +131,7 @@ def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
 
 
 def _replayed(a: DictConfig, b: DictConfig, last: int, differing: Sequence[str]) -> list[str]:
-    """Where both part when they are trained again, no further than to the step at which the records do."""
+    """The place where both part when they are trained again, up to the step at which the records do."""
     from dropout_lab.diff.replay import replay
 
     last *= max(config.trainer.accumulate_grad_batches for config in (a, b))  # replayed are micro-batches
@@ -162,7 +151,7 @@ def _replayed(a: DictConfig, b: DictConfig, last: int, differing: Sequence[str])
 
 
 def _explain(x: "Event | None", y: "Event | None", before: "list[Event]", differing: Sequence[str]) -> str:
-    """The first event that differs, after those of its step that don't, and which keys to look at."""
+    """The first event that differs in words: after which ones of its step, and which keys to look at."""
     here = x or y
     assert here is not None
     same = ", ".join(

@@ -1,4 +1,4 @@
-"""Training done again from a configuration, with a fingerprint of everything that goes into a step and comes out of it.
+"""Replay of a run's first steps from its configuration, with a fingerprint of all that goes into a step and comes out.
 
 Data order and masks are functions of (seed, step), so the first steps of a run can be had again at any time, on the
 CPU and in one process, whatever the run was trained on.
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.dropout import Dropout
+from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.jobs.build import instantiate
 from dropout_lab.train.job import assemble
 from dropout_lab.train.runtime import quieten_lightning, set_threads
 
 
 class Event(NamedTuple):
-    """Something that two runs can agree on.
+    """An event of a training step, something that two runs can agree on.
 
     ``what`` is "weights" (before the step), "samples" (which), "images", "classes", "mask", "output", "loss" or
     "gradient"; ``where`` is the parameter or layer, "" where there is no choice.
@@ -38,11 +39,14 @@ class Event(NamedTuple):
 
 
 def replay(config: DictConfig, steps: int) -> list[Event]:
-    """The first steps of a run, in the order in which things happen.
+    """Train the first steps of a run again and record what happens, in order.
 
     Args:
         config: the resolved configuration of a run folder.
         steps: how many micro-batches.
+
+    Returns:
+        what went into these steps and what came out of them.
 
     Raises:
         UserError: the data is not where it was, or something else of the run cannot be made again.
@@ -77,6 +81,8 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
 
 
 class _Recorder(L.Callback):
+    """A callback that records the events of the first steps, then ends the training."""
+
     def __init__(self, steps: int, names: dict[str, str]) -> None:
         self.steps, self.names = steps, names
         self.events: list[Event] = []
@@ -86,7 +92,8 @@ class _Recorder(L.Callback):
 
     @contextmanager
     def listening(self, net: nn.Module) -> Iterator[None]:
-        """Hear of the masks and outputs of all layers."""
+        """Record the masks and outputs of all layers of a network, within the context."""
+        places: dict[nn.Module, str] = {}
         with ExitStack() as stack:
             for path, module in net.named_modules():
                 where = getattr(module, "name", None) or self.names.get(path, path)
@@ -94,7 +101,13 @@ class _Recorder(L.Callback):
                     module.draw = self._hearing(module.draw, where)  # type: ignore
                     stack.callback(delattr, module, "draw")
                 if next(module.children(), None) is None or isinstance(module, Dropout):
-                    stack.callback(module.register_forward_hook(self._after(where)).remove)
+                    places[module] = where
+
+            def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                if self.active and isinstance(output, Tensor):
+                    self._add("output", places[module], output)
+
+            stack.enter_context(intercepting(places, after=after))
             yield
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -123,6 +136,8 @@ class _Recorder(L.Callback):
         trainer.should_stop = self.step == self.steps
 
     def _hearing(self, draw: Callable[[Tensor], Tensor], where: str) -> Callable[[Tensor], Tensor]:
+        """The function that draws a layer's noise, recording what it draws."""
+
         def heard(x: Tensor) -> Tensor:
             noise = draw(x)
             if self.active:
@@ -131,14 +146,8 @@ class _Recorder(L.Callback):
 
         return heard
 
-    def _after(self, where: str) -> Callable[[nn.Module, Any, Any], None]:
-        def after(module: nn.Module, args: Any, output: Any) -> None:
-            if self.active and isinstance(output, Tensor):
-                self._add("output", where, output)
-
-        return after
-
     def _add(self, what: str, where: str, value: Tensor) -> None:
+        """Record a tensor by a fingerprint of its type, shape and numbers."""
         content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         shape = f"{value.dtype} {tuple(value.shape)}".encode()
         self.events.append(Event(self.step, what, where, blake2b(shape + content.tobytes(), digest_size=8).digest()))

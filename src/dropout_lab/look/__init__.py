@@ -1,1 +1,1 @@
-"""A network looking at one image with dropout off, element-wise, spatial and unscaled."""
+"""Looks: a network looking at one image with dropout off, element-wise, spatial and unscaled."""

@@ -1,4 +1,4 @@
-"""Who looks at what: a network in eval mode, one image as it sees it, and the names of its classes."""
+"""Subject of a look: a network in eval mode, one image as it sees it, and the names of its classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Subject:
     Attributes:
         net: in eval mode.
         x: the image as the network takes it, (1, channels, height, width).
-        picture: the same for people, (height, width) or (height, width, 3) in [0, 1].
+        picture: the image for people, (height, width) or (height, width, 3) in [0, 1].
         classes: names, as many as the network has outputs.
         title: of the network.
         image: what the image is, in a few words.
@@ -105,10 +105,10 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
             raise UserError(f"image={image}: the run's data has test images 0 to {len(data.test.classes) - 1}")
         raw = data.test.images[index : index + 1]
         called = f"test image {index} (class {names[int(data.test.classes[index])]})"
-    shown = raw[0].permute(1, 2, 0).squeeze(-1)
-    shown = (shown - shown.min()) / (shown.max() - shown.min()).clamp(min=1e-12)
+    picture = raw[0].permute(1, 2, 0).squeeze(-1)
+    picture = (picture - picture.min()) / (picture.max() - picture.min()).clamp(min=1e-12)
     p = float(run.config.dropout.p)
-    return Subject(run.net, data.prepare(raw), shown.numpy(), names, run.config.run.name, called, True, p)
+    return Subject(run.net, data.prepare(raw), picture.numpy(), names, run.config.run.name, called, True, p)
 
 
 def open_image(path: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""One image through one network four times: dropout off, element-wise, spatial, unscaled, everything else in eval mode.
+"""Views of one image by one network: dropout off, element-wise, spatial, unscaled, everything else in eval mode.
 
 Dropout acts on the output of the chosen layers, inside the network, so the later layers see what it leaves. All four
 passes draw from the same keys: element-wise and unscaled have the very same masks and differ in the scaling alone.
@@ -21,6 +21,7 @@ from dropout_lab.cli import UserError
 from dropout_lab.dropout import Dropout, mask_keys
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.dropout.graph.feature_maps import why_not_maps, why_not_maps_after
+from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 from dropout_lab.look.subject import Subject
 
@@ -37,20 +38,24 @@ _PIXELS = 64  # of a map, at most, so that single dropped pixels can be seen
 
 @dataclass(frozen=True)
 class View:
-    """One pass: what each layer shown put out, without the batch dimension, and the probability of each class."""
+    """What one pass gave: the output of each layer shown, without the batch dimension, and each class's probability."""
 
     outputs: dict[str, Tensor]
     probabilities: Tensor
 
 
 @dataclass(frozen=True)
-class Sight:
-    """All passes, in the order of CONDITIONS.
+class Look:
+    """A subject under every condition.
 
     Attributes:
+        subject: who looks at what.
+        p: probability to drop.
+        seed: of the masks.
         layers: name -> what it is, "ReLU", for the layers shown, in order of depth.
         maps: names of the layers that hold (channels, height, width).
         dropped: names of the layers whose output dropout acts on.
+        views: condition -> its pass, in the order of CONDITIONS.
     """
 
     subject: Subject
@@ -64,7 +69,7 @@ class Sight:
 
 @dataclass(frozen=True)
 class Places:
-    """Layers of a network, by their names.
+    """Places in a network where dropout acts and where one looks: layers, by their names.
 
     Attributes:
         taps: name -> the output of a layer.
@@ -79,8 +84,8 @@ class Places:
     dropped: list[str]
 
 
-def look(subject: Subject, p: float, patterns: Sequence[str] = (), where: str = "", seed: int = 0) -> Sight:
-    """Look at the subject's image under every condition.
+def look_at(subject: Subject, p: float, patterns: Sequence[str] = (), where: str = "", seed: int = 0) -> Look:
+    """Pass the subject's image through its network, once under every condition.
 
     Args:
         subject: left as it was.
@@ -103,11 +108,11 @@ def look(subject: Subject, p: float, patterns: Sequence[str] = (), where: str = 
     if missing:
         raise UserError(f"layers={','.join(patterns)}: {missing[0]} gives no floating-point tensor in this network")
     kind = {name: _kind(found.taps[name].module) for name in found.shown}
-    return Sight(subject, p, seed, kind, found.maps, found.dropped, views)
+    return Look(subject, p, seed, kind, found.maps, found.dropped, views)
 
 
 def places(net: nn.Module, x: Tensor, patterns: Sequence[str] = (), where: str = "") -> Places:
-    """Which layers to look at, and which ones dropout acts on.
+    """The layers to look at, and those that dropout acts on.
 
     Args:
         net: in eval mode.
@@ -144,51 +149,28 @@ def places(net: nn.Module, x: Tensor, patterns: Sequence[str] = (), where: str =
 
 
 def droppers(found: Places, names: Sequence[str], p: float, axes: Mapping[str, Any]) -> dict[str, Dropout]:
-    """A dropout layer for each of these places; single units where a mask for channels finds no maps."""
+    """A dropout layer for each of these places, to be hung there by :func:`hooked`.
+
+    Args:
+        found: places of a network.
+        names: those to drop at.
+        p: probability to drop.
+        axes: arguments of ``Dropout``; where there are no maps a mask for channels becomes one for single units.
+    """
     return {name: _layer(name, p, axes, name in found.maps) for name in names}
-
-
-def _outputs(net: nn.Module, patterns: Sequence[str] | None) -> list[Tap]:
-    return [tap for tap in taps_of(net, patterns) if tap.where == "output"]
-
-
-def _with_maps(net: nn.Module) -> set[str]:
-    """Names of the calls that put out (N, C, H, W), by the graph."""
-    return {
-        call.name
-        for call in calls(net)
-        if (why_not_maps_after(call.module) if call.node is None else why_not_maps(call.node)) is None
-    }
-
-
-def _last_of_each_size(net: nn.Module, x: Tensor, taps: Mapping[str, Tap], maps: set[str]) -> list[str]:
-    """Of the activations (else of all layers) with maps of at most 64 pixels, the last at each size; else all."""
-    activations = [name for name in taps if isinstance(taps[name].module, ACTIVATIONS)] or list(taps)
-    candidates = [name for name in activations if name in maps] or [name for name in taps if name in maps]
-    with hooked(Places(taps, maps, candidates, []), {}) as outputs, torch.no_grad():
-        net(x)
-    sizes = {name: value.shape[2:] for name, value in outputs.items()}
-    fitting = {size: name for name, size in sizes.items() if len(size) == 2 and 1 < max(size) <= _PIXELS}
-    return sorted(fitting.values() if len(fitting) > 1 else activations)
-
-
-def _spread(names: Sequence[str]) -> list[str]:
-    """At most four of them, the first and the last among them."""
-    if len(names) <= _ROWS:
-        return list(names)
-    return [names[round(i * (len(names) - 1) / (_ROWS - 1))] for i in range(_ROWS)]
-
-
-def _layer(name: str, p: float, axes: Mapping[str, Any], maps: bool) -> Dropout:
-    # Channel masks would take the tokens of a transformer for channels.
-    layer = Dropout(p, **(axes if maps or axes.get("mask") != "channel" else {}))
-    layer.name = name
-    return layer
 
 
 @contextmanager
 def hooked(found: Places, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Inside, ``layers`` act on the outputs of the places of their names, and the outputs of those shown are kept."""
+    """Let dropout layers act on the outputs of places, and keep the outputs of those shown, within the context.
+
+    Args:
+        found: places of a network, which does one forward pass in the context.
+        layers: name of a place -> the layer that acts there, as from :func:`droppers`; {}: none.
+
+    Returns:
+        name of a place shown -> its output with the batch dimension, filled by the forward pass.
+    """
     taps, shown = found.taps, found.shown
     kept: dict[str, Tensor] = {}
     numbers: Counter[nn.Module] = Counter()
@@ -205,13 +187,50 @@ def hooked(found: Places, layers: Mapping[str, nn.Module]) -> Iterator[dict[str,
             kept[name] = output.detach().clone()  # an in-place layer may come next
         return output
 
-    handles = [module.register_forward_hook(after) for module in names]
-    try:
+    with intercepting(names, after=after):
         yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _outputs(net: nn.Module, patterns: Sequence[str] | None) -> list[Tap]:
+    """The taps at outputs of layers, those that match the patterns."""
+    return [tap for tap in taps_of(net, patterns) if tap.where == "output"]
+
+
+def _with_maps(net: nn.Module) -> set[str]:
+    """Names of the calls that put out (N, C, H, W), by the graph."""
+    return {
+        call.name
+        for call in calls(net)
+        if (why_not_maps_after(call.module) if call.node is None else why_not_maps(call.node)) is None
+    }
+
+
+def _last_of_each_size(net: nn.Module, x: Tensor, taps: Mapping[str, Tap], maps: set[str]) -> list[str]:
+    """The last activation (else layer) at each size of map up to 64 pixels; all of them where sizes are fewer than two."""
+    activations = [name for name in taps if isinstance(taps[name].module, ACTIVATIONS)] or list(taps)
+    candidates = [name for name in activations if name in maps] or [name for name in taps if name in maps]
+    with hooked(Places(taps, maps, candidates, []), {}) as outputs, torch.no_grad():
+        net(x)
+    sizes = {name: value.shape[2:] for name, value in outputs.items()}
+    fitting = {size: name for name, size in sizes.items() if len(size) == 2 and 1 < max(size) <= _PIXELS}
+    return sorted(fitting.values() if len(fitting) > 1 else activations)
+
+
+def _spread(names: Sequence[str]) -> list[str]:
+    """At most four of the names, evenly spaced, the first and the last among them."""
+    if len(names) <= _ROWS:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (_ROWS - 1))] for i in range(_ROWS)]
+
+
+def _layer(name: str, p: float, axes: Mapping[str, Any], maps: bool) -> Dropout:
+    """A dropout layer that draws the masks of a layer of this name."""
+    # Channel masks would take the tokens of a transformer for channels.
+    layer = Dropout(p, **(axes if maps or axes.get("mask") != "channel" else {}))
+    layer.name = name
+    return layer
 
 
 def _kind(module: nn.Module) -> str:
+    """What a layer is, in a word."""
     return "dropout" if isinstance(module, _DropoutNd) else type(module).__name__

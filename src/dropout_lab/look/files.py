@@ -1,0 +1,16 @@
+"""Files that a look leaves in a folder: its picture, and its numbers and words for the report."""
+
+import json
+from pathlib import Path
+
+from dropout_lab.look.picture import draw
+from dropout_lab.look.views import Look
+from dropout_lab.look.words import record
+from dropout_lab.runs.folder import LOOK, LOOK_PICTURE
+
+
+def write(look: Look, folder: Path) -> None:
+    """Write look.png and look.json, by which a report above the folder finds the look; a missing folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(look).savefig(folder / LOOK_PICTURE)
+    (folder / LOOK).write_text(json.dumps(record(look), indent=1))
