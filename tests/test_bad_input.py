@@ -1,8 +1,7 @@
 """What is wrong is said in one line, with the exit code of the contract, and leaves nothing behind."""
 
-import importlib
-
 import pytest
+from commands import main_of
 
 # command, its words, part of the line. DIR is a folder that does not exist, EMPTY one that holds nothing.
 TABLE = [
@@ -178,9 +177,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(command, words, expected, tmp_
         multirun = command == "compare" or "-m" in arguments
         arguments.append(f"hydra.{'sweep' if multirun else 'run'}.dir={tmp_path / 'made'}")
     monkeypatch.chdir(tmp_path / "empty")
-    module = f"{command}.__main__" if command in ("look", "report") else command
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(f"dropout_lab.{module}").main(arguments)
+        main_of(f"dropout_lab.{command}").main(arguments)
     assert ended.value.code == 2
     out, err = capfd.readouterr()
     assert not out

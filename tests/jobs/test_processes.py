@@ -26,7 +26,7 @@ from dropout_lab.cli import UserError
 from dropout_lab.jobs import processes
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.devices import needed as needed_devices
-from dropout_lab.jobs.devices import rank
+from dropout_lab.jobs.devices import planned, rank
 from dropout_lab.jobs.plan import plan, resolved
 from dropout_lab.runs.failures import failing_as_one, first_failure_told
 from dropout_lab.runs.folder import RunFolder, read_status
@@ -138,9 +138,9 @@ def test_jobs_side_by_side_share_the_gpus_out(devices, n_jobs, fits, alone, monk
     (job, _) = plan([*words, f"hydra.launcher.n_jobs={n_jobs}"]).jobs
     if fits is None:
         with pytest.raises(UserError, match=r"has 1 of the 4 GPUs; hydra\.launcher\.n_jobs=2 gives each enough"):
-            devices.planned(job)
+            planned(job)
     else:
-        assert devices.planned(job) == fits
+        assert planned(job) == fits
 
 
 def test_the_batch_must_be_divisible_by_the_devices(tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_a_job_leaves_nothing_in_the_process(tmp_path, alone):
     }
     assert not torch.distributed.is_initialized()
     logging.getLogger("another").error("said later")
-    assert "said later" not in (tmp_path / "job.log").read_text()
+    assert "said later" not in (tmp_path / "train.log").read_text()
 
 
 @pytest.mark.parametrize("fails", [False, True])

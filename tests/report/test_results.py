@@ -10,7 +10,6 @@ from dropout_lab.cli import UserError
 from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.jobs.plan import plan, resolved
 from dropout_lab.report import results
-from dropout_lab.train import sweep as train
 
 
 def write_depth(folder, effect=-0.1, seeds=8):
@@ -84,7 +83,7 @@ def test_a_comparison_of_an_experiment_ends_with_its_verdicts(tmp_path, monkeypa
         write_depth(job_plan.folder, seeds=1)
         return 0
 
-    monkeypatch.setattr(train, "execute", execute)
+    monkeypatch.setattr(compare, "execute", execute)
     monkeypatch.setattr(compare, "refusals", lambda jobs: {})
     with pytest.raises(SystemExit) as ended:
         compare.main(["experiment=depth", "seed=0", f"hydra.sweep.dir={tmp_path}"])

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from wandb_files import read_all
 
 from dropout_lab.modules.classification import Classifier
-from dropout_lab.runs import resume
+from dropout_lab.runs import identity, resume
 from dropout_lab.runs.checkpoints import EndOfEpoch
 from dropout_lab.runs.folder import read_status
 from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.wandb_files import disagreements
-from dropout_lab.train import sweep as train
+from dropout_lab.train import job
 
 pytestmark = pytest.mark.slow
 
@@ -161,7 +161,7 @@ def test_at_wandb_what_starts_anew_is_a_run_of_its_own_and_what_goes_on_is_not(w
     words = ["trainer.max_epochs=2", "data.train_size=64", *OFTEN, f"hydra.run.dir={tmp_path}"]
     assert exit_code(*words) == 0
     if why == "other code":
-        for module in (train, resume):
+        for module in (identity, job, resume):
             monkeypatch.setattr(module, "provenance", lambda: {**provenance(), "code_hash": "another"})
     else:
         words.append(why)
@@ -232,7 +232,7 @@ def test_a_finished_run_is_not_run_again(whole, capsys):
     assert "done already" in capsys.readouterr().out
     after = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     changed = {path for path in before if after[path] != before[path]}
-    assert all(path.name == "job.log" or path.parent.name == ".hydra" for path in changed)  # Hydra's, not ours
+    assert all(path.name == "train.log" or path.parent.name == ".hydra" for path in changed)  # Hydra's, not ours
 
 
 def test_a_finished_run_of_other_code_starts_anew(tmp_path, monkeypatch):

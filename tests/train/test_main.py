@@ -21,8 +21,8 @@ from dropout_lab import compare
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs import identity
 from dropout_lab.runs.folder import read_status
+from dropout_lab.train import __main__ as train_command
 from dropout_lab.train import runtime
-from dropout_lab.train import sweep as train
 from dropout_lab.train.__main__ import main as train_main
 
 SHORT = ["trainer.max_epochs=1", "data.train_size=128"]
@@ -262,7 +262,7 @@ def test_folder_and_wandb_say_the_same(sweep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [train, compare], ids=["train", "compare"])
+@pytest.mark.parametrize("command", [train_command, compare], ids=["train", "compare"])
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -273,7 +273,7 @@ def test_folder_and_wandb_say_the_same(sweep):
     ],
 )
 def test_asking_starts_nothing(command, words, expected, capsys, monkeypatch):
-    monkeypatch.setattr(train, "execute", None)
+    monkeypatch.setattr(command, "execute", None)
     with suppress(SystemExit):  # of --help, whose exit code is 0
         command.main(words.split())
     assert expected in capsys.readouterr().out
