@@ -206,7 +206,7 @@ def _with_maps(net: nn.Module) -> set[str]:
 
 
 def _last_of_each_size(net: nn.Module, x: Tensor, taps: Mapping[str, Tap], maps: set[str]) -> list[str]:
-    """The last activation (else layer) at each size of map up to 64 pixels; all of them where sizes are fewer than two."""
+    """The last activation (else layer) at each size of map up to 64 pixels; all where there are no two sizes."""
     activations = [name for name in taps if isinstance(taps[name].module, ACTIVATIONS)] or list(taps)
     candidates = [name for name in activations if name in maps] or [name for name in taps if name in maps]
     with hooked(Places(taps, maps, candidates, []), {}) as outputs, torch.no_grad():

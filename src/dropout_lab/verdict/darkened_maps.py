@@ -1,4 +1,4 @@
-"""Feature maps that go partly dark: does a network still see what it saw? Over many images, for a number.
+"""Darkened feature maps: does a network still see what it saw when parts of its maps are dark? Over many images.
 
 Dropout acts on the maps that ``look`` draws by default: those of the network's dropout layers, else the last activation
 at each size of map. Each image meets several masks; all ways draw from the same keys, so rescaled and unscaled have the

@@ -123,14 +123,14 @@ def _norm_ratio(a: Run, b: Run) -> float:
 
 
 def _matching_factors(run: Run) -> dict[str, float]:
-    """Parameter -> factor of matched training, of those whose factor is not 1."""
+    """The factors of matched training, parameter -> factor, of those whose factor is not 1."""
     import torch
 
-    from dropout_lab.dropout.folding.match import scales
+    from dropout_lab.dropout.folding.match import factors_of_matching
     from dropout_lab.runs.restore import restore
 
     restored = restore(run.folder, "last")
-    return scales(restored.net.train(), torch.zeros(2, *restored.data.shape))
+    return factors_of_matching(restored.net.train(), torch.zeros(2, *restored.data.shape))
 
 
 def _weights(path: Path) -> "dict[str, torch.Tensor]":
