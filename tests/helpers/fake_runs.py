@@ -35,7 +35,7 @@ def write_run(
     status: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of the layers."""
+    """Write a run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of layers."""
     folder.mkdir(parents=True)
     steps = [9 * (epoch + 1) for epoch in range(epochs)]
     dropout = {
