@@ -25,7 +25,7 @@ def images(count=64, channels=3, height=8, width=6, dtype=torch.uint8):
 
 
 def choices(count, **where):
-    """(top, left, mirrored) of every row, read off images whose pixels are their places."""
+    """Choices (top, left, mirrored) of every row, read off images whose pixels are their places."""
     size = 9  # with 4 pixels of padding the middle one is always in the picture
     places = (torch.arange(size * size, dtype=torch.float32) + 1).view(1, 1, size, size).expand(count, -1, -1, -1)
     middles = crop_flip(places, batch_key(**{**WHERE, **where}))[:, 0]
@@ -85,7 +85,7 @@ def test_neither_torchs_generator_nor_earlier_calls_matter():
 
 
 def rectangles(count, **where):
-    """(top, bottom, left, right, mirrored) of every row, in shares of the image, read off ramps of 64 x 48 pixels."""
+    """Cuts (top, bottom, left, right, mirrored) of every row, as shares of images that are ramps of 64 x 48 pixels."""
     ramps = torch.stack(torch.meshgrid(torch.arange(64.0) + 0.5, torch.arange(48.0) + 0.5, indexing="ij"))
     seen = resized_crop_flip(ramps.double().expand(count, -1, -1, -1), batch_key(**{**WHERE, **where}))
     found = []
@@ -175,7 +175,7 @@ def test_shares_are_beta_distributed_over_seeds_epochs_and_batches(alpha):
 
 
 class Colours(InMemoryData):
-    """60 images of bytes."""
+    """A data set of 60 images of bytes."""
 
     native_shape, num_classes = (3, 8, 6), 3
 
@@ -184,7 +184,7 @@ class Colours(InMemoryData):
 
 
 class Recorder(lightning.LightningModule):
-    """Trains nothing that matters; keeps the batches that it sees."""
+    """A module that trains nothing that matters and keeps the batches that it sees."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +206,7 @@ class Recorder(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trained(tmp_path, recorder=None, data=None, ckpt=None, **options):
+def train(tmp_path, recorder=None, data=None, ckpt=None, **options):
     data = data or Colours(batch_size=4, seed=1, augment="crop_flip")
     recorder = recorder or Recorder()
     trainer = lightning.Trainer(
@@ -224,7 +224,7 @@ def trained(tmp_path, recorder=None, data=None, ckpt=None, **options):
 
 
 def test_training_batches_are_augmented_and_evaluation_is_not(tmp_path):
-    trainer, recorder, data = trained(tmp_path)
+    trainer, recorder, data = train(tmp_path)
     trainer.test(recorder, data, verbose=False)
     seen, order = recorder.seen, data.train_dataloader().sampler
     assert len(seen["train"]) == 2 * len(order) == 16
@@ -242,7 +242,7 @@ BOTH = {"augment": "crop_flip", "mixup": 0.5}
 
 
 def test_training_batches_are_mixed_after_cropping_and_evaluation_is_not(tmp_path):
-    trainer, recorder, data = trained(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH))
+    trainer, recorder, data = train(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH))
     trainer.test(recorder, data, verbose=False)
     order = data.train_dataloader().sampler
     order.set_epoch(1)
@@ -255,29 +255,29 @@ def test_training_batches_are_mixed_after_cropping_and_evaluation_is_not(tmp_pat
 
 
 def test_a_resumed_epoch_goes_on_with_the_same_crops_and_mixtures(tmp_path):
-    _, whole, _ = trained(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH))
+    _, whole, _ = train(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH))
 
     class Interrupted(Recorder):
         def on_train_batch_end(self, outputs, batch, number):
             if (self.current_epoch, number) == (1, 2):
                 self.trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
-    trained(tmp_path, Interrupted(), Colours(batch_size=4, seed=1, **BOTH))
-    _, resumed, _ = trained(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH), ckpt=tmp_path / "middle.ckpt")
+    train(tmp_path, Interrupted(), Colours(batch_size=4, seed=1, **BOTH))
+    _, resumed, _ = train(tmp_path, data=Colours(batch_size=4, seed=1, **BOTH), ckpt=tmp_path / "middle.ckpt")
     assert sorted(resumed.seen["train"]) == [(1, number) for number in range(3, 8)]
     for where, batch in resumed.seen["train"].items():
         assert torch.equal(batch, whole.seen["train"][where])
 
 
 def test_accumulated_batches_have_crops_of_their_own(tmp_path):
-    _, one, _ = trained(tmp_path)
-    _, four, _ = trained(tmp_path, accumulate_grad_batches=4)
+    _, one, _ = train(tmp_path)
+    _, four, _ = train(tmp_path, accumulate_grad_batches=4)
     assert all(torch.equal(four.seen["train"][where], batch) for where, batch in one.seen["train"].items())
 
 
 @pytest.mark.parametrize(("world_size", "options"), [(2, BOTH), (4, {"augment": "crop_flip"})])
 def test_ranks_see_the_images_of_one(world_size, options, tmp_path):
-    _, recorder, _ = trained(tmp_path, data=Colours(batch_size=4, seed=1, **options))
+    _, recorder, _ = train(tmp_path, data=Colours(batch_size=4, seed=1, **options))
     ranks = []
     for rank in range(world_size):
         data = Colours(batch_size=4, seed=1, **options)
@@ -303,7 +303,7 @@ def test_ranks_see_the_images_of_one(world_size, options, tmp_path):
 
 
 def test_without_augment_training_sees_the_images_as_they_are(tmp_path):
-    _, recorder, data = trained(tmp_path, data=Colours(batch_size=4, seed=1))
+    _, recorder, data = train(tmp_path, data=Colours(batch_size=4, seed=1))
     rows = next(iter(data.train_dataloader().sampler))
     assert torch.equal(recorder.seen["train"][0, 0], data.prepare(data.train.images[rows]))
 
@@ -317,7 +317,7 @@ def test_bytes_are_standardised_before_they_are_rounded_to_the_precision_of_trai
             super().training_step(batch, number)
             return self.net(batch[0].flatten()[:1]).sum()
 
-    _, recorder, data = trained(tmp_path, Typed(), Colours(batch_size=4, seed=1), precision=precision)
+    _, recorder, data = train(tmp_path, Typed(), Colours(batch_size=4, seed=1), precision=precision)
     rows = next(iter(data.train_dataloader().sampler))
     seen = recorder.seen["train"][0, 0]
     assert seen.dtype == dtype

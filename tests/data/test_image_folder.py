@@ -30,7 +30,7 @@ def made(root, setup=True, **options):
 
 
 def keys(samples):
-    """An image is known by its pixels."""
+    """Names for images by their pixels."""
     return {
         image.numpy().tobytes(): int(label) for image, label in zip(samples.images[:], samples.classes, strict=True)
     }
@@ -149,7 +149,7 @@ def test_any_number_of_workers_gives_the_batches_of_none(workers, root):
 
 @pytest.mark.slow
 def test_workers_are_no_forks_of_this_process(root):
-    """Which may have threads, and a fork their locks: of gloo's, a worker once waited for one for ever."""
+    """Workers are no forks of a process with threads, whose locks they keep: one of gloo's was waited for for ever."""
     batches = iter(made(root, num_workers=1).test_dataloader())
     next(batches)
     (worker,) = batches._workers

@@ -13,7 +13,7 @@ PARTS = ("train", "val", "test")
 
 
 class Numbered(InMemoryData):
-    """200 images; the one pixel that is not noise is the number of the sample."""
+    """A data set of 200 images; the one pixel that is not noise is the number of the sample."""
 
     native_shape = (1, 4, 6)
     num_classes = 4
@@ -173,7 +173,7 @@ def test_pixels_are_standardised_by_the_training_part_alone():
     outside = sorted({*range(200)} - set(numbers(data.train)))
 
     class Moved(Numbered):
-        """All samples but the training part are somewhere else."""
+        """A data set whose samples but for the training part are somewhere else."""
 
         def load(self):
             samples = super().load()
@@ -236,7 +236,7 @@ def test_ranks_train_on_the_batches_of_one():
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_ranks_evaluate_the_batches_of_one_in_contiguous_rows(world_size):
-    """So that the first batch, which the probe runs, is the same at any number of them."""
+    """Contiguous, so that the first batch, which the probe runs, is the same at any number of ranks."""
     for which in (0, 1):
         one = loaded(made(batch_size=3).val_dataloader()[which])
         many = [loaded(on_rank(made(batch_size=3), n, world_size).val_dataloader()[which]) for n in range(world_size)]
@@ -260,7 +260,7 @@ def test_evaluation_covers_every_sample_once_at_any_number_of_ranks(world_size):
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_every_rank_evaluates_as_many_batches(world_size):
-    """Where weights are sharded (FSDP), processes meet in each forward pass: one more would wait for ever."""
+    """Ranks whose weights are sharded (FSDP) meet in each forward pass: one batch more would wait for ever."""
     for size in range(28, 42):
         data = made(batch_size=1)
         data.val = Samples(data.val.images[:1].expand(size, -1, -1, -1), torch.zeros(size).long())

@@ -12,7 +12,7 @@ def bytes_of(count, *shape, seed=0):
 
 
 class Photos(InMemoryData):
-    """300 images in three channels of different mean and contrast."""
+    """A data set of 300 images in three channels of different mean and contrast."""
 
     native_shape, num_classes, as_bytes = (3, 4, 5), 5, True
 

@@ -2,6 +2,7 @@
 
 import gc
 import http.server
+import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ def theirs(name, root, train):
 
 @pytest.fixture(scope="module", autouse=True)
 def connections_are_closed_here():
-    """And not in a later file's test, which takes the warning for its own."""
+    """Close connections here, not in a later file's test, which takes the warning for its own."""
     yield
     gc.collect()
 
@@ -56,7 +57,7 @@ def tiny(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serves the files of tmp_path/served; ``.asked`` are the paths that were asked for."""
+    """A server of the files of tmp_path/served; ``.asked`` are the paths that were asked for."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -244,6 +245,21 @@ def test_damaged_and_no_network_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"is damaged: .* and could not be downloaded .*no route to host") as error:
         made("CIFAR10", tmp_path)
     one_line(error)
+
+
+def test_a_silent_server_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    limits = []
+
+    def silent(*args, **kwargs):
+        limits.append(socket.getdefaulttimeout())
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("urllib.request.urlopen", silent)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded from http.*: timed out"):
+        made("MNIST", tmp_path)
+    assert len(limits) == len(torchvision.datasets.MNIST.mirrors)
+    assert all(0 < limit <= 60 for limit in limits)
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

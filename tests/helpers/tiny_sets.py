@@ -22,7 +22,7 @@ def labels(count, classes):
 
 
 def write(name, root):
-    """The files as they are after a download by torchvision; returns the folder they lie in."""
+    """Write the files of a data set as they are after a download by torchvision; returns the folder they lie in."""
     root.mkdir(parents=True, exist_ok=True)
     (train, test), classes = SIZES[name], CLASSES[name]
     if name in ("MNIST", "FashionMNIST"):
@@ -55,7 +55,7 @@ def write(name, root):
 
 
 def idx(array):
-    """MNIST's format: two zeros, type 8 (bytes), dimensions, their sizes, values."""
+    """An array in MNIST's format: two zeros, type 8 (bytes), dimensions, their sizes, values."""
     head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return head + array.tobytes()
 
@@ -86,7 +86,7 @@ def md5(path):
 
 
 def write_folder(root, parts, size=(12, 12)):
-    """PNG files: parts is {"train": {"cat": 5, ...}, ...}; ``size`` is (height, width)."""
+    """Write folders of PNG files: parts is {"train": {"cat": 5, ...}, ...}; ``size`` is (height, width)."""
     for seed, (part, classes) in enumerate(parts.items()):
         for other, (name, count) in enumerate(classes.items()):
             folder = root / part / name

@@ -12,7 +12,7 @@ from dropout_lab.runs.wandb_files import records
 
 @dataclass
 class OfflineRun:
-    """What one run logged.
+    """What one run logged to its offline files.
 
     Attributes:
         run: id, name, project, entity, group, job_type, tags, notes.
@@ -32,7 +32,7 @@ class OfflineRun:
     exit_code: int | None = None
 
     def series(self, key: str, x: str = "trainer/global_step") -> list[tuple[Any, Any]]:
-        """(x, value) wherever the key was logged."""
+        """Pairs (x, value) of a key, wherever it was logged."""
         return [(row.get(x), row[key]) for row in self.history if key in row]
 
 

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass
 class ServedRun:
-    """What one run sent; the last value of each setting counts.
+    """What one run sent to the server; the last value of each setting counts.
 
     Attributes:
         upserts: variables of every ``UpsertBucket``: displayName, groupName, tags, config, ...
@@ -43,17 +43,17 @@ class ServedRun:
 
     @property
     def history(self) -> list[Json]:
-        """One dictionary for each call of ``log``."""
+        """The run's rows: one dictionary for each call of ``log``."""
         return self._streamed("wandb-history.jsonl")
 
     @property
     def summary(self) -> Json:
-        """The last value of each key."""
+        """The run's summary: the last value of each key."""
         return (self._streamed("wandb-summary.json") or [{}])[-1]
 
     @property
     def config(self) -> Json:
-        """Nested, as it was given."""
+        """The run's configuration, nested as it was given."""
         sent = json.loads(self.about("config") or "{}")
         return {key: entry["value"] for key, entry in sent.items()}
 
@@ -66,7 +66,7 @@ class ServedRun:
 
 
 class WandbServer:
-    """Runs in threads of this process until the ``with`` block ends.
+    """A W&B server in threads of this process, until the ``with`` block ends.
 
     Attributes:
         runs: by id.

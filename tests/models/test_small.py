@@ -24,10 +24,10 @@ def test_the_cnn_has_dropout_after_each_pooling_and_in_the_hidden_layer():
 
 
 def test_the_papers_convolutional_net_has_its_filters_pools_units_and_dropout():
-    """Appendix B.2: 96, 128 and 256 filters of 5x5, pools of 3x3 with stride 2, 2048 units twice, five dropouts."""
+    """Appendix B.2's net: 96, 128 and 256 filters of 5x5, pools of 3x3, stride 2, 2048 units twice, 5 dropouts."""
     net = ConvNet((3, 32, 32), 10)
-    logits, maps = net(torch.randn(2, 3, 32, 32)), net.blocks(torch.randn(2, 3, 32, 32))
-    assert (logits.shape, maps.shape) == ((2, 10), (2, 256, 4, 4))
+    logits, features = net(torch.randn(2, 3, 32, 32)), net.blocks(torch.randn(2, 3, 32, 32))
+    assert (logits.shape, features.shape) == ((2, 10), (2, 256, 4, 4))
     shapes = [tuple(weight.shape) for weight in net.parameters() if weight.ndim > 1]
     convolutions = [(96, 3, 5, 5), (128, 96, 5, 5), (256, 128, 5, 5)]
     assert shapes == [*convolutions, (2048, 4096), (2048, 2048), (10, 2048)]

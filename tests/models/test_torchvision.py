@@ -85,6 +85,6 @@ def test_weights_of_another_model_are_refused(tmp_path):
 def test_weights_of_googlenet_see_what_they_were_made_for(tmp_path):
     file = tmp_path / "weights.pt"
     torch.save(torchvision.models.googlenet(weights=None, init_weights=False).state_dict(), file)
-    trained, fresh = (torchvision_model(SHAPE, 10, "googlenet", weights) for weights in (str(file), None))
-    assert (trained.transform_input, fresh.transform_input) == (True, False)
+    loaded, fresh = (torchvision_model(SHAPE, 10, "googlenet", weights) for weights in (str(file), None))
+    assert (loaded.transform_input, fresh.transform_input) == (True, False)
     assert torchvision_model(SHAPE, None, "googlenet", str(file)).fc.out_features == 1000

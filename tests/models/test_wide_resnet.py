@@ -10,7 +10,7 @@ from dropout_lab.models.wide_resnet import Block, WideResNet
 
 
 def test_wrn_28_10_has_the_parameters_of_the_paper():
-    """36.5 million, in its tables."""
+    """WRN-28-10 has 36.5 million parameters in its tables."""
     with torch.device("meta"):
         net = WideResNet((3, 32, 32), 10)
     assert sum(parameter.numel() for parameter in net.parameters()) == 36_479_194
@@ -48,7 +48,7 @@ def test_a_block_is_activation_before_convolution_twice_plus_the_input(before, a
 
 
 def test_dropout_is_between_the_convolutions_of_each_block_behind_the_relu():
-    """Section 2.4; so no BatchNorm reads it directly."""
+    """Dropout of section 2.4 of the paper; no BatchNorm reads it directly."""
     net = WideResNet((3, 8, 8), 5, depth=10, width=1)
     installed = install(net, Dropout, Placement(p=0.3))
     assert [site.site for site in installed] == [f"groups.{number}.dropout" for number in range(3)]

@@ -75,7 +75,7 @@ def test_rows_that_are_lost_are_counted(sweep, cut):
 
 
 def test_the_file_of_a_run_that_the_server_refused_is_found(sweep, cut):
-    """Its id there has ``-offline`` behind it."""
+    """A refused run's id there has ``-offline`` behind it."""
     cut(9000)
     path = file_of(sweep, 1)
     refused = path.rename(path.with_name("run-classic-1-offline.wandb"))
@@ -137,7 +137,7 @@ def without_the_last(content, count, path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("lost", "words"), [(4, None), (5, "7 of 8 rows; 1 were lost"), (6, "6 of 8 rows; 2 were")])
 def test_rows_that_a_kill_cost_and_no_later_start_logged_again_are_told_as_that(starts, lost, words):
-    """The picture counts, too: of 7 rows with it, 4 lost are what the second start logs again."""
+    """Lost rows count with the picture's: of 7 with it, 4 lost are what the second start logs again."""
     folder, (first, second), (before, after) = starts
     second.write_bytes(after)
     without_the_last(before, lost, first)
@@ -151,7 +151,7 @@ def test_rows_that_a_kill_cost_and_no_later_start_logged_again_are_told_as_that(
 
 
 def test_rows_logged_again_do_not_hide_that_others_are_lost(starts):
-    """Together the files have as many rows as the table, or more."""
+    """Rows of both files together are as many as those of the table, or more."""
     folder, (first, second), (before, after) = starts
     first.write_bytes(before)
     without_the_last(after, 2, second)
@@ -167,7 +167,7 @@ def test_a_kill_and_a_full_disk_are_both_said(starts):
 
 
 def test_a_start_that_was_online_counts(starts):
-    """Its files lie beside the others, under a name without "offline"."""
+    """Files of a start online lie beside the others, under a name without "offline"."""
     folder, (first, second), (before, after) = starts
     first.write_bytes(before)
     second.write_bytes(after)
@@ -198,7 +198,7 @@ def test_what_is_whole_is_left_as_it_is(starts):
 
 def test_a_run_that_is_resumed_mends_what_the_kill_left(tmp_path, starts):
     _, _, (before, _) = starts
-    for name in ("classic-0", "classic-1"):
+    for name in ("classic-0", "classic-00", "classic-1"):
         path = tmp_path / "wandb" / f"offline-run-20200101_000000-{name}" / f"run-{name}.wandb"
         path.parent.mkdir(parents=True)
         path.write_bytes(before[:-3])
@@ -206,8 +206,9 @@ def test_a_run_that_is_resumed_mends_what_the_kill_left(tmp_path, starts):
     again.log_metrics({"epoch": 0}, step=0)
     again.finish(0)
     wandb.teardown()
-    mended, other = (path.stat().st_size for path in sorted(tmp_path.glob("wandb/offline-run-2020*/*.wandb")))
-    assert mended < len(before) - 3 == other
+    mended, *others = (path.stat().st_size for path in sorted(tmp_path.glob("wandb/offline-run-2020*/*.wandb")))
+    assert mended < len(before) - 3
+    assert others == [len(before) - 3] * 2
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from dropout_lab.dropout.philox import random_int32
 
 
 def crop_flip(images: Tensor, key: Tensor, padding: int = 4) -> Tensor:
-    """Pad with zeros, cut out the old size at a random place, mirror left and right with probability 1/2.
+    """Pad images with zeros, cut out the old size at a random place, mirror left and right with probability 1/2.
 
     As torchvision's ``RandomCrop(size, padding=4)`` and ``RandomHorizontalFlip()``, each image for itself.
 
@@ -41,7 +41,7 @@ def crop_flip(images: Tensor, key: Tensor, padding: int = 4) -> Tensor:
 
 
 def resized_crop_flip(images: Tensor, key: Tensor, area: float = 0.08, ratio: float = 4 / 3) -> Tensor:
-    """Cut out a rectangle at random, bring it to the old size, mirror left and right with probability 1/2.
+    """Cut a rectangle out of images at random, bring it to the old size, mirror it with probability 1/2.
 
     As torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip`` (Szegedy et al. 2015, section 6), each image for
     itself. Rectangles begin between pixels, too, and sides that would be longer than the image are cut to it, where
@@ -85,7 +85,7 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def mixup(images: Tensor, classes: Tensor, num_classes: int, share: float) -> tuple[Tensor, Tensor]:
-    """Each image and its target become ``share`` of themselves and the rest of a partner's (Zhang et al. 2018).
+    """Mix images and targets in pairs: ``share`` of each and the rest of its partner's (Zhang et al. 2018).
 
     Rows 2k and 2k + 1 are partners: strangers in a batch that is a random choice, and of one process where each has an
     even number of rows. (torchvision's ``MixUp`` rolls the rows that a process has, so its partners depend on their
@@ -111,7 +111,7 @@ def mixup(images: Tensor, classes: Tensor, num_classes: int, share: float) -> tu
 
 
 def mixing_share(seed: int, epoch: int, batch: int, alpha: float) -> float:
-    """Beta(alpha, alpha), one number a batch: a function of the arguments, on any number of processes.
+    """The share that mixup keeps of each image of a batch: Beta(alpha, alpha), a function of the arguments alone.
 
     Args:
         seed, epoch, batch: as for :func:`batch_key`.
@@ -135,4 +135,5 @@ def batch_key(seed: int, epoch: int, batch: int, first_row: int) -> Tensor:
 
 
 def _swapped(rows: Tensor) -> Tensor:
+    """Rows in which the partners 2k and 2k + 1 have changed places."""
     return rows.view(-1, 2, *rows.shape[1:]).flip(1).flatten(0, 1)

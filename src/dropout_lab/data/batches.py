@@ -41,7 +41,7 @@ class GlobalBatches(Sampler[Tensor]):
         self.start = 0  # batches of the epoch to leave out, the next time
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation; Lightning calls this at the start of each epoch."""
+        """Choose the permutation of an epoch; Lightning calls this at its start."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -75,9 +75,9 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the epoch it is; at its end the next one begins."""
+        """How many batches of its epoch the loader has given; 0 at the end, where the next one begins."""
         return {"batches": self._given % len(self)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin there the next time."""
+        """Leave out as many batches of the next epoch as the state says were given."""
         self._skip = state_dict["batches"]

@@ -16,7 +16,7 @@ class Digits(InMemoryData):
     num_classes = 10
 
     def load(self) -> Samples:
-        """Images (1797, 1, 8, 8) in [0, 1]."""
+        """All digits: images (1797, 1, 8, 8) in [0, 1], and their classes."""
         images, classes = _read()
         return Samples(
             torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(classes, dtype=torch.int64)
@@ -25,7 +25,7 @@ class Digits(InMemoryData):
 
 @cache
 def _read() -> tuple[np.ndarray, np.ndarray]:
-    """Once for all jobs of a sweep: unpacking takes as long as building the network."""
+    """scikit-learn's digits, read once for all jobs of a sweep: unpacking takes as long as building the network."""
     from sklearn.datasets import load_digits
 
     return load_digits(return_X_y=True)  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ STATISTICS_OF = 1000  # training images that mean and standard deviation are tak
 
 
 class ImageFolder(ImageData):
-    """``ROOT/train/CLASS/IMAGE`` and ``ROOT/test/CLASS/IMAGE``, found by torchvision's ``ImageFolder``.
+    """Images on disk: ``ROOT/train/CLASS/IMAGE`` and ``ROOT/test/CLASS/IMAGE``, found by torchvision's ``ImageFolder``.
 
     Where there is ``ROOT/val`` too it is the validation part, else that is cut from ``train``. Where there is ``val``
     but no ``test``, as in ImageNet, ``val`` is the test part.
@@ -48,7 +48,7 @@ class ImageFolder(ImageData):
             self.native_shape = (3, self.image_size, self.image_size)
 
     def parts(self) -> tuple[Samples, Samples, Samples]:
-        """As the folders say."""
+        """Training, validation and test samples, as the folders say."""
         if self.image_size is not None:  # also where the model has chosen it
             self.native_shape = (3, self.image_size, self.image_size)
         has_test, has_val = ((self.root / name).is_dir() for name in ("test", "val"))
@@ -61,7 +61,7 @@ class ImageFolder(ImageData):
         return train, val, test
 
     def _read(self, part: str) -> Samples:
-        """The paths of one part."""
+        """Samples of one part, their images not read yet."""
         from torchvision.datasets import ImageFolder as Found
 
         found = Found(str(self._folder(part)))
@@ -83,12 +83,13 @@ class ImageFolder(ImageData):
         return Samples(ImageFiles(_block(paths), self.native_shape[1:]), torch.tensor(classes))
 
     def _statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
-        """Of at most ``STATISTICS_OF`` images, evenly spread: reading all of a large set would take hours."""
+        """Mean and standard deviation of ``STATISTICS_OF`` images, evenly spread: reading all could take hours."""
         count = len(train.classes)
         some: Any = train.take(torch.linspace(0, count - 1, min(count, STATISTICS_OF)).long()).images
         return _statistics(tuple(map(_name, some.paths)), some.size)
 
     def _folder(self, part: str) -> Path:
+        """The folder of one part; refused where it is missing."""
         folder = self.root / part
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -119,12 +120,12 @@ class ImageFiles:
         return torch.stack([_image(_name(path), self.size) for path in chosen])
 
     def only(self, index: Tensor | slice) -> "ImageFiles":
-        """Some of them, not read yet."""
+        """The files of some images, not read yet."""
         return ImageFiles(self.paths[index], self.size)
 
 
 class UnreadableImageError(ValueError):
-    """A file that is no image; the traceback that a DataLoader puts in front of a worker's message is left out."""
+    """A file that is no image; what a DataLoader puts in front of a worker's message, a traceback, is left out."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
@@ -132,22 +133,23 @@ class UnreadableImageError(ValueError):
 
 @functools.lru_cache(maxsize=4)
 def _statistics(paths: tuple[str, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Read once for all jobs of a sweep."""
+    """Mean and standard deviation of each channel of images on disk, read once for all jobs of a sweep."""
     return mean_and_std(torch.stack([_image(path, size) for path in paths]))
 
 
 def _block(paths: Sequence[str]) -> Tensor:
+    """Names of files as a tensor of bytes (N, longest), filled up with zeros."""
     raw = np.array([os.fsencode(path) for path in paths])
     return torch.from_numpy(raw.view(np.uint8).reshape(len(raw), -1))
 
 
 def _name(path: Tensor) -> str:
-    """Of one row of a block."""
+    """The name of a file from its row of a block of bytes."""
     return os.fsdecode(path.numpy().tobytes().rstrip(b"\0"))
 
 
 def _image(path: str, size: tuple[int, int]) -> Tensor:
-    """Pixels (3, H, W); torchvision's ``Resize`` of the shorter side and ``CenterCrop``."""
+    """Pixels (3, H, W) of a file: torchvision's ``Resize`` of the shorter side and ``CenterCrop``."""
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")
@@ -161,7 +163,7 @@ def _image(path: str, size: tuple[int, int]) -> Tensor:
 
 
 def _first_image(folder: Path) -> Path | None:
-    """Of the first class that has one: not all of a million files are listed for it."""
+    """The first image of the first class that has one: not all of a million files are listed for it."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -170,7 +172,7 @@ def _first_image(folder: Path) -> Path | None:
 
 
 def _size(path: str | Path) -> tuple[int, int]:
-    """(width, height), from the beginning of the file."""
+    """(width, height) of an image on disk, from the beginning of its file."""
     try:
         with Image.open(path) as file:
             return file.size
@@ -179,5 +181,6 @@ def _size(path: str | Path) -> tuple[int, int]:
 
 
 def _unreadable(path: str | Path, error: Exception) -> NoReturn:
+    """Refuse a file that cannot be read as an image, with the reason."""
     reason = " ".join(str(error).replace(repr(str(path)), "it").split())
     raise UnreadableImageError(f"{path} cannot be read as an image: {reason}; replace or remove it") from error

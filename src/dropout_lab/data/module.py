@@ -100,15 +100,15 @@ class ImageData(lightning.LightningDataModule):
         return (self.channels or channels, self.image_size or height, self.image_size or width)
 
     def suit(self, channels: int, image_size: int) -> None:
-        """Take what a model wants for what was left open."""
+        """Take the channels and the size of images that a model wants, where they were left open."""
         self.channels, self.image_size = self.channels or channels, self.image_size or image_size
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and split; called by Lightning on every process."""
+        """Load the data and split it; called by Lightning on every process."""
         if self.train is not None:
             return
         train, self.val, self.test = self.parts()
-        self._check_classes(train, self.val, self.test)
+        self._require_classes(train, self.val, self.test)
         if self.train_size is not None:
             train = subset(train, self.train_size, self.num_classes)
         self.mean, self.std = self._statistics(train)
@@ -116,7 +116,7 @@ class ImageData(lightning.LightningDataModule):
         self.train_eval = self.train.take(slice(len(self.val.classes)))
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Lightning's hook on the device: what the model sees."""
+        """Prepare a batch on the device, augmented while training: Lightning's hook."""
         (images, classes), trainer = batch, self.trainer
         kept, where, first_row = images, None, 0
         if trainer is not None and trainer.training:
@@ -150,21 +150,21 @@ class ImageData(lightning.LightningDataModule):
         return seen.to(images.dtype) if images.is_floating_point() else seen
 
     def train_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
-        """Batches (images, classes) of this process's rows."""
+        """Training batches (images, classes), of this process's rows."""
         assert self.train is not None, "setup() comes first"
         batches = GlobalBatches(len(self.train.classes), self.batch_size, self.seed, *self._place())
         return self._loader(ResumableLoader, self.train, batches)
 
     def val_dataloader(self) -> "list[DataLoader[tuple[Tensor, ...]]]":
-        """The validation part, and the part of the training set measured in eval mode."""
+        """Loaders of the validation part, and of the part of the training set that is measured in eval mode."""
         return [self._eval_loader(self.val), self._eval_loader(self.train_eval)]
 
     def test_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
-        """The test part."""
+        """Batches (images, classes) of the test part."""
         return self._eval_loader(self.test)
 
     def _eval_loader(self, samples: Samples) -> "DataLoader[tuple[Tensor, ...]]":
-        """Every sample once, in as many batches on each of any number of processes: FSDP makes them meet in each.
+        """A loader of every sample once, in equally many batches on each process: under FSDP they meet in each.
 
         As in training, the processes share each global batch, contiguous rows each; the first ones may have one more.
         """
@@ -174,7 +174,7 @@ class ImageData(lightning.LightningDataModule):
         return self._loader(DataLoader, samples, [batch.tensor_split(world)[rank] for batch in batches])
 
     def _loader(self, kind: type[DataLoader[Any]], samples: Samples, batches: Iterable[Tensor]) -> DataLoader[Any]:
-        """Batches of the given indices. With a generator of its own: each pass over a loader draws a number."""
+        """A loader of the given batches of indices. Its generator is its own, as each pass over a loader draws."""
         return kind(
             Rows(samples),
             sampler=batches,
@@ -186,7 +186,7 @@ class ImageData(lightning.LightningDataModule):
             worker_init_fn=end_with_parent,  # torch looks at the process that forked it, which is the server
         )
 
-    def _check_classes(self, *parts: Samples) -> None:
+    def _require_classes(self, *parts: Samples) -> None:
         """Refuse a class for which the network has no output."""
         lowest, highest = torch.cat([part.classes for part in parts]).aminmax()
         if lowest < 0 or highest >= self.num_classes:
@@ -196,11 +196,11 @@ class ImageData(lightning.LightningDataModule):
             )
 
     def _place(self) -> tuple[int, int]:
-        """(this process, number of processes)."""
+        """(number of this process, number of processes)."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel, (C, 1, 1)."""
+        """Mean and standard deviation of each channel of the training images, (C, 1, 1)."""
         return mean_and_std(train.images[:])
 
     def _without_val(self, rest: Samples, of: int) -> tuple[Samples, Samples]:
@@ -225,7 +225,7 @@ class InMemoryData(ImageData):
         """All samples of the data set."""
 
     def parts(self) -> tuple[Samples, Samples, Samples]:
-        """Cut from all samples."""
+        """Training, validation and test samples, cut from all of them."""
         samples = self.load()
         size = len(samples.classes)
         rest, test = split(samples, "test_fraction", self.test_fraction, size, self.num_classes, self.split_seed)

@@ -23,7 +23,7 @@ class Samples(NamedTuple):
     classes: Tensor
 
     def take(self, index: Tensor | slice) -> "Samples":
-        """Those samples; what is on disk stays there."""
+        """The samples of an index or a slice; images on disk stay there."""
         images: Any = self.images
         return Samples(getattr(images, "only", images.__getitem__)(index), self.classes[index])
 
@@ -44,7 +44,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
 
 
 def split(samples: Samples, key: str, fraction: float, of: int, num_classes: int, seed: int) -> tuple[Samples, Samples]:
-    """Two parts with the same shares of the classes; the second is a fraction, ``data.<key>``, of ``of`` samples.
+    """Two parts of samples, with the same shares of the classes: the second is a fraction ``data.<key>`` of ``of``.
 
     Raises:
         ValueError: a part would have fewer samples than there are classes.
@@ -62,7 +62,7 @@ def split(samples: Samples, key: str, fraction: float, of: int, num_classes: int
 
 
 def subset(samples: Samples, size: int, num_classes: int) -> Samples:
-    """The first of every class, the second of every class, and so on, in the random order that they have.
+    """The first sample of every class, the second of every class, and so on, in the random order that they have.
 
     Raises:
         ValueError: fewer samples than classes, or more than there are.
@@ -92,7 +92,7 @@ def mislabel(samples: Samples, fraction: float, num_classes: int, seed: int) -> 
 
 
 def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each channel, (C, 1, 1) in float32; of bytes on the scale of [0, 1]. A constant channel's std counts as 1."""
+    """Mean and std of each channel, (C, 1, 1) in float32; of bytes on the scale [0, 1]. A constant one's std is 1."""
     channels = images.transpose(0, 1).flatten(1)
     if images.dtype == torch.uint8:  # 256 counts instead of a copy four times as large
         counts = torch.stack([channel.bincount(minlength=256) for channel in channels]).double()

@@ -26,7 +26,7 @@ class Synthetic(InMemoryData):
         self.native_shape = tuple(shape)  # type: ignore[assignment]
 
     def load(self) -> Samples:
-        """Images (size, *shape), classes as equal in number as can be."""
+        """All samples: images (size, *shape), classes as equal in number as can be."""
         generator = torch.Generator().manual_seed(self.split_seed)
         prototypes = torch.randn(self.num_classes, *self.native_shape, generator=generator)
         classes = torch.arange(self.size) % self.num_classes

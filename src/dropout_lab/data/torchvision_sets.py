@@ -33,16 +33,17 @@ class TorchvisionData(ImageData):
         self.root, self.download = Path(root).expanduser(), download
 
     def downloads(self) -> list[Download]:
-        """The files that it consists of."""
+        """The files that the data set consists of."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
         """Download; called by Lightning on one process of each machine, and by ``setup`` where that was not done."""
         if self.train is None:
-            make_ready(self.downloads(), self.download)
+            for item in self.downloads():
+                make_ready(item, self.download)
 
     def parts(self) -> tuple[Samples, Samples, Samples]:
-        """The official parts, the first one cut in two."""
+        """Training, validation and test samples: the official parts, the first one cut in two."""
         self.prepare_data()
         files = [path for item in self.downloads() for path, _ in item.needed]
         stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
@@ -58,6 +59,7 @@ class TorchvisionData(ImageData):
         return train, val, test
 
     def _class(self) -> Any:
+        """The class of torchvision that reads the data set."""
         import torchvision
 
         return getattr(torchvision.datasets, self.source)
@@ -69,18 +71,16 @@ class MNIST(TorchvisionData):
     source, native_shape, num_classes = "MNIST", (1, 28, 28), 10
 
     def downloads(self) -> list[Download]:
-        """Images and labels of each part; read unpacked."""
+        """Images and labels of each part, each file packed by itself."""
         kind, folder = self._class(), self.root / self.source / "raw"
         return [
-            Download(
-                folder / name, md5, tuple(mirror + name for mirror in kind.mirrors), ((folder / Path(name).stem, None),)
-            )
+            Download(folder / name, md5, tuple(url + name for url in kind.mirrors), ((folder / Path(name).stem, None),))
             for name, md5 in kind.resources
         ]
 
 
 class FashionMNIST(MNIST):
-    """As many pictures of clothes, as large (Xiao, Rasul and Vollgraf 2017)."""
+    """60,000 and 10,000 pictures of ten kinds of clothes, 28x28 (Xiao, Rasul and Vollgraf 2017)."""
 
     source = "FashionMNIST"
 
@@ -91,7 +91,7 @@ class CIFAR10(TorchvisionData):
     source, native_shape, num_classes = "CIFAR10", (3, 32, 32), 10
 
     def downloads(self) -> list[Download]:
-        """One archive."""
+        """The one archive, of batches and the names of the classes."""
         kind = self._class()
         files = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
         unpacked = tuple((self.root / kind.base_folder / name, md5) for name, md5 in files)
@@ -99,7 +99,7 @@ class CIFAR10(TorchvisionData):
 
 
 class CIFAR100(CIFAR10):
-    """The same with a hundred kinds of things (Krizhevsky 2009)."""
+    """50,000 and 10,000 photos of a hundred kinds of things, 32x32 in colour (Krizhevsky 2009)."""
 
     source, num_classes = "CIFAR100", 100
 
@@ -110,14 +110,14 @@ class SVHN(TorchvisionData):
     source, native_shape, num_classes = "SVHN", (3, 32, 32), 10
 
     def downloads(self) -> list[Download]:
-        """A file for each part."""
-        parts = self._class().split_list
-        return [Download(self.root / name, md5, (url,)) for url, name, md5 in (parts["train"], parts["test"])]
+        """Training and test part, one file each, read as it is."""
+        parts = [self._class().split_list[part] for part in ("train", "test")]
+        return [Download(self.root / name, md5, (url,), ((self.root / name, md5),)) for url, name, md5 in parts]
 
 
 @functools.lru_cache(maxsize=2)
 def _read(source: str, root: Path, stamps: tuple[Any, ...]) -> tuple[Samples, Samples, list[str]]:
-    """Training part, test part, names of the classes; once for all jobs of a sweep, as long as the files stay."""
+    """Training part, test part, names of the classes; read once for all jobs of a sweep, while the files stay."""
     import torchvision
 
     kind = getattr(torchvision.datasets, source)
@@ -131,7 +131,7 @@ def _read(source: str, root: Path, stamps: tuple[Any, ...]) -> tuple[Samples, Sa
 
 
 def _samples(dataset: Any) -> Samples:
-    """torchvision's arrays: (N, H, W) for MNIST, (N, H, W, C) for CIFAR, (N, C, H, W) for SVHN."""
+    """Samples of torchvision's arrays: (N, H, W) for MNIST, (N, H, W, C) for CIFAR, (N, C, H, W) for SVHN."""
     images = np.asarray(dataset.data)
     if images.ndim == 3:
         images = images[:, None]

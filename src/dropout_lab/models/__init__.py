@@ -1,4 +1,4 @@
-"""Models: small networks written to be read, and those of torchvision."""
+"""Models: small networks written to be read, wide residual nets, and those of torchvision."""
 
 from dropout_lab.models.small import CNN, MLP, ConvNet
 

@@ -32,8 +32,8 @@ class CNN(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes("widths", widths, 1)
-        _check_size("hidden", hidden)
+        _require_sizes("widths", widths, 1)
+        _require_size("hidden", hidden)
         channels, height, width = input_shape
         if min(height, width) < 2 ** len(widths):
             raise ValueError(
@@ -79,7 +79,7 @@ class MLP(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes("widths", widths, 0)
+        _require_sizes("widths", widths, 0)
         self.flatten = nn.Flatten()
         features = 1
         for size in input_shape:
@@ -116,8 +116,8 @@ class ConvNet(nn.Module):
         hidden: Sequence[int] = (2048, 2048),
     ) -> None:
         super().__init__()
-        _check_sizes("widths", widths, 1)
-        _check_sizes("hidden", hidden, 0)
+        _require_sizes("widths", widths, 1)
+        _require_sizes("hidden", hidden, 0)
         channels, height, width = input_shape
         blocks = []
         for before, after in zip([channels, *widths], widths, strict=False):
@@ -136,21 +136,25 @@ class ConvNet(nn.Module):
         return self.head(self.blocks(x))  # type: ignore[no-any-return]
 
 
-def _check_sizes(key: str, sizes: Any, least: int) -> None:
+def _require_sizes(key: str, sizes: Any, least: int) -> None:
+    """Refuse what is no list of at least so many widths."""
     if not isinstance(sizes, list | tuple) or len(sizes) < least or not all(map(_is_size, sizes)):
         raise ValueError(f"model.{key}={sizes}: must be a list of {least} or more integers >= 1, such as [32,64]")
 
 
-def _check_size(key: str, size: Any) -> None:
+def _require_size(key: str, size: Any) -> None:
+    """Refuse what is no number of units."""
     if not _is_size(size):
         raise ValueError(f"model.{key}={size}: must be an integer >= 1")
 
 
 def _is_size(size: Any) -> bool:
+    """Tell whether a value is a number of channels or units: an integer >= 1."""
     return isinstance(size, int) and not isinstance(size, bool) and size >= 1
 
 
 def _block(before: int, after: int, batch_norm: bool) -> nn.Sequential:
+    """Convolution, ReLU, pooling, and where dropout belongs."""
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(before, after, kernel_size=3, padding=1, bias=not batch_norm))
     if batch_norm:
@@ -162,6 +166,7 @@ def _block(before: int, after: int, batch_norm: bool) -> nn.Sequential:
 
 
 def _layer(before: int, after: int, batch_norm: bool) -> nn.Sequential:
+    """Linear, ReLU, and where dropout belongs."""
     layer = nn.Sequential()
     layer.add_module("linear", nn.Linear(before, after, bias=not batch_norm))
     if batch_norm:

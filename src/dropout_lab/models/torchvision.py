@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from dropout_lab.cli import nearest
 
 STEMS = ("cifar",)
-
-
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # trained with more losses than one; built without them
 
 
@@ -39,7 +37,7 @@ def torchvision_model(
             that holds no weights, or those of another model.
         FileNotFoundError: no such file of weights.
     """
-    check_name(name)
+    require_name(name)
     if input_shape[0] != 3:
         raise ValueError(f"{name} takes 3 channels, the data has {input_shape[0]}; data.channels=3 repeats a grey one")
     options: dict[str, Any] = {}
@@ -68,7 +66,7 @@ def wants(name: str, stem: str | None = None, **_: Any) -> tuple[int, int]:
     Raises:
         ValueError: an unknown name.
     """
-    check_name(name)
+    require_name(name)
     transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms  # type: ignore[attr-defined]
     return 3, 32 if stem == "cifar" else int(transforms.keywords["crop_size"])
 
@@ -76,8 +74,8 @@ def wants(name: str, stem: str | None = None, **_: Any) -> tuple[int, int]:
 torchvision_model.wants = wants  # type: ignore[attr-defined]
 
 
-def check_name(name: str) -> None:
-    """Refuse what is no classification model of torchvision.
+def require_name(name: str) -> None:
+    """Refuse a name that is no classification model of torchvision.
 
     Raises:
         ValueError: with the nearest name.
@@ -91,6 +89,7 @@ def check_name(name: str) -> None:
 
 
 def _read(weights: str) -> dict[str, Tensor]:
+    """The ``state_dict`` in a file of weights."""
     if not Path(weights).is_file():
         raise FileNotFoundError(f"model.weights={weights}: no such file")
     try:  # not mapped into memory, which files of before 2020, torchvision's own among them, don't allow
@@ -106,11 +105,12 @@ def _read(weights: str) -> dict[str, Tensor]:
 
 
 def _classes_of(state: dict[str, Tensor]) -> int:
-    """Rows of the last weight: every model of torchvision defines its head last."""
+    """Number of classes of a ``state_dict``: rows of its last weight, as the head is defined last."""
     return len([value for value in state.values() if value.ndim >= 2][-1])
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
+    """Give a model its weights; refuse those of another one."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -119,6 +119,7 @@ def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str) -
 
 
 def _replace_head(model: nn.Module, old: int, new: int) -> None:
+    """Put a layer with ``new`` outputs in the place of the last one with ``old``."""
     path, head = next(
         (path, module)
         for path, module in reversed(list(model.named_modules()))
@@ -135,6 +136,7 @@ def _replace_head(model: nn.Module, old: int, new: int) -> None:
 
 
 def _replace_stem(model: nn.Module, stem: str, name: str) -> None:
+    """Make a residual net begin as one for small images."""
     if stem not in STEMS:
         raise ValueError(f"model.stem={stem}: must be {' or '.join(STEMS)}, or null")
     if not isinstance(model, torchvision.models.ResNet):

@@ -53,7 +53,7 @@ class WideResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """BatchNorm, ReLU, convolution; BatchNorm, ReLU, dropout, convolution; plus the input.
+    """A residual block: BatchNorm, ReLU, convolution, BatchNorm, ReLU, dropout, convolution; plus the input.
 
     Where the shape changes the shortcut is a 1x1 convolution, of what the first BatchNorm and ReLU made of the input.
     """
@@ -72,7 +72,7 @@ class Block(nn.Module):
             self.shortcut = nn.Conv2d(before, after, kernel_size=1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, before, H, W) to (N, after, H / stride, W / stride), rounded up."""
+        """Feature maps (N, before, H, W) to (N, after, H / stride, W / stride), rounded up."""
         y = self.relu1(self.norm1(x))
         skip = x if self.shortcut is None else self.shortcut(y)
         y = self.relu2(self.norm2(self.conv1(y)))
@@ -80,4 +80,5 @@ class Block(nn.Module):
 
 
 def _conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution of 3x3 that keeps the size, or divides it by the stride."""
     return nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1, bias=False)

@@ -3,7 +3,8 @@
 On a full disk W&B drops rows without a word and looks finished, and a kill costs it the last 15 seconds, of which a run
 that is resumed logs only those again that it computes again; the CSV file is the record of truth. A ``run-*.wandb``
 file is a LevelDB log of protobuf records: a header of 7 bytes, then blocks of 32 KiB, in which each piece of a record
-has a header of 7 bytes (checksum, length, place in the record).
+has a header of 7 bytes (checksum, length, place in the record). W&B brings the records' classes, but no reader for
+Python.
 """
 
 import csv
@@ -41,19 +42,12 @@ def disagreements(folders: Iterable[Path]) -> list[str]:
     Args:
         folders: of runs that ended well.
     """
-    files: dict[str, dict[str, list[Path]]] = {}  # where the loggers write -> id -> a file for each start of the run
-    lines = []
-    for folder in folders:
-        name, place = _logged_as(folder)
-        if place not in files:
-            files[place] = _by_id(place)
-        if own := files[place].get(name):
-            lines.append(_lacks(folder, own))
+    lines = [_lacks(folder, *logged) for folder in folders if (logged := _logged_as(folder))]
     return [line for line in lines if line]
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The records (``wandb_internal_pb2.Record``) of a ``.wandb`` file; one that was not written whole ends it.
+    """The records (``wandb_internal_pb2.Record``) of a ``.wandb`` file, up to one that was not written whole.
 
     Raises:
         ValueError: it is no such file, or is damaged.
@@ -75,7 +69,7 @@ def mend(place: str, name: str) -> None:
         place: the ``save_dir`` of the run's logger.
         name: its id.
     """
-    for path in Path(place).glob(f"wandb/offline-run-*-{escape(name)}*/run-*.wandb"):
+    for path in _files(place, name, "offline-"):
         try:
             end = max((end for _, end in _whole(path)), default=0)
         except ValueError:  # damaged in another way: for a person to look at
@@ -87,7 +81,7 @@ def mend(place: str, name: str) -> None:
 
 
 def _whole(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Each record that was written whole, and where in the file it ends."""
+    """The records of a ``.wandb`` file that were written whole, each with the place in the file where it ends."""
     data = path.read_bytes()
     if data and not data.startswith(_MAGIC):
         raise ValueError(f"{path}: not a .wandb file")
@@ -110,35 +104,37 @@ def _whole(path: Path) -> Iterator[tuple[bytes, int]]:
             yield collected, position
 
 
-def _logged_as(folder: Path) -> tuple[str, str]:
-    """A run's id at W&B and the ``save_dir`` of its logger; "" where it had none."""
+def _files(place: str, name: str, kind: str = "*") -> list[Path]:
+    """The files that W&B keeps of a run in ``place/wandb``, one for each of its starts, in order of time.
+
+    That of a start which the server refused has ``-offline`` behind its id. ``kind="offline-"``: of starts without a
+    server alone.
+    """
+    found = Path(place).glob(f"wandb/{kind}run-*-{escape(name)}*/run-*.wandb")
+    own = [path for path in found if path.stem in (f"run-{name}", f"run-{name}-offline")]
+    return sorted(own, key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def _logged_as(folder: Path) -> tuple[str, str] | None:
+    """Where a run's W&B logger writes, its ``save_dir``, and the run's id there; None where it had none."""
     try:
         config = config_of(folder)
         loggers = config["logger"].values()
         place = next(str(one["save_dir"]) for one in loggers if str(one["_target_"]).endswith(".Wandb"))
-        return str(config["run"]["id"]), place
+        return place, str(config["run"]["id"])
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, StopIteration):
-        return "", ""
+        return None
 
 
-def _by_id(place: str) -> dict[str, list[Path]]:
-    """The files in ``place/wandb`` of runs that were offline, also those of their starts online, in order of time.
-
-    That of a run which the server refused has ``-offline`` behind its id.
-    """
-    found = Path(place).glob("wandb/*run-*/run-*.wandb") if place else ()
-    files: dict[str, list[Path]] = {}
-    for path in sorted(found, key=lambda path: path.parent.name.removeprefix("offline-")):
-        files.setdefault(path.stem.removeprefix("run-").removesuffix("-offline"), []).append(path)
-    return {name: own for name, own in files.items() if any(path.parent.name.startswith("offline-") for path in own)}
-
-
-def _lacks(folder: Path, files: list[Path]) -> str | None:
-    """What is wrong with a run's files, one for each of its starts; None where nothing is."""
+def _lacks(folder: Path, place: str, name: str) -> str | None:
+    """What the offline files of a run lack, in a line; None: nothing, or there are none, or nothing to compare with."""
+    files = _files(place, name)
+    if not any(path.parent.name.startswith("offline-") for path in files):
+        return None
     try:
         rows = _rows(folder / METRICS)
-    except (OSError, ValueError):
-        return None  # there is nothing to compare with
+    except (OSError, ValueError, KeyError):
+        return None
     kept: set[Row] = set()
     try:
         for path in files:
@@ -168,14 +164,11 @@ Row = tuple[str, frozenset[str]]  # step and metrics
 def _rows(path: Path) -> list[Row]:
     """The rows of ``metrics.csv`` that have a step."""
     with path.open(newline="") as file:
-        table = csv.reader(file)
-        columns = next(table, [])
-        step = columns.index("step")
-        keys = [(number, key) for number, key in enumerate(columns) if number != step]
-        return [(row[step], frozenset(key for n, key in keys if n < len(row) and row[n])) for row in table if row[step]]
+        table = [row for row in csv.DictReader(file) if row["step"]]
+    return [(row.pop("step"), frozenset(key for key, value in row.items() if key and value)) for row in table]
 
 
 def _row(history: Any) -> Row:
-    """The same of a row at W&B, which adds its own clocks to it."""
+    """Step and metrics of a row at W&B, without the clocks that it adds."""
     values = {item.key or ".".join(item.nested_key): item.value_json for item in history.item}
     return values.pop("trainer/global_step", ""), frozenset(key for key in values if not key.startswith("_"))

@@ -37,7 +37,7 @@ def test_long_rows_are_projected_onto_the_ball_and_short_ones_stay_to_the_last_b
 
 @given(SHAPES, st.integers(0, 2**32), st.floats(0.01, 10))
 def test_weights_and_radius_can_be_scaled_together(shape, seed, radius):
-    """What makes matched training possible; to the last bit for powers of two."""
+    """Scaled together to the last bit for powers of two: what makes matched training possible."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     twice = 2 * weight
     shorten(weight, radius)
@@ -69,7 +69,7 @@ def network(scaling="inverted"):
         )
 
 
-def trained(net, optimizer, *callbacks, **options):
+def train(net, optimizer, *callbacks, **options):
     samples = Synthetic(size=90, shape=[1, 3, 3], num_classes=3, noise=2.0, batch_size=8, seed=0)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     machine = {"accelerator": "cpu", "devices": 1, "enable_checkpointing": False}
@@ -97,37 +97,37 @@ class After(lightning.Callback):
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_after_each_step_no_unit_is_longer_than_the_radius_and_some_would_be(accumulated):
     seen, net = After(), network()
-    trained(net, sgd(net), MaxNorm(0.4), seen, accumulate_grad_batches=accumulated)
+    train(net, sgd(net), MaxNorm(0.4), seen, accumulate_grad_batches=accumulated)
     stepped = seen.longest if accumulated == 1 else seen.longest[3:]  # before the first step weights are as drawn
     assert max(stepped) <= 0.4 * (1 + 1e-6)
     assert seen.bound > 10
     free = network()
-    trained(free, sgd(free))
+    train(free, sgd(free))
     assert max(norms(free[4].weight)) > 0.4
 
 
 def test_only_weights_of_linear_and_convolution_are_bounded():
     net = network()
-    trained(net, sgd(net), MaxNorm(0.01))
+    train(net, sgd(net), MaxNorm(0.01))
     assert net[1].weight.abs().min() > 0.01  # of BatchNorm
     assert max(net[4].bias.abs().max(), net[7].bias.abs().max()) > 0.01
 
 
 def test_a_radius_that_nothing_reaches_changes_nothing():
     bounded, free = network(), network()
-    trained(bounded, sgd(bounded), MaxNorm(1e6))
-    trained(free, sgd(free))
+    train(bounded, sgd(bounded), MaxNorm(1e6))
+    train(free, sgd(free))
     assert all(torch.equal(a, b) for a, b in zip(bounded.parameters(), free.parameters(), strict=True))
 
 
 def test_matched_classic_dropout_has_radius_c_over_q_and_trains_as_its_inverted_twin():
-    """At p = 0.5 to the last bit."""
+    """Matched at p = 0.5 the weights are twice the twin's to the last bit."""
     inverted, classic = network(), network("classic")
     optimizer = match_inverted(
         classic, lambda groups: torch.optim.SGD(groups, lr=0.5, momentum=0.9), torch.randn(2, 1, 3, 3)
     )
-    trained(inverted, sgd(inverted), MaxNorm(0.4))
-    trained(classic, optimizer, MaxNorm(0.4))
+    train(inverted, sgd(inverted), MaxNorm(0.4))
+    train(classic, optimizer, MaxNorm(0.4))
     assert torch.equal(classic[7].weight, 2 * inverted[7].weight)
     assert torch.equal(classic[4].weight, inverted[4].weight)
     assert norms(classic[7].weight).max() == pytest.approx(0.8, rel=1e-4)
@@ -135,7 +135,7 @@ def test_matched_classic_dropout_has_radius_c_over_q_and_trains_as_its_inverted_
 
 def test_training_can_go_on_from_a_checkpoint(tmp_path):
     whole, half, rest = network(), network(), network()
-    trained(whole, sgd(whole), MaxNorm(0.4), max_epochs=4)
+    train(whole, sgd(whole), MaxNorm(0.4), max_epochs=4)
     samples = Synthetic(size=90, shape=[1, 3, 3], num_classes=3, noise=2.0, batch_size=8, seed=0)
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     first = lightning.Trainer(**options, enable_checkpointing=False, max_epochs=2, callbacks=[MaxNorm(0.4)])

@@ -44,7 +44,7 @@ def test_the_average_is_tested_and_is_the_state_dict_of_the_checkpoint(whole):
 
 
 def test_the_average_moves_by_one_minus_decay_towards_the_weights_of_each_step(tmp_path):
-    """An epoch is one step: the average is w1 after the first, 0.8 w1 + 0.2 w2 after the second."""
+    """An epoch is one step here: the average is w1 after the first, 0.8 w1 + 0.2 w2 after the second."""
     last = []
     for epochs in (1, 2):
         folder = tmp_path / str(epochs)

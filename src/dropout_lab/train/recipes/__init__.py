@@ -1,1 +1,1 @@
-"""Recipes: what published results need besides a network and dropout."""
+"""Recipes of training: what published results need besides a network and dropout."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class MaxNorm(L.Callback):
-    """After each optimizer step projects the incoming weights of each unit onto the ball of radius c.
+    """Callback that projects the incoming weights of each unit onto the ball of radius c after each optimizer step.
 
     A unit is a row of a Linear, or a filter of a convolution, over all its channels and places; biases are free. All
     layers count, the classifier too, as in the paper's nets (appendix B). It is a function of the weights alone, so
@@ -34,7 +34,7 @@ class MaxNorm(L.Callback):
         self.radius = radius
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """From now on each step of the optimizers is followed by the projection."""
+        """Have each step of the optimizers followed by the projection from now on."""
         if isinstance(trainer.strategy, FSDPStrategy):
             raise ValueError("callbacks.max_norm: FSDP leaves no process the whole weights of a unit; use trainer=ddp")
         units = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -53,6 +53,9 @@ class MaxNorm(L.Callback):
 @torch.no_grad()
 def shorten(weight: Tensor, radius: float) -> None:
     """Scale, in place, the rows ``weight[i]`` that are longer than ``radius`` to that length; others stay as they are.
+
+    Twice the weights and the radius give twice the result, to the last bit, on which matched training rests.
+    ``Tensor.renorm_`` divides by the norm + 1e-7 and does not.
 
     Args:
         weight: (units, ...), floating point.

@@ -1,6 +1,7 @@
-"""BatchNorm over the batches of all processes, on CPUs as well: torch's SyncBatchNorm runs on accelerators only.
+"""BatchNorm over the batches of all processes (Peng et al. 2018, "MegDet"), on CPUs as well.
 
-So a net with BatchNorm is the same on any number of processes too, and that can be seen without a GPU.
+torch's SyncBatchNorm runs on accelerators only. With this one a net with BatchNorm is the same on any number of
+processes too, and that can be seen without a GPU.
 """
 
 from typing import Any
@@ -13,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class CpuSyncBatchNorm(_BatchNorm):
-    """While training each channel is normalised over the rows of all processes, which have equally many."""
+    """BatchNorm that normalises over the rows of all processes while training; each has equally many."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) to the same shape."""
+        """Activations (N, C, ...) to normalised ones of the same shape."""
         if not self.training:
             return super().forward(input)
         dims, shape = [0, *range(2, input.ndim)], (1, -1, *(1,) * (input.ndim - 2))
@@ -35,17 +36,17 @@ class CpuSyncBatchNorm(_BatchNorm):
         return (out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """The layer that this one stands for has made sure of it."""
+        """Accept any shape: the layer that this one stands for has made sure of it."""
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """Lightning's plugin for ``trainer.sync_batchnorm=true``: torch's layer on GPUs, the one above on CPUs."""
+    """Lightning's plugin for ``trainer.sync_batchnorm=true``: torch's layer on GPUs, ``CpuSyncBatchNorm`` on CPUs."""
 
     def __init__(self) -> None:
         self._replaced: dict[nn.Module, type[nn.Module]] = {}
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Replace the BatchNorm layers; parameters and buffers stay the same objects."""
+        """Replace the BatchNorm layers of a model; parameters and buffers stay the same objects."""
         if next(model.parameters()).device.type != "cpu":
             return super().apply(model)
         for layer in model.modules():
@@ -55,14 +56,14 @@ class SyncBatchNorm(TorchSyncBatchNorm):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Put back the layers that were there."""
+        """Put back the BatchNorm layers that were there."""
         for layer, kind in self._replaced.items():
             layer.__class__ = kind
         return super().revert(model)
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, as every process computes with the sum."""
+    """A sum over all processes, whose gradient is one, too, as every process computes with the sum."""
 
     @staticmethod
     def forward(ctx: Any, of_this_process: Tensor) -> Tensor:
@@ -78,5 +79,6 @@ class _Total(torch.autograd.Function):
 
 
 def _total(of_this_process: Tensor) -> Tensor:
+    """A tensor summed over all processes, with its gradient."""
     total: Tensor = _Total.apply(of_this_process)  # type: ignore[no-untyped-call]
     return total

@@ -1,11 +1,11 @@
-"""Learning rates that rise before they fall."""
+"""Warm-up: learning rates that rise before they fall (Goyal et al. 2017, section 2.2)."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 
 def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> SequentialLR:
-    """The optimizer's rate times 1/(w+1), 2/(w+1), ... in w epochs of warm-up, then down to 0 along a cosine.
+    """Schedule of the learning rate: times 1/(w+1), 2/(w+1), ... in w epochs of warm-up, then down to 0 along a cosine.
 
     A large batch at its full rate diverges in the first steps (Goyal et al. 2017, section 2.2); the cosine is that of
     Loshchilov and Hutter 2017 without restarts. The rates of the parameter groups keep their ratios.

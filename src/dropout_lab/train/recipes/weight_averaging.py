@@ -1,4 +1,4 @@
-"""An average of the weights along training, which is what is validated, tested and saved as the model."""
+"""Weight averaging: the average along training is validated, tested and saved (Polyak and Juditsky 1992)."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class WeightAveraging(EMAWeightAveraging):
-    """Lightning's exponential moving average (Polyak and Juditsky 1992), also in the test that follows training.
+    """Lightning's exponential moving average of the weights, also in the test that follows training.
 
     In a checkpoint ``state_dict`` is the average, ``current_model_state`` what training goes on from. Lightning loads
     the latter whenever a fit has come before, so that a test of the best checkpoint would not be of its ``state_dict``.
@@ -18,6 +18,6 @@ class WeightAveraging(EMAWeightAveraging):
     """
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on averaging; for a test ``state_dict`` is all there is to load."""
+        """Go on averaging from a checkpoint; for a test its ``state_dict`` is all there is to load."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
