@@ -255,7 +255,7 @@ def test_a_silent_server_is_not_waited_for_for_ever(tmp_path, monkeypatch):
         raise TimeoutError("timed out")
 
     monkeypatch.setattr("urllib.request.urlopen", silent)
-    with pytest.raises(FileNotFoundError, match="could not be downloaded from http.*: timed out"):
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded from http.*: timed out"):
         made("MNIST", tmp_path)
     assert len(limits) == len(torchvision.datasets.MNIST.mirrors)
     assert all(0 < limit <= 60 for limit in limits)

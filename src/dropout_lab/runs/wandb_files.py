@@ -23,6 +23,7 @@ from dropout_lab.runs.folder import METRICS, config_of, read_status
 
 _MAGIC, _BLOCK, _HEADER = b":W&B", 32768, 7
 _FULL, _FIRST, _LAST = 1, 2, 4
+Row = tuple[str, frozenset[str]]  # step and metrics
 
 
 def warn_of_losses(root: Path) -> None:
@@ -156,9 +157,6 @@ def _lacks(folder: Path, place: str, name: str) -> str | None:
     if not ended or len(lost) > killed:
         words.append("was the disk full?")
     return f"{folder}: {'; '.join(words)}" if words else None
-
-
-Row = tuple[str, frozenset[str]]  # step and metrics
 
 
 def _rows(path: Path) -> list[Row]:
