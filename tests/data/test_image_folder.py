@@ -270,7 +270,7 @@ def test_every_command_says_in_one_line_that_a_run_s_images_are_gone(tmp_path, c
         ("evaluate", f"run={runs[0]}"),
         ("fold", f"run={runs[0]}", f"out={tmp_path / 'weights.pt'}"),
         ("look.__main__", f"run={runs[0]}"),
-        ("diff", *map(str, runs)),
+        ("diff.__main__", *map(str, runs)),
     ):
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(f"dropout_lab.{module}").main(given)
