@@ -145,7 +145,7 @@ def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def _changes_over_time(config: Mapping[str, Any]) -> bool:
-    """Whether a run had a schedule: within the first flush p may have changed, of which one row is recorded."""
+    """Whether a schedule changes p, as it may within a flush, of which one p is recorded."""
     schedule = config.get("dropout_schedule") or {}
     return bool(schedule) and not str(schedule.get("_target_")).endswith(".constant")
 
