@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dropout_lab.activations import ActivationStats, records, taps_of
-from dropout_lab.activations.taps import shown
+from dropout_lab.activations.taps import chosen_for_loggers
 from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.placement.install import Placement, install
 
@@ -428,7 +428,7 @@ def test_a_hundred_tensors_are_less_than_a_thousand_keys():
     layers = [nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), Dropout(0.1)]
     net = nn.Sequential(*(copy.deepcopy(layer) for _ in range(50) for layer in layers))
     taps = taps_of(net)
-    names = shown(taps, 100)
+    names = chosen_for_loggers(taps, 100)
     before = {tap.name for tap in taps if tap.before_norm}
     keys = set()
     for name in names:

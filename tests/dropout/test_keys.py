@@ -181,19 +181,19 @@ def test_masks_are_uncorrelated_across(what: str, features: int, p: float) -> No
         key = {"seed": 1, "step": 2} | arguments | {"rows": range(rows[0], rows[0] + len(x))}
         masks.append(draw(layer(p, key.pop("name", "00_drop")), x, **key))
     for first, second in itertools.combinations(masks, 2):
-        check_independent(first, second, p)
+        assert_independent(first, second, p)
 
 
 @pytest.mark.parametrize("features", [256, 1024], ids=["short", "long"])
 def test_neighbours_in_one_mask_are_uncorrelated(features: int) -> None:
     mask = draw(layer(), torch.ones(64000 // features, features))
     for distance in (1, 2, 3, 4, 8):
-        check_independent(mask[:, distance:], mask[:, :-distance], 0.5)
+        assert_independent(mask[:, distance:], mask[:, :-distance], 0.5)
     for distance in (1, 2, 4):
-        check_independent(mask[distance:], mask[:-distance], 0.5)
+        assert_independent(mask[distance:], mask[:-distance], 0.5)
 
 
-def check_independent(first: Tensor, second: Tensor, p: float) -> None:
+def assert_independent(first: Tensor, second: Tensor, p: float) -> None:
     a, b, n = first.flatten().double(), second.flatten().double(), first.numel()
     correlation = torch.corrcoef(torch.stack([a, b]))[0, 1].item()
     assert abs(correlation) * n**0.5 < 4.5
@@ -220,7 +220,7 @@ def test_a_second_call_is_another_mask() -> None:
     with mask_keys(1, 2, range(64)):
         again = [of.draw(x) for _ in range(3)]
     for first, second in itertools.combinations(masks, 2):
-        check_independent(first, second, 0.5)
+        assert_independent(first, second, 0.5)
     assert all(torch.equal(first, second) for first, second in zip(masks, again, strict=True))
 
 
@@ -232,7 +232,7 @@ def test_layers_without_a_name_are_numbered_by_first_call() -> None:
         swapped, other = b.draw(x), a.draw(x)
     assert torch.equal(first, swapped)
     assert torch.equal(second, other)
-    check_independent(first, second, 0.5)
+    assert_independent(first, second, 0.5)
 
 
 def test_contexts_nest() -> None:
@@ -291,8 +291,8 @@ def test_torchs_generator_is_neither_read_nor_written(mask: str, noise: str) -> 
 @pytest.mark.parametrize("name", ["03_relu", None])
 @pytest.mark.parametrize("rows", [range(3), [0, 2, 4], range(5)])
 def test_a_wrong_number_of_rows_names_the_layer(rows: Rows, name: str | None) -> None:
-    shown = name or "Dropout"
-    message = rf"dropout layer '{shown}': mask_keys was given {len(rows)} rows but the input has shape \(4, 6\)"
+    called = name or "Dropout"
+    message = rf"dropout layer '{called}': mask_keys was given {len(rows)} rows but the input has shape \(4, 6\)"
     with pytest.raises(ValueError, match=message), mask_keys(1, 2, rows):
         layer(name=name)(torch.ones(4, 6))
     with pytest.raises(ValueError, match=r"has shape \(\)"), mask_keys(1, 2, range(1)):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dropout_lab.dropout import Dropout, Placement, ScheduledRates, check_rates, install, none, rates_of
+from dropout_lab.dropout import Dropout, Placement, ScheduledRates, install, none, rates_of, require_same_rates
 from dropout_lab.dropout.schedules import Schedule, constant, cosine, early, late, linear
 
 SCHEDULES: dict[str, Schedule] = {
@@ -155,7 +155,7 @@ def test_rates_survive_a_checkpoint_of_plain_values() -> None:
     file.seek(0)
     saved = torch.load(file, weights_only=True)["rates"]
     assert saved == rates_of(model)
-    check_rates(model, saved)
+    require_same_rates(model, saved)
 
 
 SAME = [
@@ -184,10 +184,10 @@ def test_rates_are_refused_exactly_where_the_eval_output_changes(before: nn.Modu
     x = torch.randn(3, 4)
     if torch.allclose(old(x), new(x)):
         assert (before, after) in SAME
-        check_rates(new, rates_of(old))
+        require_same_rates(new, rates_of(old))
     else:
         with pytest.raises(ValueError, match=r"dropout layer '1': the checkpoint has .*so p belongs to its checkpoint"):
-            check_rates(new, rates_of(old))
+            require_same_rates(new, rates_of(old))
 
 
 def test_the_reason_names_layer_and_rates() -> None:
@@ -198,6 +198,6 @@ def test_the_reason_names_layer_and_rates() -> None:
         r"\(times 0.8 in eval\); classic dropout multiplies by 1-p in eval"
     )
     with pytest.raises(ValueError, match=message):
-        check_rates(new, rates_of(old))
+        require_same_rates(new, rates_of(old))
     with pytest.raises(ValueError, match="this model has no such layer"):
-        check_rates(nn.Linear(4, 4), rates_of(old))
+        require_same_rates(nn.Linear(4, 4), rates_of(old))

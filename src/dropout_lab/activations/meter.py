@@ -18,8 +18,6 @@ from dropout_lab.activations.readings import COLUMNS, Readings
 from dropout_lab.activations.taps import Tap
 
 MODES = ("train", "eval")
-
-
 _IN_CACHE = 2**18  # numbers that a core's cache holds
 
 

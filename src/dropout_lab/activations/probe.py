@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dropout_lab.activations.meter import Meter, Partial, doubled
 from dropout_lab.dropout import mask_keys
-from dropout_lab.dropout.graph.modes import dropout_on, in_mode
+from dropout_lab.dropout.graph.modes import dropout_only, in_mode
 
 SEED = 0x70726F6265  # "probe": masks of its own, whatever the seed of training
 
@@ -74,7 +74,7 @@ def probe(
         for draw in range(masks * step, masks * (step + 1)):
             _seed(x.device, SEED + draw + (int(rows[0]) << 40))
             keys = mask_keys(SEED, draw, rows) if keyed else nullcontext()
-            with dropout_on(model), keys, meter.record() as partials:
+            with dropout_only(model, on=True), keys, meter.record() as partials:
                 model(x)
             passes.append({partial.row: partial for partial in partials})
     sums, seen = no_probe(meter), [one for one in plain if all(one.row in dropped for dropped in passes)]

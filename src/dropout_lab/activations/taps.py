@@ -16,8 +16,6 @@ from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 
 _DEFAULT = (*ACTIVATIONS, _ConvNd, nn.Linear)
 _WHOLE_MAPS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout)
-
-
 T = TypeVar("T")
 
 

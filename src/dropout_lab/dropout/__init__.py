@@ -5,10 +5,10 @@ from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
 from dropout_lab.dropout.folding.fold import convert, fold
 from dropout_lab.dropout.folding.match import match_inverted
 from dropout_lab.dropout.keys import mask_keys
-from dropout_lab.dropout.laws import Law, Scorecard, check
 from dropout_lab.dropout.layer import Dropout, none
 from dropout_lab.dropout.placement.install import Installed, Placement, install
-from dropout_lab.dropout.schedules import ScheduledRates, check_rates, rates_of
+from dropout_lab.dropout.schedules import ScheduledRates, rates_of, require_same_rates
+from dropout_lab.dropout.scorecard import Law, Scorecard, check
 
 __all__ = [
     "Dropout",
@@ -18,7 +18,6 @@ __all__ = [
     "ScheduledRates",
     "Scorecard",
     "check",
-    "check_rates",
     "convert",
     "exact_ensemble",
     "fold",
@@ -28,4 +27,5 @@ __all__ = [
     "monte_carlo",
     "none",
     "rates_of",
+    "require_same_rates",
 ]

@@ -24,8 +24,10 @@ from dropout_lab.dropout.philox import random_int32
 
 
 class Keyed(Protocol):
-    """What a layer needs to be keyed: a name and its :func:`name_word`; or None and None, to be numbered by the order
-    of the first calls in a context."""
+    """A layer that can be keyed: by its name and the :func:`name_word` of that.
+
+    Both None: it is numbered by the order of the first calls in a context.
+    """
 
     name: str | None
     word: int | None
@@ -105,7 +107,7 @@ def name_word(name: str | None) -> int | None:
 
 
 class _Keys:
-    """One context: the hash of (seed, step), the rows, and the layers that were called so far.
+    """One context of :func:`mask_keys`: the hash of (seed, step), the rows, and the layers that were called so far.
 
     Many closed ones wait for their backward passes, so they are small.
     """
@@ -171,7 +173,7 @@ class _Keys:
         return words.gather(1, numbers.to(x.device)).view(shape)
 
     def _next(self, layer: Keyed, calls: int) -> int:
-        """Which call this is of a layer that was called before: the next one, or one that is recomputed."""
+        """The number of a call of a layer that was called before: the next one, or one that is recomputed."""
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() not in (-1, self.task):
             if calls > 1:
                 raise RuntimeError(
@@ -221,7 +223,7 @@ def _here() -> _Keys | None:
 
 
 def _tensor(first: int, second: int, dtype: torch.dtype) -> Tensor:
-    """Two 64-bit words, in a third of the time that torch.tensor takes."""
+    """A tensor of two 64-bit words, in a third of the time that torch.tensor takes."""
     return torch.frombuffer(array("Q", (first, second)), dtype=dtype)
 
 
@@ -230,7 +232,7 @@ def _called(layer: Keyed) -> str:
 
 
 def _read_rows(rows: Sequence[int] | Tensor) -> tuple[int, int, Tensor | None]:
-    """(first row, number of rows, the rows unless they are contiguous)."""
+    """Rows as (first row, number of rows, the rows unless they are contiguous)."""
     if isinstance(rows, range) and rows.step == 1 and rows.start >= 0:
         return rows.start, len(rows), None
     table = torch.as_tensor(rows).to("cpu", copy=True)

@@ -1,4 +1,4 @@
-"""Which laws of dropout a layer keeps: ``print(check(layer))``, for ours, torch's, timm's or your own.
+"""The laws of dropout, and how each is measured on a layer; ``scorecard.py`` tells which of them one keeps.
 
 With q = 1 - p, and what the layer's scaling promises of the factor f on its input:
 
@@ -23,84 +23,25 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.keys import mask_keys
+from dropout_lab.dropout.layer import SCALINGS, eval_factor
 
 _STEPS = 4  # batches for the statistical laws
-
-
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-
-class Law(NamedTuple):
-    """One line of the scorecard; `holds` is None where the law does not apply."""
-
-    name: str
-    holds: bool | None
-    measured: str
-
-    def __str__(self) -> str:
-        verdict = {True: "holds", False: "DOES NOT HOLD", None: "does not apply"}[self.holds]
-        return f"{self.name:<16}{verdict:<16}{self.measured}"
+Verdict = tuple[bool | None, str]
+"""Whether a law holds (None: it does not apply), and what was measured."""
 
 
-@dataclass(frozen=True)
-class Scorecard:
-    """What :func:`check` found; its text is a table with a line for each law."""
-
-    layer: str
-    laws: tuple[Law, ...]
-
-    @property
-    def failed(self) -> list[str]:
-        """The names of the laws that do not hold."""
-        return [law.name for law in self.laws if law.holds is False]
-
-    def __str__(self) -> str:
-        return "\n".join([self.layer, *(f"  {law}" for law in self.laws)])
-
-
-def check(
-    layer: nn.Module,
-    *,
-    p: float | None = None,
-    shape: Sequence[int] = (1024, 3, 9, 10),
-    laws: Collection[str] | None = None,
-) -> Scorecard:
-    """Test a dropout layer against the laws listed at the top of this file; takes about a second.
-
-    In a test of your own: ``assert not check(layer).failed``. The layer itself and torch's generator stay as they are.
-
-    Args:
-        layer: takes one tensor and returns one of the same shape. What its scaling promises is read from its attribute
-            `scaling` (or timm's `scale_by_keep`); without one, inverted dropout is presumed.
-        p: its probability to drop; by default its attribute `p`, or `drop_prob` as timm calls it.
-        shape: of the inputs, (N, ...). All N samples count as independent, so N makes the statistics sharp.
-        laws: names of the laws to look at; None is all of them.
-
-    Raises:
-        ValueError: the layer has no probability to read and none is given; p outside [0, 1); an unknown scaling or law.
-    """
-    unknown = sorted(set(laws or ()) - set(_LAWS))
-    if unknown:
-        raise ValueError(f"check: no law is called {', '.join(unknown)}; there are {', '.join(_LAWS)}")
-    subject = _Subject(layer, p, shape)
-    chosen = _LAWS if laws is None else {name: law for name, law in _LAWS.items() if name in laws}
-    with torch.random.fork_rng(devices=[]):
-        found = tuple(_judge(name, law, subject) for name, law in chosen.items())
-    return Scorecard(f"{layer}: p = {subject.p:.4g}, {subject.scaling}", found)
-
-
-class _Subject:
-    """A copy of the layer, what it promises, and ways to run it."""
+class Subject:
+    """A layer under test: a copy of it, what it promises, and ways to run it; arguments and errors as for `check`."""
 
     def __init__(self, layer: nn.Module, p: float | None, shape: Sequence[int]) -> None:
         self.original, self.layer = layer, copy.deepcopy(layer)
@@ -115,18 +56,20 @@ class _Subject:
         if not 0 <= self.p < 1:
             raise ValueError(f"check: {layer} drops with p = {self.p}; the laws are about 0 <= p < 1")
         self.scaling = getattr(layer, "scaling", "inverted" if getattr(layer, "scale_by_keep", True) else "unscaled")
-        if self.scaling not in ("inverted", "classic", "unscaled"):
-            raise ValueError(f"check: {layer} has scaling={self.scaling!r}; allowed: inverted, classic, unscaled")
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"check: {layer} has scaling={self.scaling!r}; allowed: {', '.join(SCALINGS)}")
         q = 1 - self.p
         self.mean = 1 if self.scaling == "inverted" else q
         self.variance = self.p / q if self.scaling == "inverted" else self.p * q
-        self.eval_gain = q if self.scaling == "classic" else 1
+        self.eval_factor = eval_factor(self.scaling, self.p)
         self.shape = tuple(shape)
 
     def ones(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A batch of ones, of which the layer makes its factors."""
         return torch.ones(self.shape, dtype=dtype)
 
     def random(self) -> Tensor:
+        """A batch of standard normal numbers in float64, always the same."""
         # Not a seed that a mask is drawn with: torch's generator would give masks that know the input.
         generator = torch.Generator().manual_seed(2**32 - 5)
         return torch.randn(self.shape, dtype=torch.float64, generator=generator)
@@ -136,6 +79,7 @@ class _Subject:
         return _call(self.layer.train(), x, step, rows, torchs)
 
     def eval(self, x: Tensor) -> Tensor:
+        """The output in eval mode."""
         return self.layer.eval()(x)  # type: ignore[no-any-return]
 
     @cached_property
@@ -152,43 +96,33 @@ def _call(
         return layer(x)
 
 
-_Verdict = tuple[bool | None, str]
+_NOTHING_DRAWN: Verdict = None, "nothing is drawn at p = 0"
 
 
-_NOTHING_DRAWN: _Verdict = None, "nothing is drawn at p = 0"
-
-
-def _judge(name: str, law: Callable[[_Subject], _Verdict], subject: _Subject) -> Law:
-    try:
-        return Law(name, *law(subject))
-    except Exception as error:  # any error of the layer is a finding, and the other laws are still of interest
-        return Law(name, False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-
-
-def _mean(subject: _Subject) -> _Verdict:
+def _mean(subject: Subject) -> Verdict:
     return _estimate(subject.factors.mean(1), subject.mean)
 
 
-def _variance(subject: _Subject) -> _Verdict:
+def _variance(subject: Subject) -> Verdict:
     return _estimate((subject.factors - subject.mean).square().mean(1), subject.variance)
 
 
-def _gain_in_train(subject: _Subject) -> _Verdict:
+def _gain_in_train(subject: Subject) -> Verdict:
     x = subject.random().relu()
     out = torch.cat([subject.train(x, step).flatten(1).mean(1) for step in range(_STEPS)])
     rest = out - subject.mean * x.flatten(1).mean(1).repeat(_STEPS)  # inputs are known, so only the masks are random
     return _estimate(subject.mean + rest / x.mean(), subject.mean)
 
 
-def _gain_in_eval(subject: _Subject) -> _Verdict:
+def _gain_in_eval(subject: Subject) -> Verdict:
     x = subject.random().relu()
     gains = subject.eval(x)[x > 0] / x[x > 0]
     low, high = gains.aminmax()
-    exact = torch.allclose(gains, torch.full_like(gains, subject.eval_gain), rtol=1e-6)
-    return exact, f"{low:.4f}" + f" to {high:.4f}" * bool(high - low > 1e-6) + f", promised {subject.eval_gain:.4g}"
+    exact = torch.allclose(gains, torch.full_like(gains, subject.eval_factor), rtol=1e-6)
+    return exact, f"{low:.4f}" + f" to {high:.4f}" * bool(high - low > 1e-6) + f", promised {subject.eval_factor:.4g}"
 
 
-def _gradient(subject: _Subject) -> _Verdict:
+def _gradient(subject: Subject) -> Verdict:
     x, upstream = subject.random().requires_grad_(), subject.random().flip(0)
     errors = []
     for out in (subject.train(x), subject.eval(x)):
@@ -197,7 +131,7 @@ def _gradient(subject: _Subject) -> _Verdict:
     return max(errors) < 1e-6, f"|x * gradient - out * upstream| <= {max(errors):.1e}"
 
 
-def _identity(subject: _Subject) -> _Verdict:
+def _identity(subject: Subject) -> Verdict:
     x, modes = subject.random(), [] if subject.scaling == "classic" else [("eval", subject.layer.eval())]
     if subject.attribute is not None:
         off = copy.deepcopy(subject.layer).train()
@@ -215,7 +149,7 @@ def _identity(subject: _Subject) -> _Verdict:
     return all(good for good, _ in findings), "; ".join(text for _, text in findings)
 
 
-def _dtypes(subject: _Subject) -> _Verdict:
+def _dtypes(subject: Subject) -> Verdict:
     wrong = []
     for dtype in _DTYPES:
         out = subject.train(subject.ones(dtype))
@@ -228,7 +162,7 @@ def _dtypes(subject: _Subject) -> _Verdict:
     return not wrong, "; ".join(wrong) or ", ".join(map(_short, _DTYPES))
 
 
-def _compile(subject: _Subject) -> _Verdict:
+def _compile(subject: Subject) -> Verdict:
     x = subject.random()
     # Every layer of a class counts as a recompilation of its forward.
     with torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16):
@@ -236,7 +170,7 @@ def _compile(subject: _Subject) -> _Verdict:
         return _same([(subject.train(x), _call(compiled, x))], 1e-6, "compiled and eager")
 
 
-def _keys_repeat(subject: _Subject) -> _Verdict:
+def _keys_repeat(subject: Subject) -> Verdict:
     if subject.p == 0:
         return _NOTHING_DRAWN
     x = subject.ones()
@@ -246,7 +180,7 @@ def _keys_repeat(subject: _Subject) -> _Verdict:
     return _same([(first, again)], 1e-6, "the same keys twice")
 
 
-def _keys_split(subject: _Subject) -> _Verdict:
+def _keys_split(subject: Subject) -> Verdict:
     if subject.p == 0:
         return _NOTHING_DRAWN
     x, rows = subject.ones(), torch.arange(subject.shape[0])
@@ -259,7 +193,7 @@ def _keys_split(subject: _Subject) -> _Verdict:
     return _same(pairs, 1e-6, "one worker and 2 (contiguous rows), 4 (shuffled rows)")
 
 
-def _keys_and_dtype(subject: _Subject) -> _Verdict:
+def _keys_and_dtype(subject: Subject) -> Verdict:
     if subject.p == 0:
         return _NOTHING_DRAWN
     x = subject.ones()
@@ -270,7 +204,7 @@ def _keys_and_dtype(subject: _Subject) -> _Verdict:
     return _same(pairs, 4 * torch.finfo(torch.bfloat16).eps, "dtypes and memory formats")
 
 
-def _keys_alone(subject: _Subject) -> _Verdict:
+def _keys_alone(subject: Subject) -> Verdict:
     state = torch.get_rng_state()
     with mask_keys(0, 0, range(subject.shape[0])):
         subject.layer.train()(subject.ones())
@@ -278,14 +212,14 @@ def _keys_alone(subject: _Subject) -> _Verdict:
     return untouched, "torch's generator is " + ("untouched" if untouched else "used under mask_keys")
 
 
-def _pickling(subject: _Subject) -> _Verdict:
+def _pickling(subject: Subject) -> Verdict:
     x, layer = subject.ones(), subject.original
     with in_mode(layer, training=True):
         out, twins = _call(layer, x), (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer))
     return _same([(out, _call(twin, x)) for twin in twins], 1e-6, "layer and copies")
 
 
-_LAWS: dict[str, Callable[[_Subject], _Verdict]] = {
+LAWS: dict[str, Callable[[Subject], Verdict]] = {
     "mean": _mean,
     "variance": _variance,
     "gain in train": _gain_in_train,
@@ -302,14 +236,14 @@ _LAWS: dict[str, Callable[[_Subject], _Verdict]] = {
 }
 
 
-def _estimate(samples: Tensor, promised: float, rounding: float = 1e-6) -> _Verdict:
+def _estimate(samples: Tensor, promised: float, rounding: float = 1e-6) -> Verdict:
     """Whether independent samples have the promised mean, within 5 standard errors and rounding."""
     mean, error = samples.mean().item(), samples.std().item() / len(samples) ** 0.5
     holds = abs(mean - promised) <= 5 * error + rounding * max(1, promised)
     return holds, f"{mean:.4f} ± {error:.4f}, promised {promised:.4g}"
 
 
-def _same(pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float, what: str) -> _Verdict:
+def _same(pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float, what: str) -> Verdict:
     """Whether both of each pair are equal up to rounding."""
     wrong, total = 0, 0
     for first, second in pairs:

@@ -77,7 +77,7 @@ class Dropout(_DropoutNd):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply dropout to x; see the table at the top of this file."""
+        """Dropout applied to x; see the table at the top of this file."""
         if not x.is_floating_point():
             raise TypeError(f"{self._who()} needs a floating-point input, got {x.dtype}; convert it with x.float()")
         if self._off:
@@ -134,12 +134,12 @@ class Dropout(_DropoutNd):
         self.word = keys.name_word(name)
 
     def extra_repr(self) -> str:
-        """The arguments that make this layer what it is."""
+        """The arguments that a layer was made with, for its repr."""
         axes = f"p={self.p}, mask={self.mask}, noise={self.noise}, scaling={self.scaling}"
         return axes + (f", elsewhere={self.elsewhere}" if self.elsewhere else "")
 
     def _is_torchs(self) -> bool:
-        """Whether torch's own kernel does exactly this, in one pass and from the same generator."""
+        """Whether torch's own kernel does exactly what this layer does, in one pass and from the same generator."""
         return (
             (self.mask, self.noise, self.scaling) == ("element", "bernoulli", "inverted")
             and type(self).draw is Dropout.draw
@@ -176,6 +176,16 @@ def none(p: float = 0.5, **axes: Any) -> Dropout:
     layer = Dropout(p, **axes)
     layer.p = 0.0
     return layer
+
+
+def eval_factor(scaling: str, p: float) -> float:
+    """What a layer multiplies its input by in eval mode: 1 - p if it is classic, else 1.
+
+    Args:
+        scaling: "inverted", "classic" or "unscaled".
+        p: its probability to drop.
+    """
+    return 1 - p if scaling == "classic" else 1.0
 
 
 def _one_of(axis: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -36,7 +36,7 @@ def random_int32(key: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def random_int32_plain(key: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The same bits as :func:`random_int32` from ordinary integer arithmetic."""
+    """Uniform int32 values, the bits of :func:`random_int32`, from ordinary integer arithmetic."""
     seed, offset = key.view(torch.int64).tensor_split(2, dim=-1)
     count = math.prod(shape if key.ndim == 1 else shape[1:])
     counter = offset + torch.arange((count + 3) // 4, device=key.device)

@@ -19,14 +19,14 @@ from typing import TypedDict
 
 from torch import nn
 
-from dropout_lab.dropout.layer import Dropout
+from dropout_lab.dropout.layer import Dropout, eval_factor
 
 Schedule = Callable[[float, float], float]
 """(p of a layer, t) -> its p at t."""
 
 
 def constant(p: float, t: float) -> float:
-    """p, whatever the time.
+    """The constant schedule: p, whatever the time.
 
     Args:
         p: the layer's own probability to drop, in [0, 1).
@@ -40,7 +40,7 @@ def constant(p: float, t: float) -> float:
 
 
 def linear(p: float, t: float, *, start: float = 0.0, end: float = 1.0) -> float:
-    """From start * p to end * p in equal steps.
+    """The linear schedule: from start * p to end * p in equal steps.
 
     Args:
         p: the layer's own probability to drop, in [0, 1).
@@ -56,12 +56,15 @@ def linear(p: float, t: float, *, start: float = 0.0, end: float = 1.0) -> float
 
 
 def cosine(p: float, t: float, *, start: float = 0.0, end: float = 1.0) -> float:
-    """From start * p to end * p along half a cosine: slow, fast, slow. Arguments and errors as for :func:`linear`."""
+    """The cosine schedule: from start * p to end * p along half a cosine, slow, fast, slow.
+
+    Arguments and errors as for :func:`linear`.
+    """
     return linear(p, (1 - math.cos(math.pi * _part("t", t))) / 2, start=start, end=end)
 
 
 def early(p: float, t: float, *, cutoff: float = 0.5) -> float:
-    """p until the cutoff, then 0.
+    """The early schedule: p until the cutoff, then 0.
 
     Args:
         p: the layer's own probability to drop, in [0, 1).
@@ -75,12 +78,12 @@ def early(p: float, t: float, *, cutoff: float = 0.5) -> float:
 
 
 def late(p: float, t: float, *, cutoff: float = 0.5) -> float:
-    """0 until the cutoff, then p. Arguments and errors as for :func:`early`."""
+    """The late schedule: 0 until the cutoff, then p. Arguments and errors as for :func:`early`."""
     return p if _part("t", t) >= _part("cutoff", cutoff) else 0.0
 
 
 class ScheduledRates:
-    """Sets the rates of all dropout layers of the lab in a model as training goes on.
+    """The rates of all dropout layers of the lab in a model, set as training goes on.
 
     Their p at construction is what the schedule scales. A new p costs a compiled model no new graph, p = 0 one.
 
@@ -105,7 +108,7 @@ class ScheduledRates:
                 )
 
     def set(self, step: int, total_steps: int) -> None:
-        """Give each layer its p for the step that comes.
+        """Give each dropout layer its p for the step that comes.
 
         Args:
             step: steps done since the start of training, 0 <= step <= total_steps.
@@ -141,8 +144,8 @@ def rates_of(model: nn.Module) -> dict[str, SavedRate]:
     return {layer.name or path: {"p": layer.p, "scaling": layer.scaling} for path, layer in layers}
 
 
-def check_rates(model: nn.Module, saved: Mapping[str, SavedRate]) -> None:
-    """Make sure that weights saved with these rates are the same function in `model` in eval mode.
+def require_same_rates(model: nn.Module, saved: Mapping[str, SavedRate]) -> None:
+    """Refuse weights saved with rates that make them another function in `model` in eval mode.
 
     Args:
         model: about to load the weights.
@@ -154,17 +157,17 @@ def check_rates(model: nn.Module, saved: Mapping[str, SavedRate]) -> None:
     now = rates_of(model)
     for name in (*saved, *(name for name in now if name not in saved)):
         before, after = saved.get(name), now.get(name)
-        if _eval_factor(before) != _eval_factor(after):
+        if _factor(before) != _factor(after):
             raise ValueError(
-                f"dropout layer {name!r}: the checkpoint has {_shown(before)}, this model has {_shown(after)}; "
+                f"dropout layer {name!r}: the checkpoint has {_words(before)}, this model has {_words(after)}; "
                 "classic dropout multiplies by 1-p in eval, so p belongs to its checkpoint. Use the checkpoint's p and "
                 "scaling, or convert it to inverted dropout first, where p is free"
             )
 
 
-def _eval_factor(rate: SavedRate | None) -> float:
-    return 1 - rate["p"] if rate and rate["scaling"] == "classic" else 1.0
+def _factor(rate: SavedRate | None) -> float:
+    return eval_factor(rate["scaling"], rate["p"]) if rate else 1.0
 
 
-def _shown(rate: SavedRate | None) -> str:
-    return f"{rate['scaling']} p={rate['p']:.4g} (times {_eval_factor(rate):.4g} in eval)" if rate else "no such layer"
+def _words(rate: SavedRate | None) -> str:
+    return f"{rate['scaling']} p={rate['p']:.4g} (times {_factor(rate):.4g} in eval)" if rate else "no such layer"

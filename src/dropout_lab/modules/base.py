@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from dropout_lab.dropout import ScheduledRates, check_rates, mask_keys, rates_of
+from dropout_lab.dropout import ScheduledRates, mask_keys, rates_of, require_same_rates
 
 Batch = tuple[Tensor, Tensor]
 
@@ -88,7 +88,7 @@ class Module(lightning.LightningModule):
         Raises:
             ValueError: the weights belong to another p of classic dropout.
         """
-        check_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
+        require_same_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
         kept = checkpoint.get("train_loss", {"sum": None, "count": 0})
         self._train_loss.sum, self._train_loss.count = kept["sum"], kept["count"]
 

@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigAttributeError
 from torch import nn
 
 from dropout_lab.cli import UserError, root_cause
-from dropout_lab.dropout import check_rates, rates_of
+from dropout_lab.dropout import rates_of, require_same_rates
 from dropout_lab.dropout.schedules import SavedRate
 from dropout_lab.jobs.build import build_data, build_network
 from dropout_lab.runs.folder import checkpoint, checkpoints, read_config
@@ -49,7 +49,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
     except Exception as error:  # above all of data that is no longer where it was
         raise UserError(f"{folder}: what it was made of cannot be made again: {root_cause(error)}") from error
     try:
-        check_rates(net, rates or rates_of(net))
+        require_same_rates(net, rates or rates_of(net))
         net.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -11,7 +11,7 @@ from dropout_lab.dropout import Dropout, mask_keys
 from dropout_lab.dropout.ensembles import monte_carlo as sampling
 from dropout_lab.dropout.ensembles.exact import exact_ensemble
 from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
-from dropout_lab.dropout.ensembles.prefix import Split
+from dropout_lab.dropout.ensembles.prefix import Prefix
 from dropout_lab.dropout.graph.modes import dropout_only
 
 
@@ -120,7 +120,7 @@ def test_samples_converge_to_the_exact_ensemble() -> None:
 def test_copies_are_made_only_where_the_batch_leads(kind: str, batched: bool) -> None:
     model, x = make(KINDS[kind]), batch()
     with dropout_only(model, on=False):
-        parts = Split(model)
+        parts = Prefix(model)
         values = parts.start(x)
         assert parts.batches(x, values) is batched
         torch.testing.assert_close(parts.finish(values)[0], model(x), rtol=0, atol=0)

@@ -170,7 +170,7 @@ def test_folding_keeps_the_eval_output(name: str, dtype: torch.dtype, tolerance:
 
 
 @pytest.mark.parametrize("op", PASSING, ids=lambda op: type(op).__name__)
-def test_homogeneous_ops_let_the_factor_pass(op: nn.Module) -> None:
+def test_ops_that_hand_scales_on_let_the_factor_pass(op: nn.Module) -> None:
     x = torch.randn(3, 1, 6, 6, dtype=torch.float64)
     body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Hardswish(), Classic(0.3), op, nn.LazyConv2d(2, 2)).double()
     body(x)

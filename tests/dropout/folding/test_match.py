@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.dropout.folding.match import match_inverted, scales
+from dropout_lab.dropout.folding.match import factors_of_matching, match_inverted
 
 OPTIMIZERS = {
     "sgd": partial(SGD, lr=0.1),
@@ -93,7 +93,7 @@ COMBINATIONS += [(build, norm, "momentum") for build, norm in ((mlp, False), (ml
 @pytest.mark.parametrize(("build", "norm", "name"), COMBINATIONS)
 def test_matched_classic_trains_like_inverted(build: Callable[..., nn.Module], norm: bool, name: str) -> None:
     inverted, classic = twins(build, norm)
-    factors = scales(classic, data()[0])
+    factors = factors_of_matching(classic, data()[0])
     assert len(factors) == 3
     train(inverted, OPTIMIZERS[name](inverted.parameters()))
     train(classic, match_inverted(classic, OPTIMIZERS[name], data()[0]))
@@ -108,7 +108,7 @@ def test_matched_classic_trains_like_inverted(build: Callable[..., nn.Module], n
 def test_unmatched_classic_trains_differently(build: Callable[..., nn.Module], name: str) -> None:
     inverted, classic = twins(build, False)
     rescaled = copy.deepcopy(classic)
-    factors = scales(classic, data()[0])
+    factors = factors_of_matching(classic, data()[0])
     train(inverted, OPTIMIZERS[name](inverted.parameters()), steps=10)
     train(classic, OPTIMIZERS[name](classic.parameters()), steps=10)
     assert difference(inverted, classic, {}) > 1e-3
@@ -124,7 +124,7 @@ def test_unmatched_classic_trains_differently(build: Callable[..., nn.Module], n
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_powers_of_two_match_bit_for_bit_in_float32(build: Callable[..., nn.Module], name: str) -> None:
     inverted, classic = (model.float() for model in twins(build, True, rates=(0.5, 0.5, 0.75)))
-    factors = scales(classic, data(torch.float32)[0])
+    factors = factors_of_matching(classic, data(torch.float32)[0])
     optimizer = match_inverted(classic, OPTIMIZERS[name], data(torch.float32)[0])
     first = train(inverted, OPTIMIZERS[name](inverted.parameters()), dtype=torch.float32)
     assert first == train(classic, optimizer, dtype=torch.float32)
@@ -134,7 +134,7 @@ def test_powers_of_two_match_bit_for_bit_in_float32(build: Callable[..., nn.Modu
 @pytest.mark.parametrize("name", ["nesterov", "adamw_decay"])
 def test_schedules_that_multiply_keep_the_match(name: str) -> None:
     inverted, classic = twins(mlp, True)
-    factors = scales(classic, data()[0])
+    factors = factors_of_matching(classic, data()[0])
     for model, optimizer in (
         (inverted, OPTIMIZERS[name](inverted.parameters())),
         (classic, match_inverted(classic, OPTIMIZERS[name], data()[0])),
@@ -147,7 +147,7 @@ def test_schedules_that_multiply_keep_the_match(name: str) -> None:
 
 def test_biases_are_never_scaled() -> None:
     model = mlp(True, partial(Dropout, scaling="classic"))
-    assert scales(model, data(torch.float32)[0]) == {
+    assert factors_of_matching(model, data(torch.float32)[0]) == {
         "2.weight": 1 / 0.9,
         "6.weight": pytest.approx(1 / 0.7),
         "9.weight": pytest.approx(1 / 0.4),
@@ -157,13 +157,15 @@ def test_biases_are_never_scaled() -> None:
 def test_stacked_dropout_multiplies_its_factors() -> None:
     layers = [Dropout(0.5, scaling="classic"), nn.ReLU(), Dropout(0.75, scaling="classic")]
     model = nn.Sequential(nn.Linear(4, 4), *layers, nn.Linear(4, 2))
-    assert scales(model, torch.randn(3, 4)) == {"4.weight": 8.0}
+    assert factors_of_matching(model, torch.randn(3, 4)) == {"4.weight": 8.0}
 
 
 def test_unscaled_matches_in_training_and_inverted_needs_nothing() -> None:
     x = data(torch.float32)[0]
-    assert scales(cnn(False, Dropout), x) == {}
-    classic, unscaled = (scales(cnn(False, partial(Dropout, scaling=s)), x) for s in ("classic", "unscaled"))
+    assert factors_of_matching(cnn(False, Dropout), x) == {}
+    classic, unscaled = (
+        factors_of_matching(cnn(False, partial(Dropout, scaling=s)), x) for s in ("classic", "unscaled")
+    )
     assert classic == unscaled != {}
 
 
@@ -198,9 +200,9 @@ def test_other_optimizers_are_refused_and_nothing_is_changed() -> None:
 )
 def test_what_has_no_exact_equivalent_is_refused(layers: list[nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        scales(nn.Sequential(*layers), torch.randn(4, 8))
+        factors_of_matching(nn.Sequential(*layers), torch.randn(4, 8))
 
 
 def test_dropout_before_an_activation_scales_the_layer_before() -> None:
     model = nn.Sequential(nn.Linear(8, 8), Dropout(0.5, scaling="classic"), nn.Tanh(), nn.Linear(8, 2))
-    assert scales(model, torch.randn(4, 8)) == {"0.weight": 2.0, "0.bias": 2.0}
+    assert factors_of_matching(model, torch.randn(4, 8)) == {"0.weight": 2.0, "0.bias": 2.0}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, check_free, detach, unhooked
+from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, detach, require_free, unhooked
 
 
 class Host(nn.Module):
@@ -160,6 +160,6 @@ def test_further_arguments_are_passed_on() -> None:
 def test_a_name_of_the_hosts_own_is_not_free() -> None:
     attention = nn.MultiheadAttention(4, 2)
     with pytest.raises(ValueError, match="MultiheadAttention has an attribute 'dropout' of its own"):
-        check_free(attention, AFTER)
-    check_free(attention, BEFORE)
-    check_free(host(AFTER), AFTER)  # in place of the layer attached before
+        require_free(attention, AFTER)
+    require_free(attention, BEFORE)
+    require_free(host(AFTER), AFTER)  # in place of the layer attached before

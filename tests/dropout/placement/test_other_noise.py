@@ -8,7 +8,7 @@ from torchvision import models
 
 from dropout_lab.dropout.layer import Dropout
 from dropout_lab.dropout.placement.install import Placement, install
-from dropout_lab.dropout.placement.other_noise import unreached
+from dropout_lab.dropout.placement.other_noise import other_noise
 
 
 class Noisy(nn.Module):
@@ -42,7 +42,7 @@ class StochasticDepth(nn.Identity):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_each_source_of_noise_is_named_with_its_rate(training: bool) -> None:
-    assert unreached(nn.Sequential(Noisy(), StochasticDepth()).train(training)) == [
+    assert other_noise(nn.Sequential(Noisy(), StochasticDepth()).train(training)) == [
         "0.attention: MultiheadAttention drops by itself, with dropout=0.1",
         "0.rnn: LSTM drops by itself, with dropout=0.2",
         "0.drop: Dropout(p=0.3) is not in the placement",
@@ -55,9 +55,9 @@ def test_each_source_of_noise_is_named_with_its_rate(training: bool) -> None:
 def test_installed_layers_are_reached() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Linear(2, 2), nn.Dropout(0.2))
     install(model, Dropout, Placement("pattern", pattern="1"))
-    assert unreached(model) == ["3: Dropout(p=0.2) is not in the placement"]
+    assert other_noise(model) == ["3: Dropout(p=0.2) is not in the placement"]
     install(model, Dropout, Placement("existing"))
-    assert unreached(model) == []
+    assert other_noise(model) == []
 
 
 def test_a_model_that_can_not_be_traced_says_what_is_unknown() -> None:
@@ -65,7 +65,7 @@ def test_a_model_that_can_not_be_traced_says_what_is_unknown() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return F.dropout(x) if x.sum() > 0 else x
 
-    [line] = unreached(ByValue())
+    [line] = other_noise(ByValue())
     assert "calls of F.dropout, if there are any, can't be listed: ByValue can't be traced" in line
 
 
@@ -73,7 +73,7 @@ def test_a_model_that_can_not_be_traced_says_what_is_unknown() -> None:
 def test_the_functional_dropout_of_densenet_is_found(drop_rate: float, count: int) -> None:
     with torch.device("meta"):
         model = models.densenet121(drop_rate=drop_rate)
-    lines = unreached(model)
+    lines = other_noise(model)
     assert len(lines) == count
     if count:
         assert lines[0] == "features.denseblock1.denselayer1: dropout() drops by itself, with p=0.1"
@@ -82,6 +82,6 @@ def test_the_functional_dropout_of_densenet_is_found(drop_rate: float, count: in
 def test_the_attention_dropout_of_swin_is_found() -> None:
     with torch.device("meta"):
         model = models.swin_t(attention_dropout=0.2)
-    lines = [line for line in unreached(model) if "StochasticDepth" not in line]
+    lines = [line for line in other_noise(model) if "StochasticDepth" not in line]
     assert len(lines) == 12
     assert lines[0] == "features.1.0.attn: shifted_window_attention() drops by itself, with attention_dropout=0.2"

@@ -1,17 +1,18 @@
-"""A network with n dropped units is 2^n thinned networks: average the predictions of all of them, exactly."""
+"""The exact ensemble: a network with n dropped units is 2^n thinned networks, whose predictions are all averaged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.ensembles.prefix import Split, active_layers, chunk
+from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers, chunk
+from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.dropout.layer import Dropout
 
@@ -19,7 +20,7 @@ MAX_UNITS = 20
 
 
 class Ensemble(NamedTuple):
-    """Class probabilities, (N, classes) each.
+    """Predictions of an exact ensemble, class probabilities (N, classes) each.
 
     Attributes:
         arithmetic: mean over all thinned networks, weighted by the probability of their masks.
@@ -33,7 +34,7 @@ class Ensemble(NamedTuple):
 
 
 def exact_ensemble(model: nn.Module, x: Tensor, progress: bool = False) -> Ensemble:
-    """Average the predictions of all 2^n thinned networks.
+    """Average the predictions of all 2^n thinned networks of a model.
 
     With dropout on the one hidden layer of a network and a softmax on top, the geometric mean equals weight scaling
     exactly (Hinton et al. 2012; Baldi and Sadowski 2013); with a second non-linear layer it is an approximation.
@@ -53,14 +54,14 @@ def exact_ensemble(model: nn.Module, x: Tensor, progress: bool = False) -> Ensem
     Source: Srivastava et al. 2014, section 1 (2^n thinned networks) and 7.5; Warde-Farley et al. 2013.
     """
     for path, layer in active_layers(model).items():
-        _check_listable(path, layer)
+        _require_listable(path, layer)
     with dropout_only(model, on=False):
-        parts = Split(model)
+        parts = Prefix(model)
         values = parts.start(x)
         batched = parts.batches(x, values)
         with _observed(model, len(x)) as calls:
             weight_scaling = parts.finish(values)[0].double().softmax(-1)
-        _check_count(calls)
+        _require_few_units(calls)
         kept = torch.tensor([1 - call.layer.p for call in calls for _ in range(call.drops)], dtype=torch.float64)
         total, size = 2 ** len(kept), chunk(values, len(x)) if batched else 1
         arithmetic, logs = torch.zeros_like(weight_scaling), torch.zeros_like(weight_scaling)
@@ -74,7 +75,7 @@ def exact_ensemble(model: nn.Module, x: Tensor, progress: bool = False) -> Ensem
     return Ensemble(arithmetic, logs.softmax(-1), weight_scaling)
 
 
-def _check_listable(path: str, layer: _DropoutNd) -> None:
+def _require_listable(path: str, layer: _DropoutNd) -> None:
     kind: Any = type(layer)
     if isinstance(layer, Dropout):
         listable = kind.draw is Dropout.draw and kind.forward is Dropout.forward and layer.noise == "bernoulli"
@@ -107,7 +108,7 @@ class _Call(NamedTuple):
 
 @contextmanager
 def _observed(model: nn.Module, rows: int) -> Iterator[list[_Call]]:
-    """Write down the calls of active dropout layers for a batch of so many rows."""
+    """Note the calls of active dropout layers within the context, for a batch of so many rows."""
     calls: list[_Call] = []
 
     def note(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -125,15 +126,13 @@ def _observed(model: nn.Module, rows: int) -> Iterator[list[_Call]]:
             shape = torch.Size([*x.shape[:kept], *(1 for _ in x.shape[kept:])] if kept else x.shape)
         calls.append(_Call(layer, tuple(shape[1:])))
 
-    with ExitStack() as hooks:
-        for layer in active_layers(model).values():
-            hooks.enter_context(layer.register_forward_hook(note))
+    with intercepting(active_layers(model).values(), after=note):
         yield calls
 
 
 @contextmanager
 def _forced(calls: list[_Call], keep: Tensor) -> Iterator[None]:
-    """Let dropout layers apply given masks (copies, all units) to copies x N rows, call by call."""
+    """Have dropout layers apply given masks (copies, all units) to copies x N rows, call by call."""
     masks = iter(zip(calls, torch.split(keep, [call.drops for call in calls], dim=1), strict=True))
 
     def drop(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -143,13 +142,11 @@ def _forced(calls: list[_Call], keep: Tensor) -> Iterator[None]:
         factors = mask.view(len(keep), 1, *call.units).to(x.dtype) * scale
         return (x.view(len(keep), -1, *x.shape[1:]) * factors).flatten(0, 1)
 
-    with ExitStack() as hooks:
-        for layer in {call.layer for call in calls}:
-            hooks.enter_context(layer.register_forward_hook(drop))
+    with intercepting({call.layer for call in calls}, after=drop):
         yield
 
 
-def _check_count(calls: list[_Call]) -> None:
+def _require_few_units(calls: list[_Call]) -> None:
     count = sum(call.drops for call in calls)
     if count > MAX_UNITS:
         shares = " + ".join(str(call.drops) for call in calls)
@@ -160,7 +157,7 @@ def _check_count(calls: list[_Call]) -> None:
 
 
 def _masks(numbers: range, units: int) -> Tensor:
-    """The masks of these numbers: bit u says whether unit u is kept, (len(numbers), units)."""
+    """Masks by their numbers, (len(numbers), units): bit u of a number says whether unit u is kept."""
     return (torch.arange(numbers.start, numbers.stop)[:, None] >> torch.arange(units)) & 1 == 1
 
 

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import keys
-from dropout_lab.dropout.ensembles.prefix import Split, active_layers, chunk, logits
+from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers, chunk, logits
 from dropout_lab.dropout.graph.modes import dropout_only
+
+_FEW_ROWS = 2**8  # a chunk of so many is tried at once
+# Seconds that all passes together must take for each module of a model before it is cut: 20 times what cutting takes.
+_TRACING = 6e-3
 
 
 class MonteCarlo(NamedTuple):
-    """What a sample of thinned networks says.
+    """Predictions of a sample of thinned networks, and how far they disagree.
 
     Attributes:
         mean: class probabilities, (N, classes).
@@ -32,7 +36,7 @@ class MonteCarlo(NamedTuple):
 
 
 def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
-    """Predict with a sample of thinned networks.
+    """Predict with a sample of thinned networks of a model.
 
     What comes before the first dropout layer is computed once. The rest runs pass by pass or for many passes at once,
     whichever turns out to be faster. Inside ``mask_keys`` it runs pass by pass, and sample t meets the masks of the
@@ -71,7 +75,7 @@ def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
         samples -= 1
         cut = samples * seconds > enough
         best = {} if cut else {1: seconds}
-    parts = Split(model, cut)
+    parts = Prefix(model, cut)
     values = parts.start(x)
     largest = 1
     if samples > 4 and not keys.active():  # keyed masks belong to the rows of the batch
@@ -95,13 +99,6 @@ def _next_size(best: dict[int, float], rows: int) -> int:
     fastest, last = min(best, key=best.__getitem__), max(best)
     clear = best[last] < 0.6 * min((best[size] for size in best if size != last), default=math.inf)
     return max(2 * last, _FEW_ROWS // rows) if fastest == last and clear else fastest
-
-
-_FEW_ROWS = 2**8  # a chunk of so many is tried at once
-
-
-# Seconds that all passes together must take for each module of a model before it is cut: 20 times what cutting takes.
-_TRACING = 6e-3
 
 
 def _least_seconds(model: nn.Module, x: Tensor) -> float:
@@ -129,7 +126,7 @@ class _Moments:
         self.sums: list[Tensor] = []
 
     def add(self, logits: Tensor) -> None:
-        """Count passes (copies, N, classes)."""
+        """Count the logits (copies, N, classes) of passes."""
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         probability = logits.softmax(-1, dtype=dtype)
         if not self.sums:

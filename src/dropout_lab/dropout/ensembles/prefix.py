@@ -1,4 +1,4 @@
-"""Cut a model in two at its first active dropout layers: what they can't change, computed once, and the rest.
+"""The part of a model before its first active dropout layers, which is computed once, and the rest, which is repeated.
 
 Repeated forward passes on one batch differ only in the rest. Where the batch is the leading dimension throughout, the
 rest can also be run for many passes at once, on copies of the HIDDEN activations instead of copies of the input.
@@ -15,18 +15,22 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import trace
 
+_CHUNK_BYTES, _CHUNK_ROWS = 2**26, 2**13
+
 
 def active_layers(model: nn.Module) -> dict[str, _DropoutNd]:
     """The dropout layers of ``model`` that drop something, by path."""
     return {path: layer for path, layer in model.named_modules() if isinstance(layer, _DropoutNd) and layer.p > 0}
 
 
-class Split:
-    """A model in two parts; a model that can't be traced is all rest.
+class Prefix:
+    """The part of a model before its first active dropout layers, computed once, and the rest, run for each pass.
+
+    A model that can't be traced is all rest.
 
     Args:
         model: in the mode in which it will be run, see :func:`dropout_only`.
-        cut: False leaves it whole, all rest, which saves the time for tracing it.
+        cut: False leaves the model whole, all rest, which saves the time for tracing it.
     """
 
     def __init__(self, model: nn.Module, cut: bool = True) -> None:
@@ -53,7 +57,7 @@ class Split:
         self._per_sample = [node in batch for node in inputs]
 
     def start(self, x: Tensor) -> list[Any]:
-        """Everything that the rest needs from the first part, for the batch x."""
+        """What the rest needs from the first part, for the batch x."""
         return self._first.values(x) if self._first else [x]
 
     def finish(self, values: list[Any], copies: int = 1) -> Tensor:
@@ -83,14 +87,14 @@ class Split:
 
 
 def logits(output: Any) -> Tensor:
-    """The output of a model, if it is logits (N, classes).
+    """The output of a model, which has to be logits (N, classes).
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the output is something else.
     """
     if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
-        shown = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"the model must return logits (N, classes), and it returned {shown}")
+        found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the model must return logits (N, classes), and it returned {found}")
     return output
 
 
@@ -100,11 +104,8 @@ def chunk(values: list[Any], rows: int) -> int:
     return max(1, min(_CHUNK_ROWS // max(rows, 1), _CHUNK_BYTES // max(size, 1)))
 
 
-_CHUNK_BYTES, _CHUNK_ROWS = 2**26, 2**13
-
-
 class _FirstPart(Interpreter):
-    """Runs the nodes before dropout and keeps what is needed later."""
+    """The nodes of a graph before dropout, run with what is needed later kept."""
 
     def __init__(self, traced: GraphModule, random: set[Node], wanted: list[Node]) -> None:
         super().__init__(traced)

@@ -1,4 +1,4 @@
-"""What each op of a model demands of the scales of its tensors; ``scales.py`` says what a scale is and solves this."""
+"""The equations that the ops of a model set for the scales of its tensors; ``solve.py`` explains and solves them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from dropout_lab.dropout.folding import operations as homogeneous
+from dropout_lab.dropout.folding import operations
 from dropout_lab.dropout.graph.nodes import op_name
 from dropout_lab.dropout.layer import Dropout
 
@@ -19,7 +19,7 @@ Value = Node | None  # a tensor of the graph; None stands for the scale 1 itself
 
 
 class Link(NamedTuple):
-    """scale(to) = scale(the value that the link belongs to) * ratio, because ``node`` demands it."""
+    """A demand of ``node``: scale(to) = scale(the value that the link belongs to) * ratio."""
 
     to: Value
     ratio: Fraction
@@ -38,7 +38,7 @@ class Use(NamedTuple):
 
 
 class Equations:
-    """The equations of one traced graph.
+    """The equations for the scales of one traced graph.
 
     Attributes:
         links: value -> its links, each written down at both ends.
@@ -83,11 +83,11 @@ class Equations:
             self._known.setdefault(to, self._known[source] * ratio)
 
     def _pin(self, value: Node, node: Node) -> None:
-        """Scale 1."""
+        """Demand the scale 1 of a value."""
         self._link(None, value, node)
 
     def _pin_all(self, node: Node) -> None:
-        """Scale 1 on all sides: all that an op allows that is not homogeneous."""
+        """Demand the scale 1 of all inputs and of the result, which is all that an op allows that hands no scale on."""
         for value in (*node.all_input_nodes, node):
             self._pin(value, node)
 
@@ -115,13 +115,13 @@ class Equations:
             self._pin_all(node)
         elif node in self.factors:
             self._link(source, node, node, self.factors[node])
-        elif homogeneous.keeps_scale(node, module, self._training):
+        elif operations.keeps_scale(node, module, self._training):
             self._link(source, node, node)
-        elif type(module) in homogeneous.AFFINE and _owns_weight(module):
+        elif type(module) in operations.AFFINE and _owns_weight(module):
             changed = self._add_affine(node, over=node, under=source)
-        elif type(module) in homogeneous.BATCH_NORMS and not self._training and module.running_var is not None:
+        elif type(module) in operations.BATCH_NORMS and not self._training and module.running_var is not None:
             changed = self._add_batch_norm(node, source, module)
-        elif type(module) in homogeneous.NORMS | homogeneous.BATCH_NORMS and _owns_weight(module):
+        elif type(module) in operations.NORMS | operations.BATCH_NORMS and _owns_weight(module):
             self._pin(source, node)
             changed = self._add_affine(node, over=node, under=None)
         elif type(module) is nn.MultiheadAttention and _attends_to_itself(module, node):
@@ -155,20 +155,18 @@ class Equations:
             self._pin(node, node)  # numbers about a tensor, not its values
         elif name == "getitem" and self._is_second_output(source, node.args[1]):
             self._pin(node, node)
-        elif isinstance(source, Node) and (
-            attribute is not None or homogeneous.keeps_scale(node, None, self._training)
-        ):
+        elif isinstance(source, Node) and (attribute is not None or operations.keeps_scale(node, None, self._training)):
             self._link(source, node, node)
-        elif homogeneous.equates(node):
+        elif operations.equates(node):
             for value in node.all_input_nodes:
                 self._link(value, node, node)
-        elif name in homogeneous.PRODUCTS | homogeneous.QUOTIENTS:
-            self._add_product(node, name in homogeneous.QUOTIENTS)
+        elif name in operations.PRODUCTS | operations.QUOTIENTS:
+            self._add_product(node, name in operations.QUOTIENTS)
         else:
             self._pin_all(node)
 
     def _is_second_output(self, source: object, index: object) -> bool:
-        """Whether this is what a module returns beside its result: attention weights, positions of maxima."""
+        """Whether a getitem takes what a module returns beside its result: attention weights, positions of maxima."""
         if not isinstance(source, Node) or source.op != "call_module" or index == 0:
             return False
         return isinstance(self.module(source), nn.MultiheadAttention)
@@ -188,7 +186,7 @@ class Equations:
 
     def _weight_of_product(self, node: Node) -> Node | None:
         """The operand of a product that is a parameter of the model (layer scale): it works like an affine layer."""
-        if op_name(node) not in homogeneous.PRODUCTS or len(node.all_input_nodes) != 2:
+        if op_name(node) not in operations.PRODUCTS or len(node.all_input_nodes) != 2:
             return None
         tensors = [value for value in node.all_input_nodes if value.op == "get_attr"]
         weights = [value for value in tensors if isinstance(self._tensor(str(value.target)), nn.Parameter)]
@@ -196,7 +194,7 @@ class Equations:
 
 
 def _owns_weight(module: nn.Module) -> bool:
-    """Whether there is a weight, and it is no result of something else (weight norm, pruning)."""
+    """Whether a module has a weight that is no result of something else (weight norm, pruning)."""
     return module._parameters.get("weight") is not None
 
 

@@ -1,4 +1,4 @@
-"""Weights that travel: take dropout out of a trained model, or change how it scales, without changing what it computes.
+"""Dropout taken out of a trained model, or scaled in another way, without a change of what the model computes in eval.
 
     fold(model, x)                a copy without dropout that computes the same in eval and loads into the plain model
     convert(model, "inverted", x) the model itself with another scaling: same eval outputs, training can go on
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from dropout_lab.dropout.folding.match import check_optimizer, rescale_group
-from dropout_lab.dropout.folding.solve import Change, apply, check_same, outputs, solve
+from dropout_lab.dropout.folding.match import require_known_optimizer, rescale_group
+from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.graph.hooks import detach
-from dropout_lab.dropout.layer import SCALINGS, Dropout
+from dropout_lab.dropout.layer import SCALINGS, Dropout, eval_factor
 
 
 def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
@@ -43,9 +43,9 @@ def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
 
     Source: Srivastava et al. 2014, section 4 ("the outgoing weights of that unit are multiplied by p", their p our q).
     """
-    _check_known(model)
+    _require_known_layers(model)
     folded = copy.deepcopy(model)
-    changes = solve(folded, lambda layer: 1 / _eval_factor(layer, layer.scaling), training=False)
+    changes = solve(folded, lambda layer: 1 / _in_eval(layer, layer.scaling), training=False)
     before = outputs(folded, example_input)
     apply(folded, changes)
     for module in list(folded.modules()):
@@ -53,7 +53,7 @@ def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
         for name, child in module.named_children():
             if isinstance(child, _DropoutNd):
                 setattr(module, name, nn.Identity())
-    check_same(before, outputs(folded, example_input))
+    require_same_outputs(before, outputs(folded, example_input))
     return folded.eval()
 
 
@@ -82,16 +82,16 @@ def convert(model: nn.Module, scaling: str, example_input: Tensor, optimizer: Op
     """
     if scaling not in SCALINGS:
         raise ValueError(f"scaling={scaling!r} is not a kind of dropout; allowed: {', '.join(SCALINGS)}")
-    _check_known(model)
-    _check_own(model, scaling)
+    _require_known_layers(model)
+    _require_scaling(model, scaling)
     if optimizer is not None:
-        check_optimizer(optimizer)
-        _check_trainable(model, scaling)
+        require_known_optimizer(optimizer)
+        _require_equal_training(model, scaling)
     changes = _changes(model, scaling, training_only=optimizer is not None)
-    rehearsal = copy.deepcopy(model)
-    before = outputs(rehearsal, example_input)
-    _convert(rehearsal, scaling, changes)
-    check_same(before, outputs(rehearsal, example_input))
+    tried = copy.deepcopy(model)
+    before = outputs(tried, example_input)
+    _convert(tried, scaling, changes)
+    require_same_outputs(before, outputs(tried, example_input))
     _convert(model, scaling, changes)
     if optimizer is not None:
         factors = {parameter: changes[name].factor for name, parameter in model.named_parameters() if name in changes}
@@ -100,7 +100,7 @@ def convert(model: nn.Module, scaling: str, example_input: Tensor, optimizer: Op
     return model
 
 
-def _check_known(model: nn.Module) -> None:
+def _require_known_layers(model: nn.Module) -> None:
     for path, layer in model.named_modules():
         if not isinstance(layer, _DropoutNd):
             continue
@@ -116,7 +116,7 @@ def _check_known(model: nn.Module) -> None:
             raise ValueError(f"{name} is in Monte Carlo mode, its eval output is random; set monte_carlo = False first")
 
 
-def _check_own(model: nn.Module, scaling: str) -> None:
+def _require_scaling(model: nn.Module, scaling: str) -> None:
     for path, layer in model.named_modules():
         if isinstance(layer, _DropoutNd) and not isinstance(layer, Dropout) and layer.p > 0 and scaling != "inverted":
             raise ValueError(
@@ -125,7 +125,7 @@ def _check_own(model: nn.Module, scaling: str) -> None:
             )
 
 
-def _check_trainable(model: nn.Module, scaling: str) -> None:
+def _require_equal_training(model: nn.Module, scaling: str) -> None:
     for path, layer in model.named_modules():
         if isinstance(layer, Dropout) and layer.p > 0 and (layer.scaling == "unscaled") != (scaling == "unscaled"):
             raise ValueError(
@@ -134,14 +134,14 @@ def _check_trainable(model: nn.Module, scaling: str) -> None:
             )
 
 
-def _eval_factor(layer: Dropout, scaling: str) -> Fraction:
-    """Output / input of the layer in eval mode."""
-    return Fraction(1 - layer.p) if scaling == "classic" else Fraction(1)
+def _in_eval(layer: Dropout, scaling: str) -> Fraction:
+    """The factor of a layer in eval mode if it had this scaling, exactly."""
+    return Fraction(eval_factor(scaling, layer.p))
 
 
 def _changes(model: nn.Module, scaling: str, training_only: bool) -> dict[str, Change]:
     def factor(layer: Dropout) -> Fraction:
-        return _eval_factor(layer, scaling) / _eval_factor(layer, layer.scaling)
+        return _in_eval(layer, scaling) / _in_eval(layer, layer.scaling)
 
     try:
         return solve(model, factor, training=True)

@@ -24,13 +24,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from dropout_lab.dropout.folding.solve import Change, apply, check_same, outputs, solve
+from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.layer import Dropout
 
 OPTIMIZERS = (SGD, Adam, AdamW)
 
 
-def scales(model: nn.Module, example_input: Tensor) -> dict[str, float]:
+def factors_of_matching(model: nn.Module, example_input: Tensor) -> dict[str, float]:
     """The factor c of every parameter that makes ``model`` train like its inverted twin.
 
     Args:
@@ -55,7 +55,7 @@ def match_inverted(model: nn.Module, optimizer_factory: Callable[[Any], Optimize
     don't.
 
     Args:
-        model: as for :func:`scales`.
+        model: as for :func:`factors_of_matching`.
         optimizer_factory: makes an SGD, Adam or AdamW from parameter groups, e.g. ``partial(torch.optim.SGD, lr=0.1)``.
         example_input: a batch as the model takes it.
 
@@ -63,7 +63,7 @@ def match_inverted(model: nn.Module, optimizer_factory: Callable[[Any], Optimize
         the optimizer, one parameter group for each factor.
 
     Raises:
-        ValueError: as :func:`scales`, or another optimizer than SGD, Adam and AdamW.
+        ValueError: as :func:`factors_of_matching`, or another optimizer than SGD, Adam and AdamW.
 
     Source: Srivastava et al. 2014, section 10; the table at the top of this file.
     """
@@ -72,18 +72,18 @@ def match_inverted(model: nn.Module, optimizer_factory: Callable[[Any], Optimize
     for name, parameter in model.named_parameters():
         groups.setdefault(changes[name].factor if name in changes else Fraction(1), []).append(parameter)
     optimizer = optimizer_factory([{"params": parameters} for parameters in groups.values()])
-    check_optimizer(optimizer)
+    require_known_optimizer(optimizer)
     for group, factor in zip(optimizer.param_groups, groups, strict=True):
         rescale_group(optimizer, group, float(factor))
     apply(model, changes)
     return optimizer
 
 
-def check_optimizer(optimizer: Optimizer) -> None:
+def require_known_optimizer(optimizer: Optimizer) -> None:
     """Refuse an optimizer that the table at the top of this file says nothing about.
 
     Raises:
-        ValueError: it is not SGD, Adam or AdamW.
+        ValueError: the optimizer is not SGD, Adam or AdamW.
     """
     if type(optimizer) not in OPTIMIZERS:
         raise ValueError(
@@ -118,10 +118,10 @@ def _changes(model: nn.Module, example_input: Tensor) -> dict[str, Change]:
     for layer in layers:
         layer.scaling = "classic"
     apply(twin, changes)
-    check_same(before, outputs(twin, example_input))
+    require_same_outputs(before, outputs(twin, example_input))
     return changes
 
 
 def _kept(layer: Dropout) -> Fraction:
-    """Training output of the layer / that of an inverted one."""
+    """The training output of a layer / that of an inverted one."""
     return Fraction(1) if layer.scaling == "inverted" else Fraction(1 - layer.p)

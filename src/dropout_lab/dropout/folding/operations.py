@@ -1,7 +1,7 @@
 """Which operations let a constant factor pass, op(c x) = c op(x) for c > 0, and which layers can absorb one.
 
 Only such operations may stand between a dropout layer and the weight that its factor is moved into. The list is what
-was checked numerically, by exact type or name: whatever is not in it counts as not homogeneous.
+was checked numerically, by exact type or name: whatever is not in it lets none pass.
 """
 
 from __future__ import annotations
@@ -14,29 +14,17 @@ from dropout_lab.dropout.graph.nodes import op_name
 AFFINE: frozenset[type[nn.Module]] = frozenset({
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 })  # fmt: skip
-
-
 BATCH_NORMS: frozenset[type[nn.Module]] = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm})
-
-
 # These divide by a statistic of their own input; the epsilon in it makes them not quite scale-invariant.
 NORMS: frozenset[type[nn.Module]] = frozenset({nn.LayerNorm, nn.GroupNorm, nn.RMSNorm})
-
-
 JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
-
-
 SUMS = frozenset({"add", "iadd", "radd", "sub", "isub", "maximum", "minimum"})
-
-
 PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply"})
-
-
 QUOTIENTS = frozenset({"div", "truediv", "itruediv", "divide"})
 
 
 def keeps_scale(node: Node, module: nn.Module | None, training: bool) -> bool:
-    """Whether the op is homogeneous in its first argument; `module` is what a `call_module` node calls."""
+    """Whether the op of `node` hands on the scale of its first argument; `module`: what a `call_module` node calls."""
     if module is None:
         return op_name(node) in _FUNCTIONS and (op_name(node) != "pad" or _pads_with_zero(node))
     if isinstance(module, nn.modules.padding._ConstantPadNd):
@@ -47,7 +35,7 @@ def keeps_scale(node: Node, module: nn.Module | None, training: bool) -> bool:
 
 
 def equates(node: Node) -> bool:
-    """Whether the op is homogeneous in its operands together: they and its result have the same factor.
+    """Whether the op of `node` gives all its operands and its result one scale.
 
     A sum with a number other than 0 is affine instead.
     """
@@ -67,8 +55,6 @@ def _full_name(module: nn.Module) -> tuple[str, str]:
 
 
 _ALPHA = (nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-
 _MODULES: frozenset[type[nn.Module]] = frozenset({
     nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
@@ -81,15 +67,11 @@ _MODULES: frozenset[type[nn.Module]] = frozenset({
     nn.Flatten, nn.Unflatten, nn.Fold, nn.Unfold, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d,
 })  # fmt: skip
-
-
 # By name, so that torchvision and timm need not be imported. Their masks are drawn, not computed from the input.
 _ELSEWHERE = {
     ("torchvision", "Permute"), ("torchvision", "StochasticDepth"), ("torchvision", "DropBlock2d"),
     ("torchvision", "DropBlock3d"), ("timm", "DropPath"), ("timm", "DropBlock2d"),
 }  # fmt: skip
-
-
 _FUNCTIONS = {
     "relu", "leaky_relu", "prelu", "rrelu", "neg", "abs", "absolute", "positive",
     "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "stochastic_depth", "drop_block2d",

@@ -1,9 +1,9 @@
 """Move the constant factors of dropout layers into the weights, exactly: one algorithm for match, fold and convert.
 
-Let every tensor of the traced graph have a *scale*, new value / old value. Homogeneous ops hand their input's scale on,
-`add` and `cat` want one scale for all their inputs, the model's input and output have scale 1, and so has what goes
-into or comes out of an op that is not homogeneous. A dropout layer changes the scale by what it does differently in the
-new model. An affine layer lets its two scales be anything:
+Let every tensor of the traced graph have a *scale*, new value / old value. Ops that let a factor pass
+(``operations.py``) hand their input's scale on, `add` and `cat` want one scale for all their inputs, the model's input
+and output have scale 1, and so has what goes into or comes out of any other op. A dropout layer changes the scale by
+what it does differently in the new model. An affine layer lets its two scales be anything:
 
     weight *= out / in      bias *= out
 
@@ -30,7 +30,7 @@ from dropout_lab.dropout.layer import Dropout
 
 
 class Change(NamedTuple):
-    """What happens to a tensor t: ``(t + offset) * factor - offset``; the offset is 0 but for variances."""
+    """The change of a parameter or buffer t: ``(t + offset) * factor - offset``; the offset is 0 but for variances."""
 
     factor: Fraction
     offset: float = 0.0
@@ -52,7 +52,7 @@ def solve(model: nn.Module, factor: Callable[[Dropout], Fraction], training: boo
     """
     with in_mode(model, training=training):
         traced = trace(model)
-    _check_visible(model, traced.graph, factor)
+    _require_visible(model, traced.graph, factor)
     return _Solution(Equations(traced, factor, training), traced.graph).changes()
 
 
@@ -70,8 +70,8 @@ def outputs(model: nn.Module, example_input: Tensor) -> list[Tensor]:
         return list(_tensors(model(example_input)))
 
 
-def check_same(before: list[Tensor], after: list[Tensor]) -> None:
-    """A last look with real numbers at what should be equal, for what a traced graph can't show.
+def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
+    """Refuse outputs on real numbers that differ and should not, for what a traced graph can't show.
 
     Raises:
         RuntimeError: the outputs differ by much more than rounding.
@@ -94,7 +94,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _check_visible(model: nn.Module, graph: Graph, factor: Callable[[Dropout], Fraction]) -> None:
+def _require_visible(model: nn.Module, graph: Graph, factor: Callable[[Dropout], Fraction]) -> None:
     """Refuse dropout inside a module that the graph shows as one node."""
     called = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
     for path, layer in model.named_modules():
@@ -116,7 +116,7 @@ class _Solution:
                 self._spread(value)
 
     def changes(self) -> dict[str, Change]:
-        """What happens to the tensors of the model."""
+        """The changes of parameters and buffers by name."""
         result = {}
         for uses in self.equations.uses.values():
             factors = [(self.scale[use.over] / self.scale[use.under]) ** (2 if use.squared else 1) for use in uses]
@@ -147,7 +147,7 @@ class _Solution:
                     raise ValueError(self._conflict(value, link))
 
     def _conflict(self, value: Value, link: Link) -> str:
-        """The dropout layers and the ops on the circle of demands that can't all be met."""
+        """The message on a circle of demands that can't all be met: its dropout layers and its ops."""
         one, other = list(self._way(value)), list(self._way(link.to))
         while one and other and one[-1] == other[-1]:
             one.pop(), other.pop()

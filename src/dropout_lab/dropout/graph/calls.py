@@ -126,7 +126,7 @@ def index_digits(count: int) -> int:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether the lab looks at this module from outside only: no children of its own, dropout, attention, recurrent."""
+    """Whether the lab looks at a module from outside only: no children of its own, dropout, attention, recurrent."""
     if isinstance(module, (_DropoutNd, nn.MultiheadAttention, nn.RNNBase)):
         return True
     ours = attached(module)

@@ -16,7 +16,7 @@ from dropout_lab.dropout.graph.nodes import ACTIVATIONS, describe, module_of, op
 
 
 def why_not_maps(node: Node) -> str | None:
-    """None if the value of `node` holds (N, C, *spatial) maps that a convolution made, else the reason in a few words.
+    """Why the value of `node` holds no (N, C, *spatial) maps that a convolution made, in a few words; None if it does.
 
     The model's input holds maps if it reaches a convolution unchanged in layout.
     """
@@ -24,7 +24,7 @@ def why_not_maps(node: Node) -> str | None:
 
 
 def why_not_maps_after(module: nn.Module) -> str | None:
-    """The same for the output of `module` where there is no graph: only a convolution itself is sure."""
+    """Why the output of `module` is not sure to hold maps where there is no graph; None for a convolution itself."""
     if isinstance(module, _ConvNd):
         return None
     return "the model can't be traced, so what feeds this site is unknown"
@@ -47,7 +47,7 @@ def _back(node: Node, known: dict[Node, str | None]) -> str | None:
 
 
 def keeps_layout(node: Node) -> bool:
-    """Whether the op turns (N, C, *spatial) into (N, C', *spatial'), dimension by dimension."""
+    """Whether the op of `node` turns (N, C, *spatial) into (N, C', *spatial'), dimension by dimension."""
     if node.op == "call_module":
         return _is_module(node, _KEEPING) or type(module_of(node)).__name__ in _KEEPING_NAMES
     if node.op == "output":
@@ -74,7 +74,7 @@ def _is_convolution(node: Node) -> bool:
 
 
 def _sources(node: Node) -> list[Node]:
-    """The inputs that are tensors of the same kind; the condition of a size or an index is not one of them."""
+    """The inputs of `node` that are tensors of its kind; the condition of a size or an index is not one of them."""
     return [source for source in node.all_input_nodes if op_name(source) not in ("getattr", "size", "dim")]
 
 
@@ -97,18 +97,10 @@ _KEEPING = (
     nn.modules.padding._ConstantPadNd, nn.modules.padding._ReflectionPadNd, nn.modules.padding._ReplicationPadNd,
     nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
 )  # fmt: skip
-
-
 # By name, so that torchvision and timm need not be imported. LayerNorm2d normalises (N, C, H, W) over C.
 _KEEPING_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d", "LayerNorm2d"}
-
-
 _CONVOLUTIONS = {f"conv{'_transpose' * transposed}{d}d" for transposed in (0, 1) for d in (1, 2, 3)}
-
-
 _SPLITTING = {"chunk", "split", "tensor_split"}
-
-
 _KEEPING_OPS = {
     *_SPLITTING, "cat", "concat", "concatenate",
     "add", "iadd", "radd", "sub", "isub", "mul", "imul", "rmul", "div", "truediv", "itruediv", "neg", "abs", "pow",

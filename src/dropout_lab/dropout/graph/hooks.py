@@ -1,7 +1,8 @@
-"""Hang a dropout layer on any module of a model without touching its code or its `state_dict` keys.
+"""Hooks on the modules of a model: dropout layers hung on any of them, and outputs that are seen or replaced.
 
-The layer becomes a child of its host (so `train()`, `apply` and `named_modules` reach it) and is called from a forward
-hook. The hooks are plain functions that look the child up, so `copy.deepcopy`, pickle and `torch.compile` work.
+An attached layer changes neither the code of the model nor its `state_dict` keys: it becomes a child of its host (so
+`train()`, `apply` and `named_modules` reach it) and is called from a forward hook. The hooks are plain functions that
+look the child up, so `copy.deepcopy`, pickle and `torch.compile` work.
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-AFTER = "dropout"
-
-
-BEFORE = "dropout_before"
+AFTER, BEFORE = "dropout", "dropout_before"
 
 
 def attach(host: nn.Module, layer: nn.Module, child: str) -> None:
     """Make `layer` the child `dropout` (applied to what `host` returns) or `dropout_before` (to its first argument)."""
     host.add_module(child, layer)
+    # Registered for good and not by `intercepting`: it is part of the model until `detach`.
     # prepend: whatever else watches the host sees dropout as part of it, registered earlier or later.
     if child == AFTER:
         host.register_forward_hook(_drop_after, prepend=True)
@@ -29,8 +28,8 @@ def attach(host: nn.Module, layer: nn.Module, child: str) -> None:
         host.register_forward_pre_hook(_drop_before, prepend=True)
 
 
-def check_free(host: nn.Module, child: str) -> None:
-    """Make sure that a layer can be attached under this name, or is only in place of one attached before.
+def require_free(host: nn.Module, child: str) -> None:
+    """Refuse a host where no layer can be attached under this name; one attached before is no hindrance.
 
     Raises:
         ValueError: `host` has an attribute of that name itself, as `nn.MultiheadAttention` has.
@@ -74,7 +73,7 @@ def intercepting(
     before: Callable[[nn.Module, tuple[Any, ...]], Any] | None = None,
     after: Callable[[nn.Module, tuple[Any, ...], Any], Any] | None = None,
 ) -> Iterator[None]:
-    """Within the context, call `before` ahead of the forward pass of each of these modules, and `after` behind it.
+    """Call `before` ahead of the forward pass of each of these modules, and `after` behind it, within the context.
 
     Args:
         modules: those to look into.

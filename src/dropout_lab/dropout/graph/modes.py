@@ -1,45 +1,13 @@
-"""Modes of a model's modules, and the switch \"dropout on, all else in eval mode\"."""
+"""Modes of a model's modules: all in train or in eval mode, and the switch "dropout on, all else in eval mode"."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.fx
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
-
-
-@contextmanager
-def dropout_on(model: nn.Module) -> Iterator[None]:
-    """Only the dropout layers in train mode: through their own switch where they have one."""
-    layers = [module for module in model.modules() if isinstance(module, _DropoutNd)]
-    switches = [(layer, "monte_carlo" if hasattr(layer, "monte_carlo") else "training") for layer in layers]
-    before = [getattr(layer, switch) for layer, switch in switches]
-    try:
-        for layer, switch in switches:
-            setattr(layer, switch, True)
-        yield
-    finally:
-        for (layer, switch), value in zip(switches, before, strict=True):
-            setattr(layer, switch, value)
-
-
-@contextmanager
-def dropout_only(model: nn.Module, on: bool) -> Iterator[None]:
-    """Without gradients and in eval mode, except that dropout layers use their training formula if ``on``."""
-    modes = [(module, module.training, getattr(module, "monte_carlo", None)) for module in model.modules()]
-    try:
-        for module, _, monte_carlo in modes:
-            module.training = on and isinstance(module, _DropoutNd)
-            if monte_carlo is not None:
-                module.monte_carlo = False  # type: ignore[assignment]
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training, monte_carlo in modes:
-            module.training = training
-            if monte_carlo is not None:
-                module.monte_carlo = monte_carlo
 
 
 @contextmanager
@@ -53,3 +21,24 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def dropout_only(model: nn.Module, on: bool) -> Iterator[None]:
+    """Without gradients and in eval mode, except that dropout layers use their training formula if ``on``.
+
+    The switch is the train mode of the layers (any ``_DropoutNd``), which torch's own have, too; a layer's
+    ``monte_carlo``, which would leave it on in eval, is off within the context and as before after it.
+    """
+    switches = [(module, module.monte_carlo) for module in model.modules() if hasattr(module, "monte_carlo")]
+    with in_mode(model, training=False), torch.no_grad():
+        try:
+            for module, _ in switches:
+                module.monte_carlo = False  # type: ignore[assignment]
+            for module in model.modules():
+                if isinstance(module, _DropoutNd):
+                    module.training = on
+            yield
+        finally:
+            for module, before in switches:
+                module.monte_carlo = before

@@ -5,15 +5,21 @@ from __future__ import annotations
 from torch import nn
 from torch.fx import Node
 
+ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
+    nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softshrink,
+    nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold,
+)  # fmt: skip
+
 
 def op_name(node: Node) -> str:
-    """The bare name of a function or method, without the underscore of its in-place form: `relu`, `add`."""
+    """The bare name of the function or method of a node, without the underscore of its in-place form: `relu`, `add`."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     return name.strip("_")
 
 
 def describe(node: Node) -> str:
-    """The node in a message: `Linear classifier.0`, `flatten()`, the parameter `x`."""
+    """A node as a message calls it: `Linear classifier.0`, `flatten()`, the parameter `x`."""
     if node.op == "call_module":
         return f"{type(module_of(node)).__name__} {node.target}"
     if node.op == "get_attr":
@@ -27,10 +33,3 @@ def module_of(node: Node) -> nn.Module:
     assert owner is not None
     assert isinstance(node.target, str)
     return owner.get_submodule(node.target)
-
-
-ACTIVATIONS: tuple[type[nn.Module], ...] = (
-    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
-    nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softshrink,
-    nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold,
-)  # fmt: skip

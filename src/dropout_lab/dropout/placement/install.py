@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, check_free, detach
+from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, detach, require_free
 from dropout_lab.dropout.placement.sites import PLACES, Site, find_sites, fit_mask, input_host
 
 RATES = ("constant", "linear", "geometric")
@@ -80,12 +80,12 @@ class Placement:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """`where` as a tuple."""
+        """The places of `where` as a tuple."""
         return (self.where,) if isinstance(self.where, str) else tuple(self.where)
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """`pattern` as a tuple, empty if there is none."""
+        """The patterns of `pattern` as a tuple, empty if there is none."""
         if self.pattern is None or isinstance(self.pattern, str):
             return (self.pattern,) if self.pattern else ()
         return tuple(self.pattern)
@@ -124,10 +124,10 @@ def install(model: nn.Module, make: Callable[..., nn.Module], placement: Placeme
     named = "p" in getattr(make, "keywords", {})
     layers: list[Any] = [make(p=p) if named else make(p) for p in rates(placement.p, placement.rate, len(sites))]
     for site, layer in zip(sites, layers, strict=True):
-        _check_layer(layer)
+        _require_dropout_layer(layer)
         fit_mask(site, layer)
         if site.kind != "replaced":
-            check_free(site.module, _child(site))
+            require_free(site.module, _child(site))
     uninstall(model)
     for site, layer in sorted(zip(sites, layers, strict=True), key=lambda pair: pair[0].kind != "replaced"):
         _put(model, site, layer)
@@ -177,7 +177,7 @@ def site_table(model: nn.Module) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _check_layer(layer: object) -> None:
+def _require_dropout_layer(layer: object) -> None:
     if not isinstance(layer, nn.Module):
         raise TypeError(f"make(p) must return a dropout layer, a torch.nn.Module, got {type(layer).__name__}")
     if not isinstance(getattr(layer, "p", None), Real):
@@ -216,4 +216,4 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _no_fast_path(layer: nn.Module, args: tuple[Any, ...]) -> None:
-    """Does nothing; being there keeps `nn.TransformerEncoderLayer` from its eval kernel, which skips dropout layers."""
+    """A hook that only keeps `nn.TransformerEncoderLayer` from its eval kernel, which skips dropout layers."""

@@ -1,4 +1,4 @@
-"""Which randomness of a model the lab's layers do not control: functional dropout, attention's own, stochastic depth.
+"""Noise in a model that is not of the lab's layers: functional dropout, attention's own, stochastic depth.
 
 No strategy replaces these, keyed masks do not reach them and Monte Carlo in eval does not switch them on, so a run that
 compares strategies has to say that they are there.
@@ -65,7 +65,7 @@ def _in_function(node: torch.fx.Node) -> Iterator[str]:
 
 
 def _arguments(node: torch.fx.Node) -> dict[str, Any]:
-    """The arguments of a call by name, with defaults; only those given by name where the signature is unknown."""
+    """The arguments of a traced call by name, with defaults; where its signature is unknown, those given by name."""
     owner = node.graph.owning_module
     if node.op == "call_function" and owner is not None:
         try:
@@ -78,12 +78,8 @@ def _arguments(node: torch.fx.Node) -> dict[str, Any]:
 
 
 _NOISE_MODULES = {"StochasticDepth": "p", "DropPath": "drop_prob", "DropBlock2d": "p", "DropBlock3d": "p"}
-
-
 _NOISE_FUNCTIONS = {
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
     "stochastic_depth", "drop_block2d", "drop_block3d",
 }  # fmt: skip
-
-
 _PROBABILITIES = {"dropout", "dropout_p", "attention_dropout", "drop_prob", "drop_rate"}

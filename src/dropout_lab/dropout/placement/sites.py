@@ -1,6 +1,6 @@
 """The sites of a model where dropout can go, found by place: existing layers, activations, convolutions, ...
 
-A site is a module with the values that pass it; `placement.py` decides on rates and puts the layers there.
+A site is a module with the values that pass it; `install.py` decides on rates and puts the layers there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from dropout_lab.dropout.graph.feature_maps import why_not_maps, why_not_maps_af
 from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 
 PLACES = ("default", "existing", "activations", "convolutions", "classifier", "input", "pattern", "none")
-
-
 KINDS = ("input", "before", "replaced", "after")
 
 
@@ -83,7 +81,7 @@ def input_host(model: nn.Module) -> nn.Module:
 
 
 def fit_mask(site: Site, layer: nn.Module) -> None:
-    """Make sure that the layer's mask fits the site: whole channels go only where there are maps.
+    """Fit the mask of a layer to its site: whole channels go only where there are maps.
 
     Raises:
         ValueError: `layer.mask` is "channel", the site carries no maps, and `layer.elsewhere` names no other mask.
@@ -165,8 +163,8 @@ def _input_site(model: nn.Module, found: list[Call]) -> Site:
 
 
 def _no_site(place: str, model: nn.Module, found: list[Call]) -> str:
-    shown = ", ".join(f"{call.path} ({type(call.module).__name__})" for call in found[:8])
+    some = ", ".join(f"{call.path} ({type(call.module).__name__})" for call in found[:8])
     more = f", ... ({len(found)} in all)" if len(found) > 8 else ""
     return (
-        f"{type(model).__name__} has no site for dropout at placement.where={place}; its leaf modules are {shown}{more}"
+        f"{type(model).__name__} has no site for dropout at placement.where={place}; its leaf modules are {some}{more}"
     )
