@@ -11,9 +11,9 @@ from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.plan import plan, resolved
 from dropout_lab.report.results import experiments, header
 from dropout_lab.verdict.metrics import LAYER_METRICS
+from dropout_lab.verdict.network_metrics import MEASURES
 from dropout_lab.verdict.statement import read_statement
 from dropout_lab.verdict.statistics import smallest_p
-from dropout_lab.verdict.network_metrics import MEASURES
 
 pytestmark = pytest.mark.slow  # one composition for each experiment
 SCALARS = {"test/acc", "test/loss", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}

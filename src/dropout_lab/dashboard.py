@@ -1,4 +1,4 @@
-"""A Weights & Biases workspace for your runs, as code: one line for each strategy, seeds as a band.
+"""Make a Weights & Biases workspace for your runs, as code: one line for each strategy, seeds as a band.
 
 `python -m dropout_lab.dashboard [runs=DIR]` writes what W&B would be sent to a JSON file; `--push` saves it to your
 project. Every push is a view of its own: nothing that you arranged by hand in W&B is touched.

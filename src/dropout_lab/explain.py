@@ -1,4 +1,4 @@
-"""Command that explains why survivors are multiplied by 1/(1-p), on ones: `python -m dropout_lab.explain p=0.75`."""
+"""Explain why survivors are multiplied by 1/(1-p), on ones: `python -m dropout_lab.explain p=0.75`."""
 
 import sys
 from collections.abc import Sequence

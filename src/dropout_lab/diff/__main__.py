@@ -1,4 +1,4 @@
-"""Command that tells where two runs part, and why: `python -m dropout_lab.diff RUN RUN`, the folders of the runs.
+"""Tell where two runs part, and why: `python -m dropout_lab.diff RUN RUN`, the folders of the runs.
 
 Compared are the configurations, the code, the numbers that were recorded, and then, step by step, both trainings done
 again: data order and masks are functions of (seed, step), so the first thing that differs can be found and named.

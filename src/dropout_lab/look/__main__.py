@@ -1,4 +1,4 @@
-"""Command that shows what dropout does to maps and predictions: `python -m dropout_lab.look model.name=vgg16`.
+"""Show what dropout does to a network's maps and predictions: `python -m dropout_lab.look model.name=vgg16`.
 
 Draws the maps of a few layers on one image, side by side with dropout off, element-wise, spatial and unscaled, and
 the five likeliest classes below. Writes `look.png` and, for `scripts/lab report`, `look.json`, unless told otherwise

@@ -1,4 +1,4 @@
-"""Table and page of any folder of runs, and figures for a paper: `python -m dropout_lab.report DIR [--figures OUT]`."""
+"""Make table and page of any folder of runs, and figures: `python -m dropout_lab.report DIR [--figures OUT]`."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Command that judges the claims of an experiment, from its run folders: `python -m dropout_lab.verdict DIR`."""
+"""Judge the claims of an experiment, from its run folders: `python -m dropout_lab.verdict DIR`."""
 
 import sys
 from collections.abc import Sequence
