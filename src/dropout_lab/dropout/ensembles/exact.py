@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Ensemble(NamedTuple):
     weight_scaling: Tensor
 
 
-def exact_ensemble(model: nn.Module, x: Tensor, progress: bool = False) -> Ensemble:
+def exact_ensemble(model: nn.Module, x: Tensor, progress: Callable[[range], Iterable[int]] = iter) -> Ensemble:
     """Average the predictions of all 2^n thinned networks of a model.
 
     With dropout on the one hidden layer of a network and a softmax on top, the geometric mean equals weight scaling
@@ -42,7 +42,7 @@ def exact_ensemble(model: nn.Module, x: Tensor, progress: bool = False) -> Ensem
     Args:
         model: returns logits (N, classes); its dropout layers are Bernoulli ones of the lab or torch's own.
         x: a batch, (N, ...).
-        progress: show a bar.
+        progress: wraps the chunks of masks as they are worked through; ``tqdm`` shows a bar.
 
     Returns:
         float64 probabilities.
@@ -65,7 +65,7 @@ def exact_ensemble(model: nn.Module, x: Tensor, progress: bool = False) -> Ensem
         kept = torch.tensor([1 - call.layer.p for call in calls for _ in range(call.drops)], dtype=torch.float64)
         total, size = 2 ** len(kept), chunk(values, len(x)) if batched else 1
         arithmetic, logs = torch.zeros_like(weight_scaling), torch.zeros_like(weight_scaling)
-        for start in _bar(range(0, total, size), total, size, progress):
+        for start in progress(range(0, total, size)):
             keep = _masks(range(start, min(start + size, total)), len(kept))
             weight = torch.where(keep, kept, 1 - kept).prod(1).to(weight_scaling)
             with _forced(calls, keep.to(x.device)):
@@ -159,15 +159,3 @@ def _require_few_units(calls: list[_Call]) -> None:
 def _masks(numbers: range, units: int) -> Tensor:
     """Masks by their numbers, (len(numbers), units): bit u of a number says whether unit u is kept."""
     return (torch.arange(numbers.start, numbers.stop)[:, None] >> torch.arange(units)) & 1 == 1
-
-
-def _bar(starts: range, total: int, size: int, show: bool) -> Iterator[int]:
-    if not show:
-        yield from starts
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="masks", desc="thinned networks") as bar:
-        for start in starts:
-            yield start
-            bar.update(min(size, total - start))
