@@ -31,7 +31,7 @@ from _record import record
 from torch import Tensor, nn
 
 from dropout_lab.activations import Meter, Tap, taps_of
-from dropout_lab.activations.meter import _Watch
+from dropout_lab.activations.module_hooks import ModuleHooks
 from dropout_lab.verdict.cost import ratios
 
 INTERVALS = (1, 10, 50)
@@ -132,7 +132,7 @@ class Ours(Monitor):
 def direct(model: nn.Module, x: Tensor, rounds: int) -> float:
     """Time inside hooks, stop and flush, as a share of the rest of the step."""
     spent = [0.0]
-    originals = _Watch.before, _Watch.after
+    originals = ModuleHooks.before, ModuleHooks.after
 
     def timed(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any) -> Any:
@@ -144,7 +144,7 @@ def direct(model: nn.Module, x: Tensor, rounds: int) -> float:
         return wrapper
 
     try:
-        _Watch.before, _Watch.after = map(timed, originals)  # type: ignore[method-assign]
+        ModuleHooks.before, ModuleHooks.after = map(timed, originals)  # type: ignore[method-assign]
         monitor = Ours(model)
         monitor.after = timed(monitor.after)  # type: ignore[method-assign]
         step = training_step(model, lambda _: monitor, x)
@@ -154,7 +154,7 @@ def direct(model: nn.Module, x: Tensor, rounds: int) -> float:
             step()
             shares.append(spent[0] / (time.thread_time() - start - spent[0]))
     finally:
-        _Watch.before, _Watch.after = originals  # type: ignore[method-assign]
+        ModuleHooks.before, ModuleHooks.after = originals  # type: ignore[method-assign]
     return statistics.median(shares[2:])
 
 

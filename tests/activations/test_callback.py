@@ -70,8 +70,19 @@ def trainer(path, *callbacks, **options):
         "logger": Memory(),
         **options,
     }
+    for callback in callbacks:
+        if isinstance(callback, ActivationStats):
+            callback.path = path / "activations.csv"
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     return L.Trainer(default_root_dir=path, callbacks=list(callbacks), **quiet, **options)
+
+
+def test_without_a_path_the_numbers_go_to_the_loggers_alone(tmp_path):
+    fitter = trainer(tmp_path, callback := ActivationStats())
+    callback.path = None
+    fitter.fit(Toy(), data(), data())
+    assert fitter.logger.with_key("activation_mean_train/")
+    assert list(tmp_path.iterdir()) == []
 
 
 def csv(path):

@@ -162,7 +162,7 @@ class Compiled(L.LightningModule):
 def fit(module, path):
     batches = DataLoader([torch.randn(8, 3, 8, 8)] * 3, batch_size=None)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    callback = ActivationStats(every_n_steps=2)
+    callback = ActivationStats(every_n_steps=2, path=path / "activations.csv")
     trainer = L.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, default_root_dir=path, callbacks=[callback], **quiet
     )

@@ -11,7 +11,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dropout_lab.activations import Meter, Tap, compare, probe, taps_of
+from dropout_lab.activations import Meter, Tap, compare, taps_of
+from dropout_lab.activations.probe import probe
 from dropout_lab.dropout import Dropout
 
 

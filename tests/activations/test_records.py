@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from dropout_lab.activations import Meter, compare, probe, taps_of
+from dropout_lab.activations import Meter, compare, taps_of
+from dropout_lab.activations.probe import probe
 from dropout_lab.activations.records import Row, append, key, rows
 from dropout_lab.dropout import Dropout
 

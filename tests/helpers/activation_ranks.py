@@ -81,7 +81,7 @@ def fit(folder: Path) -> list[int]:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = L.Trainer(
         default_root_dir=folder,
-        callbacks=[ActivationStats(every_n_steps=2, probe_size=6)],
+        callbacks=[ActivationStats(every_n_steps=2, probe_size=6, path=folder / "activations.csv")],
         max_epochs=2,
         accelerator="cpu",
         devices=together(),

@@ -40,7 +40,8 @@ def run(folder: Path) -> None:
     trainer = lightning.Trainer(
         default_root_dir=folder,
         callbacks=[
-            ActivationStats(every_n_steps=3, probe_size=20),  # of validation batches of 17 and 16 samples
+            # of validation batches of 17 and 16 samples
+            ActivationStats(every_n_steps=3, probe_size=20, path=folder / "activations.csv"),
             MaxNorm(0.5),
             WeightAveraging(decay=0.9),
         ],

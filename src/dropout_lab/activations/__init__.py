@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from dropout_lab.activations.meter import Meter
-from dropout_lab.activations.probe import Comparison, compare, probe
+from dropout_lab.activations.probe import Comparison, compare
 from dropout_lab.activations.readings import Gain, Readings, Stats
 from dropout_lab.activations.taps import Tap, taps_of
 
@@ -19,7 +19,6 @@ __all__ = [
     "Stats",
     "Tap",
     "compare",
-    "probe",
     "taps_of",
 ]
 

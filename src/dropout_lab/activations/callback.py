@@ -12,13 +12,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor
 
 from dropout_lab.activations import records
+from dropout_lab.activations.doubts import doubts, switched_off
 from dropout_lab.activations.meter import Meter
-from dropout_lab.activations.probe import no_probe, probe
-from dropout_lab.activations.readings import Readings
+from dropout_lab.activations.probe import KeptBatch
 from dropout_lab.activations.taps import chosen_for_loggers, model_of, taps_of
 
 APART = 30.0  # seconds between pictures
@@ -44,11 +43,10 @@ class ActivationStats(L.Callback):
     That is 7 to 9 keys for each tensor (12 for the output of a dropout layer) and at most 1000 keys in all: of more
     than ``max_layers`` tensors the loggers get the dropout layers and evenly spaced others.
 
-    The same numbers of every tensor, with their standard errors, go to ``activations.csv`` in the trainer's
-    ``default_root_dir``. W&B also gets two pictures of them at the end and after each quarter of the epochs (which take
-    0.2 s, so not more often than every 30 s), and in its summary ``final/gain_train``, ``final/gain_eval`` and
-    ``final/ratio`` of the last dropout layer. Batches of the sanity check, of ``trainer.test`` and of further
-    validation loaders are not counted.
+    The same numbers of every tensor, with their standard errors, go to the file at ``path``. W&B also gets two pictures
+    of them at the end and after each quarter of the epochs (which take 0.2 s, so not more often than every 30 s), and
+    in its summary ``final/gain_train``, ``final/gain_eval`` and ``final/ratio`` of the last dropout layer. Batches of
+    the sanity check, of ``trainer.test`` and of further validation loaders are not counted.
 
     Args:
         every_n_steps: count one in so many training batches, beginning with the first of each epoch.
@@ -59,6 +57,7 @@ class ActivationStats(L.Callback):
         layers: shell patterns on names or module paths, ``["*relu*", "features.3"]``; default: dropout layers,
             activations, convolutions and Linear.
         max_layers: how many tensors go to the loggers (a dropout layer has two, its input and its output); None: all.
+        path: of the CSV file with all numbers; None: none is written, and W&B gets no pictures.
 
     Raises:
         ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``max_layers`` below 2, ``probe_masks`` below 0; at the
@@ -72,6 +71,7 @@ class ActivationStats(L.Callback):
         probe_size: int = 64,
         layers: Sequence[str] | None = None,
         max_layers: int | None = 100,
+        path: str | Path | None = None,
     ) -> None:
         for key, value, least in (
             ("every_n_steps", every_n_steps, 1),
@@ -82,11 +82,10 @@ class ActivationStats(L.Callback):
             if value is not None and value < least:
                 raise ValueError(f"ActivationStats: {key} must be at least {least}, got {value}")
         self.every_n_steps, self.probe_masks, self.probe_size = every_n_steps, probe_masks, probe_size
-        self.layers, self.max_layers = layers, max_layers
+        self.layers, self.max_layers, self.path = layers, max_layers, Path(path) if path else None
         self.meter = Meter([])
         self._shown: set[str] = set()
-        self._batch: Tensor | None = None
-        self._keyed = True
+        self._kept = KeptBatch(probe_masks, probe_size, self._warn)
         self._warned: set[str] = set()
         self._drawn = -inf  # when the last pictures were, by time.monotonic()
         self._final: dict[str, float] = {}
@@ -111,9 +110,9 @@ class ActivationStats(L.Callback):
         if len(self._shown) < len(self.meter.taps):
             self._warn(
                 f"of {len(self.meter.taps)} watched tensors the loggers get {len(self._shown)} (max_layers): dropout "
-                "layers and evenly spaced others; activations.csv has all"
+                "layers and evenly spaced others; the file of all numbers has all"
             )
-        if off := [tap.name for tap in self.meter.taps if tap.where == "output" and _off(tap.module)]:
+        if off := switched_off(self.meter.taps):
             rank_zero_warn(
                 f"training starts with dropout off: {', '.join(off)} in eval mode; "
                 "call model.train() before trainer.fit, or set p=0 if that is what you want"
@@ -137,7 +136,7 @@ class ActivationStats(L.Callback):
         if trainer.sanity_checking or dataloader_idx != 0:
             return
         if batch_idx == 0 and self.probe_masks:
-            self._batch = self._probe_inputs(batch)
+            self._kept.keep(batch)
         self.meter.start("eval")
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -192,13 +191,6 @@ class ActivationStats(L.Callback):
             self._shown = chosen_for_loggers(taps, self.max_layers)
         self.meter.attach()
 
-    def _probe_inputs(self, batch: Any) -> Tensor | None:
-        x = batch[0] if isinstance(batch, list | tuple) and batch else batch
-        if isinstance(x, Tensor) and x.ndim:
-            return x[: self.probe_size].detach().clone()
-        self._warn("the probe needs batches that are a tensor or begin with one, (x, y); probe_masks=0 turns it off")
-        return None
-
     def _flush(self, trainer: L.Trainer, pl_module: L.LightningModule, probed: Tensor | None) -> None:
         readings = self.meter.flush(probed)
         if not trainer.is_global_zero:
@@ -208,7 +200,8 @@ class ActivationStats(L.Callback):
             return
         if readings.batches["train"]:
             rows += records.rates(self.meter.taps, trainer.global_step, trainer.current_epoch)
-        records.append(self._path(trainer), rows)
+        if self.path:
+            records.append(self.path, rows)
         before_norm = {tap.name for tap in self.meter.taps if tap.before_norm}
         logged = [row for row in rows if row.layer in self._shown]
         metrics = {key: row.value for row in logged if (key := records.key(row, before_norm))}
@@ -216,48 +209,29 @@ class ActivationStats(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self._final |= records.final(rows)
-        self._say(readings, _compiled(pl_module))
+        for doubt in doubts(self.meter, readings, pl_module):
+            self._warn(doubt)
 
     def _probe(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
-        x, self._batch = self._batch, None
-        first = _rows_before(trainer, 0 if x is None else len(x))
-        if x is None:
-            return no_probe(self.meter)
-        x = x[: max(0, self.probe_size - first)]
+        """The sums of the probe of the batch that was kept, in the precision of training."""
         model = pl_module if type(pl_module).forward is not L.LightningModule.forward else model_of(pl_module)
         if isinstance(trainer.strategy, FSDPStrategy):  # only the wrapper puts sharded weights together
             model = trainer.strategy.model or model
-        try:
-            if len(x):
-                return self._probed(trainer, model, x, first)
-            # And processes meet in each of its forward passes: this one comes along, uncounted.
-            self._probed(trainer, model, x.new_zeros(1, *x.shape[1:]), first)
-        except (NotImplementedError, TypeError) as error:
-            self._warn(f"the probe calls the model with the inputs alone: {error}; probe_masks=0 turns it off")
-        return no_probe(self.meter)
-
-    def _probed(self, trainer: L.Trainer, model: nn.Module, x: Tensor, first: int) -> Tensor:
-        rows = torch.arange(first, first + len(x))
+        first = _rows_before(trainer, self._kept.rows)
         with trainer.precision_plugin.forward_context():
-            if self._keyed:
-                try:
-                    return probe(self.meter, model, x, self.probe_masks, trainer.global_step, rows)
-                except ValueError as error:
-                    self._keyed = False
-                    self._warn(f"the probe draws its masks from torch's generator: {error}")
-            return probe(self.meter, model, x, self.probe_masks, trainer.global_step, rows, keyed=False)
+            return self._kept.probe(self.meter, model, trainer.global_step, first)
 
     def _draw(self, trainer: L.Trainer) -> list[WandbLogger]:
         """Pictures of what was logged so far, to every W&B logger of the first process; those loggers."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        if not (loggers and trainer.is_global_zero and self._path(trainer).exists()):
+        if not (loggers and trainer.is_global_zero and self.path and self.path.exists()):
             return []
         from dropout_lab.activations import pictures
 
         self._drawn = time.monotonic()
         drawn = {
-            "activation_pictures/profile": pictures.profile(self._path(trainer)),
-            "activation_pictures/shift": pictures.heatmap(self._path(trainer)),
+            "activation_pictures/profile": pictures.profile(self.path),
+            "activation_pictures/shift": pictures.heatmap(self.path),
         }
         for logger in loggers:
             try:
@@ -265,25 +239,6 @@ class ActivationStats(L.Callback):
             except OSError as error:  # a full disk is no reason to lose the run
                 self._warn(f"W&B cannot store the pictures: {error.strerror or error}")
         return loggers
-
-    def _path(self, trainer: L.Trainer) -> Path:
-        return Path(trainer.default_root_dir) / "activations.csv"
-
-    def _say(self, readings: Readings, compiled: set[nn.Module]) -> None:
-        """Warn, once for each cause, where a number is missing or can't be trusted."""
-        for mode, batches in readings.batches.items():
-            stats = readings.stats(mode)
-            unseen = [tap for tap in self.meter.taps if not stats[tap.name].count]
-            silent = [tap.name for tap in unseen if tap.module in compiled or len(unseen) == len(stats)]
-            if batches and silent:
-                self._warn(
-                    f"{mode} batches passed and no hook ran at {', '.join(silent)}: the model was compiled and called "
-                    "before this callback saw it; call torch.compiler.reset() before the trainer starts"
-                )
-            if vague := [name for name, one in stats.items() if not one.reliable]:
-                self._warn(f"the std of {', '.join(vague)} is not reliable: the mean is over 100 times larger")
-        if self.meter.skipped:
-            self._warn(f"{', '.join(sorted(self.meter.skipped))}: not a floating-point tensor, not counted")
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
@@ -296,14 +251,3 @@ def _rows_before(trainer: L.Trainer, rows: int) -> int:
     counts = torch.zeros(trainer.world_size, dtype=torch.int64, device=trainer.strategy.root_device)
     counts[trainer.global_rank] = rows
     return int(trainer.strategy.reduce(counts, reduce_op="sum")[: trainer.global_rank].sum())
-
-
-def _compiled(model: nn.Module) -> set[nn.Module]:
-    """The modules that run as part of a compiled one."""
-    whole = [module for module in model.modules() if module._compiled_call_impl or hasattr(module, "_orig_mod")]
-    return {part for module in whole for part in module.modules()}
-
-
-def _off(layer: nn.Module) -> bool:
-    on = layer.training or getattr(layer, "monte_carlo", False) or getattr(layer, "p", 0) == 0
-    return isinstance(layer, _DropoutNd) and not on

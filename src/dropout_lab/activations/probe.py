@@ -1,10 +1,10 @@
-"""The same inputs with dropout and without: what dropout itself does to each activation, and nothing else.
+"""The probe: one batch with dropout and without, which shows what dropout itself does to each activation.
 
 Statistics that pass by in training and in validation differ also because inputs and weights do. The probe runs one
 batch through the model in eval mode, and again with several dropout masks and everything else in eval mode.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import nan, sqrt
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropout_lab.activations.meter import Meter, Partial, doubled
+from dropout_lab.activations.meter import Meter
+from dropout_lab.activations.sums import Partial, doubled
 from dropout_lab.dropout import mask_keys
 from dropout_lab.dropout.graph.modes import dropout_only, in_mode
 
@@ -92,6 +93,68 @@ def no_probe(meter: Meter) -> Tensor:
 def compare(sums: Tensor) -> list[Comparison | None]:
     """For each tap of the meter that :func:`probe` was given, in its order: the comparison, None if it saw nothing."""
     return [_comparison(_Sums(*row)) if row[0] else None for row in sums.tolist()]
+
+
+class KeptBatch:
+    """The first batch of a validation, kept to be probed after it; processes hold contiguous rows of it each.
+
+    Args:
+        masks: of dropout, as for :func:`probe`.
+        size: how many rows of the whole batch are probed.
+        warn: told in a line why something can't be probed as it should.
+    """
+
+    def __init__(self, masks: int, size: int, warn: Callable[[str], None]) -> None:
+        self.masks, self.size, self.warn = masks, size, warn
+        self._x: Tensor | None = None
+        self._keyed = True
+
+    @property
+    def rows(self) -> int:
+        """How many rows are kept."""
+        return 0 if self._x is None else len(self._x)
+
+    def keep(self, batch: Any) -> None:
+        """Keep the inputs of a batch, a tensor or what begins with one, for the next probe."""
+        x = batch[0] if isinstance(batch, list | tuple) and batch else batch
+        if isinstance(x, Tensor) and x.ndim:
+            self._x = x[: self.size].detach().clone()
+            return
+        self._x = None
+        self.warn("the probe needs batches that are a tensor or begin with one, (x, y); probe_masks=0 turns it off")
+
+    def probe(self, meter: Meter, model: nn.Module, step: int, first: int) -> Tensor:
+        """The sums of :func:`probe` for the kept batch, which is forgotten.
+
+        Args:
+            meter: attached to the model.
+            model: called with the inputs alone.
+            step: another step, other masks.
+            first: how many rows the processes before this one hold.
+        """
+        x, self._x = self._x, None
+        if x is None:
+            return no_probe(meter)
+        x = x[: max(0, self.size - first)]
+        try:
+            if len(x):
+                return self._probed(meter, model, x, step, first)
+            # And processes meet in each of its forward passes: this one comes along, uncounted.
+            self._probed(meter, model, x.new_zeros(1, *x.shape[1:]), step, first)
+        except (NotImplementedError, TypeError) as error:
+            self.warn(f"the probe calls the model with the inputs alone: {error}; probe_masks=0 turns it off")
+        return no_probe(meter)
+
+    def _probed(self, meter: Meter, model: nn.Module, x: Tensor, step: int, first: int) -> Tensor:
+        """The sums of the probe, with keyed masks as long as these can be had."""
+        rows = torch.arange(first, first + len(x))
+        if self._keyed:
+            try:
+                return probe(meter, model, x, self.masks, step, rows)
+            except ValueError as error:
+                self._keyed = False
+                self.warn(f"the probe draws its masks from torch's generator: {error}")
+        return probe(meter, model, x, self.masks, step, rows, keyed=False)
 
 
 class _Sums(NamedTuple):
