@@ -57,6 +57,7 @@ def test_equal_runs_do_not_differ(run, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_first_difference_is_found_and_named(words, setting, reason, run, tmp_path, capsys):
     other = a_run(tmp_path / "run", *words)
+    before = {path: path.read_bytes() for folder in (run, other) for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(SystemExit) as ended:
         diffing.main([str(run), str(other)])
     assert ended.value.code == 1
@@ -64,6 +65,9 @@ def test_the_first_difference_is_found_and_named(words, setting, reason, run, tm
     assert setting is None or setting in said
     assert "records   metrics.csv at step" in said
     assert reason in said
+    assert before == {
+        path: path.read_bytes() for folder in (run, other) for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_where_no_key_differs_all_that_could_are_named():

@@ -60,9 +60,10 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
     except Exception as error:
         raise UserError(f"{config.run.dir}: it cannot be trained again: {root_cause(error)}") from error
     recorder = _Recorder(steps, {path: name for name, path in layers.items()})
-    callbacks = [instantiate(callback) for callback in config.callbacks.values()]
-    callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint | ProgressBar)]
     with tempfile.TemporaryDirectory() as folder, recorder.listening(classifier.net):
+        own = OmegaConf.create(_moved(OmegaConf.to_container(config.callbacks), config.run.dir, folder))
+        callbacks = [instantiate(node) for node in own.values()]
+        callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint | ProgressBar)]
         trainer = instantiate(
             config.trainer,
             accelerator="cpu",
@@ -78,6 +79,15 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
         )
         trainer.fit(classifier, data)
     return recorder.events
+
+
+def _moved(node: Any, run: str, folder: str) -> Any:
+    """A part of a configuration, its files in another folder where they were in the run's own."""
+    if isinstance(node, dict):
+        return {key: _moved(value, run, folder) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value, run, folder) for value in node]
+    return node.replace(run, folder) if isinstance(node, str) else node
 
 
 class _Recorder(L.Callback):
