@@ -24,6 +24,7 @@ from dropout_lab.dropout.graph.feature_maps import why_not_maps, why_not_maps_af
 from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 from dropout_lab.look.subject import Subject
+from dropout_lab.runs.tracks import thinned
 
 CONDITIONS: dict[str, dict[str, str]] = {
     "dropout off": {},
@@ -217,10 +218,8 @@ def _last_of_each_size(net: nn.Module, x: Tensor, taps: Mapping[str, Tap], maps:
 
 
 def _spread(names: Sequence[str]) -> list[str]:
-    """At most four of the names, evenly spaced, the first and the last among them."""
-    if len(names) <= _ROWS:
-        return list(names)
-    return [names[round(i * (len(names) - 1) / (_ROWS - 1))] for i in range(_ROWS)]
+    """At most four of some names, evenly spaced, the first and the last among them."""
+    return [names[place] for place in thinned(len(names), _ROWS)]
 
 
 def _layer(name: str, p: float, axes: Mapping[str, Any], maps: bool) -> Dropout:
