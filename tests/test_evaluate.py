@@ -10,7 +10,7 @@ from dropout_lab import fold as folding
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.plan import plan
 from dropout_lab.jobs.processes import as_group
-from dropout_lab.runs.restore import restore
+from dropout_lab.runs.network import restore
 from dropout_lab.train.__main__ import main as train_main
 
 QUICK = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]

@@ -16,7 +16,7 @@ from typing import Any
 from dropout_lab.cli import UserError, one_line_errors, read_arguments
 from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.runs.folder import METRICS
-from dropout_lab.runs.layer_names import in_depth_order
+from dropout_lab.runs.layer_order import in_depth_order
 from dropout_lab.runs.tracks import logged_keys
 
 USAGE = (

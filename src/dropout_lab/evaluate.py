@@ -53,7 +53,7 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
 
     from dropout_lab.jobs.build import instantiate
     from dropout_lab.modules.classification import Classifier
-    from dropout_lab.runs.restore import restore
+    from dropout_lab.runs.network import restore
     from dropout_lab.train.runtime import quieten_lightning, set_threads
 
     quieten_lightning()

@@ -40,7 +40,7 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     import torch
 
     from dropout_lab.dropout import fold as fold_model
-    from dropout_lab.runs.restore import restore
+    from dropout_lab.runs.network import restore
 
     if not out.absolute().parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}; make it first")

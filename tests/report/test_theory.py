@@ -1,7 +1,7 @@
 import pytest
 
 from dropout_lab.report.theory import expected_gain, expected_ratio
-from dropout_lab.runs.layer_names import in_depth_order, natural
+from dropout_lab.runs.layer_order import in_depth_order, natural
 
 
 def test_layers_are_in_call_order_with_inputs_before_outputs():

@@ -15,8 +15,8 @@ from dropout_lab.diff.__main__ import diff
 from dropout_lab.evaluate import evaluate
 from dropout_lab.report import build
 from dropout_lab.runs.folder import STATUS, config_of, is_of_earlier_version
+from dropout_lab.runs.network import restore
 from dropout_lab.runs.old_targets import OLD_TARGETS, has_old_targets, renewed
-from dropout_lab.runs.restore import restore
 
 BEFORE = Path(__file__).parent / "before_the_rooms"  # a sweep: inverted (0) and classic (1), with max-norm
 HERE = Path(__file__).parents[2]

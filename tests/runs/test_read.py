@@ -246,7 +246,7 @@ def test_runs_are_read_without_torch():
 
 @pytest.mark.slow
 def test_the_network_of_a_run_computes_what_was_tested(tmp_path):
-    from dropout_lab.runs.restore import restore
+    from dropout_lab.runs.network import restore
     from dropout_lab.train.__main__ import main as train
 
     quick = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dropout_lab.activations import records
-from dropout_lab.activations.doubts import doubts, switched_off
+from dropout_lab.activations.caveats import caveats, switched_off
 from dropout_lab.activations.meter import Meter
 from dropout_lab.activations.probe import KeptBatch
 from dropout_lab.activations.taps import chosen_for_loggers, model_of, taps_of
@@ -209,8 +209,8 @@ class ActivationStats(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         self._final |= records.final(rows)
-        for doubt in doubts(self.meter, readings, pl_module):
-            self._warn(doubt)
+        for caveat in caveats(self.meter, readings, pl_module):
+            self._warn(caveat)
 
     def _probe(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
         """The sums of the probe of the batch that was kept, in the precision of training."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from dropout_lab.dropout import ScheduledRates, install
 from dropout_lab.dropout.graph.calls import calls
-from dropout_lab.jobs.diagnose import unlocatable
+from dropout_lab.jobs.build_errors import unlocatable
 
 
 class Data(Protocol):

@@ -86,7 +86,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     Raises:
         UserError: a folder, checkpoint or image that is not there or does not fit.
     """
-    from dropout_lab.runs.restore import restore
+    from dropout_lab.runs.network import restore
 
     run = restore(folder, checkpoint)
     data = run.data

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dropout_lab.runs.folder import LOOK, LOOK_PICTURE
-from dropout_lab.runs.layer_names import natural
+from dropout_lab.runs.layer_order import natural
 
 MOST = 8  # pictures on one page: half a megabyte each
 

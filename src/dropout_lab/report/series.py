@@ -8,7 +8,7 @@ import pandas as pd
 
 from dropout_lab.report.columns import COLUMNS
 from dropout_lab.report.theory import expected_gain, expected_ratio
-from dropout_lab.runs.layer_names import in_depth_order
+from dropout_lab.runs.layer_order import in_depth_order
 from dropout_lab.runs.strategies import Strategy
 from dropout_lab.runs.tracks import Tracks, mean_over_runs, thinned
 from dropout_lab.verdict.statistics import interval, over_seeds

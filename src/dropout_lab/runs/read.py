@@ -32,7 +32,7 @@ from dropout_lab.runs.folder import (
     read_config,
     status_of,
 )
-from dropout_lab.runs.layer_names import in_depth_order, natural
+from dropout_lab.runs.layer_order import in_depth_order, natural
 from dropout_lab.runs.search import RUN_FILES, gaps, search
 from dropout_lab.runs.tracks import Tracks, read_activations, read_metrics, read_tracks
 
@@ -102,7 +102,7 @@ class Run:
         Raises:
             UserError: no such checkpoint, data that is not there, or weights that do not fit the network.
         """
-        from dropout_lab.runs.restore import restore  # torch takes seconds
+        from dropout_lab.runs.network import restore  # torch takes seconds
 
         return restore(self.folder, checkpoint).net
 

@@ -12,7 +12,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from dropout_lab.jobs.diagnose import arguments_of, unknown_key
+from dropout_lab.jobs.build_errors import arguments_of, unknown_key
 from dropout_lab.runs.wandb_files import mend
 
 log = logging.getLogger(__name__)

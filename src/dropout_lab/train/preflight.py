@@ -24,8 +24,8 @@ from dropout_lab.activations.callback import ActivationStats
 from dropout_lab.cli import UserError, nearest
 from dropout_lab.data import ImageData
 from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build_errors import diagnose
 from dropout_lab.jobs.devices import planned
-from dropout_lab.jobs.diagnose import diagnose
 from dropout_lab.jobs.plan import Plan
 from dropout_lab.modules.classification import MONITORED
 from dropout_lab.runs.checkpoints import Checkpoint, EndOfEpoch, WithinEpoch

@@ -127,7 +127,7 @@ def _matching_factors(run: Run) -> dict[str, float]:
     import torch
 
     from dropout_lab.dropout.folding.match import factors_of_matching
-    from dropout_lab.runs.restore import restore
+    from dropout_lab.runs.network import restore
 
     restored = restore(run.folder, "last")
     return factors_of_matching(restored.net.train(), torch.zeros(2, *restored.data.shape))
@@ -135,7 +135,7 @@ def _matching_factors(run: Run) -> dict[str, float]:
 
 def _weights(path: Path) -> "dict[str, torch.Tensor]":
     """The floating-point weights in a checkpoint file, in double precision."""
-    from dropout_lab.runs.restore import read_checkpoint
+    from dropout_lab.runs.network import read_checkpoint
 
     state, _ = read_checkpoint(path)
     return {key: value.double() for key, value in state.items() if value.is_floating_point()}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout
-from dropout_lab.runs.restore import restore
+from dropout_lab.runs.network import restore
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def load(folder: Path) -> TrainedNetwork:
     """The network and the data of a run.
 
     Raises:
-        UserError: as :func:`dropout_lab.runs.restore.restore`.
+        UserError: as :func:`dropout_lab.runs.network.restore`.
     """
     run = restore(folder)
     assert run.data.train is not None

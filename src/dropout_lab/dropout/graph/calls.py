@@ -7,7 +7,6 @@ attention and recurrent layers. Sites for dropout, metric names and folding all 
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.hooks import BEFORE, attached, unhooked
+from dropout_lab.dropout.graph.layer_names import layer_name
 from dropout_lab.dropout.graph.modes import in_mode
 
 
@@ -95,12 +95,12 @@ def calls(model: nn.Module) -> list[Call]:
                 if node.op == "call_module" and not is_attached(model, node.target)
                 for path, module in _leaves(model.get_submodule(node.target), node.target)
             ]
-    digits = index_digits(len(found))
     numbers: Counter[nn.Module] = Counter()
     result = []
     for index, (path, module, node) in enumerate(found):
         numbers[module] += 1
-        result.append(Call(index, _name(index, digits, path, numbers[module]), path, numbers[module], module, node))
+        name = layer_name(index, len(found), path, numbers[module])
+        result.append(Call(index, name, path, numbers[module], module, node))
     return result
 
 
@@ -118,11 +118,6 @@ def depends_on_input(node: torch.fx.Node) -> bool:
         seen.update(new)
         todo += new
     return False
-
-
-def index_digits(count: int) -> int:
-    """How many digits the index in a layer's name has in a model with `count` leaf calls: 2, or 3 from 100 on."""
-    return max(2, len(str(count)))
 
 
 def is_leaf(module: nn.Module) -> bool:
@@ -193,8 +188,3 @@ def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     for name, child in module.named_children():
         if name not in ours:
             yield from _leaves(child, f"{path}.{name}" if path else name)
-
-
-def _name(index: int, digits: int, path: str, number: int) -> str:
-    suffix = f"_call{number}" if number > 1 else ""
-    return f"{index:0{digits}d}_{re.sub('[^A-Za-z0-9_]', '_', path)}{suffix}"

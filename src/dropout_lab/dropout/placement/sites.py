@@ -15,8 +15,9 @@ from torch.fx import Node
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph.calls import Call, calls, depends_on_input, index_digits, is_attached
+from dropout_lab.dropout.graph.calls import Call, calls, depends_on_input, is_attached
 from dropout_lab.dropout.graph.feature_maps import why_not_maps, why_not_maps_after
+from dropout_lab.dropout.graph.layer_names import layer_name
 from dropout_lab.dropout.graph.nodes import ACTIVATIONS
 
 PLACES = ("default", "existing", "activations", "convolutions", "classifier", "input", "pattern", "none")
@@ -159,7 +160,7 @@ def _classifier_site(model: nn.Module, found: list[Call]) -> Iterator[Site]:
 def _input_site(model: nn.Module, found: list[Call]) -> Site:
     graph = next((call.node.graph for call in found if call.node), None)
     value = next((node for node in graph.nodes if node.op == "placeholder"), None) if graph else None
-    return Site(-1, f"{0:0{index_digits(len(found))}d}_input", "input", "input", input_host(model), (value,))
+    return Site(-1, layer_name(0, len(found), "input"), "input", "input", input_host(model), (value,))
 
 
 def _no_site(place: str, model: nn.Module, found: list[Call]) -> str:

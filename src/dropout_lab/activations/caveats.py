@@ -1,4 +1,4 @@
-"""Doubts about statistics: where a number is missing or can't be trusted, and why."""
+"""Caveats about statistics: where a number is missing or can't be trusted, and why."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from dropout_lab.activations.readings import Readings
 from dropout_lab.activations.taps import Tap
 
 
-def doubts(meter: Meter, readings: Readings, model: nn.Module) -> Iterator[str]:
+def caveats(meter: Meter, readings: Readings, model: nn.Module) -> Iterator[str]:
     """A line for each reason to doubt what a meter has read in a model, none where all is well."""
     compiled = _compiled(model)
     for mode, batches in readings.batches.items():

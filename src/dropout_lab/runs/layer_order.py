@@ -1,4 +1,4 @@
-"""Layer names in order: that of depth in a network, and that of numbers in names."""
+"""The order of layers in a network, first to last, and that of numbers in names."""
 
 import re
 from collections.abc import Iterable

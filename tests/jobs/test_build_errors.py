@@ -7,7 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from dropout_lab.jobs.diagnose import arguments_of, diagnose
+from dropout_lab.jobs.build_errors import arguments_of, diagnose
 
 
 class Base:

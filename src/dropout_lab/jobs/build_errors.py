@@ -1,4 +1,4 @@
-"""Diagnosis of a node of the configuration that could not be built: one line that names the key, and what it may be."""
+"""Errors of building: one line that names the key of the configuration that could not be built, and what it may be."""
 
 import inspect
 import pkgutil

@@ -1,4 +1,4 @@
-"""Restoring a trained network: from a run folder alone back to its network, its weights and its data."""
+"""The trained network of a run: from its folder alone back to the network, its weights and its data."""
 
 from dataclasses import dataclass
 from pathlib import Path
