@@ -70,19 +70,12 @@ def trainer(path, *callbacks, **options):
         "logger": Memory(),
         **options,
     }
-    for callback in callbacks:
-        if isinstance(callback, ActivationStats):
-            callback.path = path / "activations.csv"
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     return L.Trainer(default_root_dir=path, callbacks=list(callbacks), **quiet, **options)
 
 
-def test_without_a_path_the_numbers_go_to_the_loggers_alone(tmp_path):
-    fitter = trainer(tmp_path, callback := ActivationStats())
-    callback.path = None
-    fitter.fit(Toy(), data(), data())
-    assert fitter.logger.with_key("activation_mean_train/")
-    assert list(tmp_path.iterdir()) == []
+def stats(path, **options):
+    return ActivationStats(**options, path=path / "activations.csv")
 
 
 def csv(path):
@@ -91,7 +84,7 @@ def csv(path):
 
 def test_the_whole_validation_set_counts_and_nothing_of_the_sanity_check(tmp_path):
     toy = Toy()
-    fitter = trainer(tmp_path, ActivationStats(), num_sanity_val_steps=2)
+    fitter = trainer(tmp_path, stats(tmp_path), num_sanity_val_steps=2)
     fitter.fit(toy, data(), data(37))
     _, metrics = fitter.logger.with_key("_eval/")[0]
     seen = torch.cat(toy.relu_outputs["eval"]).double().numpy()
@@ -126,7 +119,7 @@ def test_one_call_a_flush_against_the_global_step_with_the_keys_of_the_contract(
 
 
 def test_the_csv_is_long_and_has_one_header(tmp_path):
-    fitter = trainer(tmp_path, ActivationStats(), max_epochs=2)
+    fitter = trainer(tmp_path, stats(tmp_path), max_epochs=2)
     fitter.fit(Toy(), data(), data())
     table = csv(tmp_path)
     assert list(table.columns) == ["step", "epoch", "mode", "layer", "stat", "value"]
@@ -141,7 +134,7 @@ def test_the_csv_is_long_and_has_one_header(tmp_path):
     ("scaling", "train", "eval_"), [("inverted", 1, 1), ("classic", 0.5, 0.5), ("unscaled", 0.5, 1)]
 )
 def test_gains_reach_the_logger(tmp_path, scaling, train, eval_):
-    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1))
+    fitter = trainer(tmp_path, stats(tmp_path, every_n_steps=1))
     L.seed_everything(0, verbose=False)
     fitter.fit(Toy(Dropout(0.5, scaling=scaling)), data(400), data(400))
     metrics = fitter.logger.calls[-1][1]
@@ -157,7 +150,7 @@ def test_the_phase_is_the_trainers_not_the_modules(tmp_path):
         def on_validation_epoch_start(self):
             self.net.train()
 
-    fitter = trainer(tmp_path, ActivationStats())
+    fitter = trainer(tmp_path, stats(tmp_path))
     fitter.fit(MonteCarlo(Dropout(0.5, scaling="unscaled")), data(), data(200))
     assert fitter.logger.calls[-1][1][f"dropout_gain_eval/{NAME}"] == pytest.approx(0.5, abs=0.1)
     assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 3200
@@ -172,7 +165,7 @@ def test_the_ways_of_training_do_not_change_what_counts(tmp_path, options):
     """Accumulated gradients, mixed and low precision, an early end; the first layer frozen."""
     toy = Toy()
     toy.net[0].requires_grad_(False)
-    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1), **options)
+    fitter = trainer(tmp_path, stats(tmp_path, every_n_steps=1), **options)
     fitter.fit(toy, data(80), data(37))
     counts = csv(tmp_path).query(f"stat == 'count' and layer == '{NAME}'").set_index("mode").value
     assert counts["train"] == 80 * 16
@@ -182,7 +175,7 @@ def test_the_ways_of_training_do_not_change_what_counts(tmp_path, options):
 
 
 def test_several_validations_in_an_epoch_share_it_out(tmp_path):
-    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1), val_check_interval=2)
+    fitter = trainer(tmp_path, stats(tmp_path, every_n_steps=1), val_check_interval=2)
     fitter.fit(Toy(), data(80), data())
     counts = csv(tmp_path).query(f"stat == 'count' and mode == 'train' and layer == '{NAME}'")
     assert counts[["step", "value"]].values.tolist() == [[2, 512], [4, 512], [5, 256]]
@@ -209,7 +202,7 @@ def test_training_without_validation_is_logged_alone(tmp_path):
 
 
 def test_validate_alone_counts_eval(tmp_path):
-    fitter = trainer(tmp_path, ActivationStats())
+    fitter = trainer(tmp_path, stats(tmp_path))
     fitter.validate(Toy(), data(37), verbose=False)
     assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 592
 
@@ -227,13 +220,13 @@ def test_a_model_built_late_is_watched(tmp_path, stage):
             if not hasattr(self, "net"):
                 self.net = Toy().net
 
-    fitter = trainer(tmp_path, ActivationStats())
+    fitter = trainer(tmp_path, stats(tmp_path))
     fitter.fit(Late(), data(), data(37)) if stage == "fit" else fitter.validate(Late(), data(37), verbose=False)
     assert csv(tmp_path).query(f"mode == 'eval' and stat == 'count' and layer == '{NAME}'").value.item() == 592
 
 
 def test_test_alone_counts_nothing_and_hangs_nothing_on_the_model(tmp_path):
-    toy, fitter, callback = Toy(), trainer(tmp_path, ActivationStats()), ActivationStats()
+    toy, fitter, callback = Toy(), trainer(tmp_path, stats(tmp_path)), ActivationStats()
     fitter.callbacks.append(callback)
     fitter.test(toy, data(), verbose=False)
     assert not fitter.logger.with_key("activation_")
@@ -256,7 +249,7 @@ def test_an_early_end_logs_what_had_passed(tmp_path, stop):
 
     early = [L.pytorch.callbacks.EarlyStopping("val/loss", patience=1)] if stop == "EarlyStopping" else []
     toy, steps = Stops(), {"max_steps": 7} if stop == "max_steps" else {}
-    fitter = trainer(tmp_path, ActivationStats(every_n_steps=1), *early, max_epochs=9, **steps)
+    fitter = trainer(tmp_path, stats(tmp_path, every_n_steps=1), *early, max_epochs=9, **steps)
     fitter.fit(toy, data(64), data(37))  # 4 batches an epoch
     counts = csv(tmp_path).query(f"stat == 'count' and mode == 'train' and layer == '{NAME}'").value
     assert counts.sum() / 256 == len(toy.relu_outputs["train"]) == {"EarlyStopping": 8}.get(stop, 7)
@@ -264,7 +257,7 @@ def test_an_early_end_logs_what_had_passed(tmp_path, stop):
 
 
 def test_the_test_set_does_not_count(tmp_path):
-    toy, fitter = Toy(), trainer(tmp_path, ActivationStats())
+    toy, fitter = Toy(), trainer(tmp_path, stats(tmp_path))
     fitter.fit(toy, data(), data())
     before = csv(tmp_path)
     fitter.test(toy, data(), verbose=False)
@@ -279,7 +272,8 @@ def test_the_model_is_left_without_hooks_also_after_an_exception(tmp_path):
             return super().training_step(batch, batch_idx)
 
     for toy in (Toy(), Fails()):
-        fitter = trainer(tmp_path / type(toy).__name__, ActivationStats(every_n_steps=1), max_epochs=2)
+        folder = tmp_path / type(toy).__name__
+        fitter = trainer(folder, stats(folder, every_n_steps=1), max_epochs=2)
         if isinstance(toy, Fails):
             with pytest.raises(RuntimeError, match="stop here"):
                 fitter.fit(toy, data(), data())
@@ -352,7 +346,7 @@ class Run(WandbLogger):
 
 def test_wandb_gets_two_pictures_of_the_run(tmp_path):
     run = Run()
-    trainer(tmp_path, ActivationStats(), max_epochs=2, logger=run).fit(Toy(), data(), data())
+    trainer(tmp_path, stats(tmp_path), max_epochs=2, logger=run).fit(Toy(), data(), data())
     (given,) = run.pictures()
     assert given["trainer/global_step"] == 8
     profile, shift = (given[f"activation_pictures/{name}"] for name in ("profile", "shift"))
@@ -374,7 +368,7 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(tmp_path):
 
     run = Full()
     with pytest.warns(UserWarning, match="W&B cannot store the pictures: No space left on device"):
-        trainer(tmp_path, ActivationStats(), logger=run).fit(Toy(), data(), data())
+        trainer(tmp_path, stats(tmp_path), logger=run).fit(Toy(), data(), data())
     assert "final/gain_eval" in run.summary
 
 
@@ -383,16 +377,27 @@ def test_a_full_disk_costs_the_pictures_and_not_the_run(tmp_path):
 def test_pictures_come_after_each_quarter_of_the_epochs(tmp_path, monkeypatch, epochs, steps):
     monkeypatch.setattr("dropout_lab.activations.callback.APART", 0.0)
     run = Run()
-    trainer(tmp_path, ActivationStats(), max_epochs=epochs, logger=run).fit(Toy(), data(), data())
+    trainer(tmp_path, stats(tmp_path), max_epochs=epochs, logger=run).fit(Toy(), data(), data())
     assert [given["trainer/global_step"] for given in run.pictures()] == steps
     assert [given["activation_pictures/shift"].data[0].x[-1] for given in run.pictures()] == steps
+
+
+def test_without_a_path_nothing_is_written_and_drawn_and_the_loggers_get_everything(tmp_path):
+    run, memory = Run(), Memory()
+    callback = ActivationStats(max_layers=2)
+    with pytest.warns(UserWarning, match=r"dropout layers and evenly spaced others$"):
+        trainer(tmp_path, callback, max_epochs=4, logger=[run, memory]).fit(Toy(), data(), data())
+    assert list(tmp_path.iterdir()) == []
+    assert run.pictures() == []
+    assert "final/gain_eval" in run.summary
+    assert memory.with_key("activation_mean_train/")
 
 
 def test_the_summary_has_the_last_numbers_of_the_last_dropout_layer(tmp_path):
     toy, run = Toy(), Run()
     toy.net.append(nn.ReLU()).append(Dropout(0.5, scaling="classic"))
     nn.init.constant_(toy.net[3].bias, 5.0)  # so that what goes into the last layer has a clear mean: no gain is NaN
-    trainer(tmp_path, ActivationStats(), max_epochs=2, logger=run).fit(toy, data(400), data(400))
+    trainer(tmp_path, stats(tmp_path), max_epochs=2, logger=run).fit(toy, data(400), data(400))
     table = csv(tmp_path).query("step == step.max() and layer == '05_5'").set_index(["mode", "stat"]).value
     expected = {"gain_train": ("train", "gain"), "gain_eval": ("eval", "gain"), "ratio": ("probe", "ratio")}
     assert run.summary == {f"final/{name}": table[place] for name, place in expected.items()}
@@ -416,8 +421,11 @@ def deep(layers):
 
 
 def test_the_loggers_get_at_most_max_layers_and_the_file_has_all(tmp_path):
-    fitter = trainer(tmp_path, ActivationStats(max_layers=5))
-    with pytest.warns(UserWarning, match=r"of 13 watched tensors the loggers get 5 \(max_layers\)") as caught:
+    fitter = trainer(tmp_path, stats(tmp_path, max_layers=5))
+    with pytest.warns(
+        UserWarning,
+        match=r"of 13 watched tensors the loggers get 5 \(max_layers\): .* others; activations.csv has all$",
+    ) as caught:
         fitter.fit(deep(9), data(), data())
     assert sum("max_layers" in str(warning.message) for warning in caught) == 1
     (metrics,) = (metrics for _, metrics in fitter.logger.calls)
@@ -564,10 +572,10 @@ def test_settings_out_of_range_are_refused_by_name(bad):
 
 
 def test_numbers_survive_a_half_written_last_line(tmp_path):
-    trainer(tmp_path, ActivationStats()).fit(Toy(), data(), data())
+    trainer(tmp_path, stats(tmp_path)).fit(Toy(), data(), data())
     whole = (tmp_path / "activations.csv").read_bytes()
     (tmp_path / "activations.csv").write_bytes(whole[:-7])  # killed while writing
-    trainer(tmp_path, ActivationStats()).fit(Toy(), data(), data())
+    trainer(tmp_path, stats(tmp_path)).fit(Toy(), data(), data())
     table = csv(tmp_path)
     assert len(table) == 2 * (whole.count(b"\n") - 1) - 1
     assert np.isfinite(table.value).all()
@@ -581,6 +589,6 @@ def test_a_checkpoint_that_is_validated_or_tested_brings_no_counts_along(tmp_pat
     callbacks = ActivationStats(every_n_steps=1), SaveWithinTheEpoch()
     trainer(tmp_path, *callbacks, limit_train_batches=2).fit(Toy(), data(), data())
     again = tmp_path / "again"
-    trainer(again, ActivationStats()).validate(Toy(), data(), ckpt_path=tmp_path / "within.ckpt", verbose=False)
+    trainer(again, stats(again)).validate(Toy(), data(), ckpt_path=tmp_path / "within.ckpt", verbose=False)
     assert set(csv(again)["mode"]) == {"eval", "probe"}
-    trainer(again, ActivationStats()).test(Toy(), data(), ckpt_path=tmp_path / "within.ckpt", verbose=False)
+    trainer(again, stats(again)).test(Toy(), data(), ckpt_path=tmp_path / "within.ckpt", verbose=False)

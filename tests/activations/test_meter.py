@@ -17,7 +17,7 @@ from dropout_lab.activations.readings import COLUMNS
 from dropout_lab.dropout import Dropout
 
 
-def watch(*modules: nn.Module, where: str = "output") -> Meter:
+def watched(*modules: nn.Module, where: str = "output") -> Meter:
     meter = Meter([Tap(f"m{i}", module, where) for i, module in enumerate(modules)])
     meter.attach()
     return meter
@@ -41,7 +41,7 @@ def around(layer: nn.Module) -> Meter:
 def test_statistics_equal_numpy_on_the_concatenated_data(shape):
     data = torch.randn(shape).relu() + 0.1 * torch.randn(shape[1:]).relu()
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     feed(meter, layer, data.split(16))  # 16, 16, 16 and 2: samples count, not batches
     found, whole = meter.flush().stats("train")["m0"], data.double().numpy()
     assert found.count == whole.size
@@ -54,7 +54,7 @@ def test_statistics_equal_numpy_on_the_concatenated_data(shape):
 def test_half_precision_neither_overflows_nor_rounds(dtype):
     data = (torch.randn(64, 1000) * 100 + 2000).to(dtype)  # its fp16 sum is inf, its bf16 sum a multiple of 512
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     feed(meter, layer, [data])
     found, whole = meter.flush().stats("train")["m0"], data.double().numpy()
     assert found.mean == pytest.approx(whole.mean(), rel=1e-6)
@@ -64,7 +64,7 @@ def test_half_precision_neither_overflows_nor_rounds(dtype):
 def test_double_precision_is_kept():
     data = torch.randn(40, 30, dtype=torch.float64)
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     feed(meter, layer, data.split(13))
     found = meter.flush().stats("train")["m0"]
     assert found.mean == pytest.approx(data.mean().item(), rel=1e-12)
@@ -91,7 +91,7 @@ class Ops(TorchDispatchMode):
 def test_only_one_process_goes_on_with_the_sums_but_all_with_the_count_of_batches():
     """By which each of them knows whether there is something to add up over processes."""
     layer, data = nn.Identity(), torch.rand(8, 4)
-    meter, first, other = (watch(layer) for _ in range(3))
+    meter, first, other = (watched(layer) for _ in range(3))
     feed(meter, layer, [data])
     state = meter.state()
     first.load_state(state)
@@ -128,7 +128,7 @@ def test_a_flush_is_one_transfer_and_counting_is_none():
 
 def test_a_variance_that_cannot_be_trusted_is_flagged():
     layers = nn.ModuleList([nn.Identity(), nn.Identity(), nn.Identity()])
-    meter = watch(*layers)
+    meter = watched(*layers)
     meter.start("eval")
     for layer, mean in zip(layers, (0.0, 50.0, 1000.0), strict=True):
         layer(torch.randn(20, 100) + mean)
@@ -140,7 +140,7 @@ def test_an_in_place_op_behind_a_layer_does_not_reach_its_output():
     linear = nn.Linear(20, 20)
     model = nn.Sequential(linear, nn.ReLU(inplace=True))
     x = torch.randn(30, 20)
-    meter = watch(linear)
+    meter = watched(linear)
     feed(meter, model, [x])
     assert meter.flush().stats("train")["m0"].mean == pytest.approx(linear(x).mean().item(), rel=1e-5)
 
@@ -157,7 +157,7 @@ def test_the_input_is_seen_before_an_in_place_layer_changes_it():
 def test_channels_last_gives_the_same_numbers_without_a_copy():
     x = torch.randn(8, 16, 9, 9).relu()
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     feed(meter, layer, [x], "train")
     feed(meter, layer, [x.to(memory_format=torch.channels_last)], "eval")
     readings = meter.flush()
@@ -172,7 +172,7 @@ def test_channels_last_gives_the_same_numbers_without_a_copy():
 
 def test_nan_stays_in_its_row_and_its_window():
     layers = nn.ModuleList([nn.Identity(), nn.Identity()])
-    meter = watch(*layers)
+    meter = watched(*layers)
     meter.start("train")
     layers[0](torch.tensor([[1.0, float("nan")]]))
     layers[1](torch.ones(1, 2))
@@ -240,7 +240,7 @@ def test_the_first_float_tensor_of_a_structure_counts(wrap):
             return wrap(x)
 
     layer, x = Wrap(), torch.arange(24.0).reshape(6, 4)
-    meter = watch(layer)
+    meter = watched(layer)
     feed(meter, layer, [x])
     found = meter.flush().stats("train")["m0"]
     assert found.count == 24
@@ -249,7 +249,7 @@ def test_the_first_float_tensor_of_a_structure_counts(wrap):
 
 def test_integers_are_skipped_and_named():
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     feed(meter, layer, [torch.arange(5)])
     assert np.isnan(meter.flush().stats("train")["m0"].mean)
     assert meter.skipped == {"m0"}
@@ -257,7 +257,7 @@ def test_integers_are_skipped_and_named():
 
 def test_an_idle_meter_sees_nothing_and_modes_are_apart():
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     layer(torch.ones(2, 2))
     feed(meter, layer, [torch.full((2, 2), 3.0)], "eval")
     readings = meter.flush()
@@ -277,7 +277,7 @@ def test_a_step_that_is_not_counted_costs_no_operation():
         return seen.names
 
     before = ops()
-    meter = watch(*model)
+    meter = watched(*model)
     around(model[2])
     assert ops() == before
     meter.start("train")
@@ -298,7 +298,7 @@ def test_a_copy_of_a_watched_model_is_not_watched(copied):
 
 def test_no_reference_to_an_activation_is_kept():
     layer = nn.Identity()
-    meter = watch(layer)
+    meter = watched(layer)
     x = torch.randn(64, 1000)
     meter.start("train")
     layer(x)
@@ -448,7 +448,7 @@ def test_an_idle_hook_calls_nothing():
     handle = layer.register_forward_hook(nothing)
     with_nothing = len(calls())
     handle.remove()
-    meter = watch(layer)
+    meter = watched(layer)
     assert len(calls()) == with_nothing
     with meter.record():
         assert len(calls()) > with_nothing

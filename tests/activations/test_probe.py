@@ -1,7 +1,6 @@
 """Laws of the probe: it tells what dropout does, from the same inputs, and leaves no trace."""
 
 import copy
-import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -160,9 +159,8 @@ def test_a_tap_that_the_batch_does_not_reach_has_no_comparison():
 
 def test_the_numbers_leave_the_device_in_one_transfer_and_need_no_fp64_there(monkeypatch):
     """On fake tensors, which know their device and not their values; no generator is touched."""
-    module = sys.modules["dropout_lab.activations.probe"]
-    monkeypatch.setattr(module, "_generators_kept", lambda device: nullcontext())
-    monkeypatch.setattr(module, "_seed", lambda device, seed: None)
+    monkeypatch.setattr("dropout_lab.activations.probe._generators_kept", lambda device: nullcontext())
+    monkeypatch.setattr("dropout_lab.activations.probe._seed", lambda device, seed: None)
     seen = []
 
     class Ops(TorchDispatchMode):

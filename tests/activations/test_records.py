@@ -56,8 +56,8 @@ def test_a_ratio_is_left_out_where_the_activation_can_be_negative(readings):
 
 
 def test_a_mode_that_saw_no_batch_has_no_rows(readings):
-    trained = replace(readings, batches={"train": 1, "eval": 0})
-    assert {row.mode for row in rows(trained, 0, 0)} == {"train", "probe"}
+    training = replace(readings, batches={"train": 1, "eval": 0})
+    assert {row.mode for row in rows(training, 0, 0)} == {"train", "probe"}
 
 
 def test_without_a_probe_there_are_no_rows_of_it(readings):

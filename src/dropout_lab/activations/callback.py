@@ -24,7 +24,7 @@ APART = 30.0  # seconds between pictures
 
 
 class ActivationStats(L.Callback):
-    """Logs, at the end of every validation (or training) epoch, for each watched layer:
+    """A callback that logs, at the end of every validation (or training) epoch, for each watched layer:
 
     =====================================  ===============================================================
     ``activation_mean_train/<layer>``      mean over all elements of the sampled training batches
@@ -84,33 +84,33 @@ class ActivationStats(L.Callback):
         self.every_n_steps, self.probe_masks, self.probe_size = every_n_steps, probe_masks, probe_size
         self.layers, self.max_layers, self.path = layers, max_layers, Path(path) if path else None
         self.meter = Meter([])
-        self._shown: set[str] = set()
+        self._for_loggers: set[str] = set()
         self._kept = KeptBatch(probe_masks, probe_size, self._warn)
         self._warned: set[str] = set()
         self._drawn = -inf  # when the last pictures were, by time.monotonic()
         self._final: dict[str, float] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hooks must be there before the first call of a compiled model, so before the sanity check."""
+        """Attach the hooks: before the first call of a compiled model, so before the sanity check."""
         if stage in ("fit", "validate"):
             self._attach(trainer, pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Second chance, for models built in their own ``setup`` or ``configure_model``."""
+        """Attach the hooks to models that were built in their own ``setup`` or ``configure_model``."""
         if not self.meter.taps:
             self._attach(trainer, pl_module)
 
     on_validation_start = on_fit_start
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning leaves modules in the mode they were given in, and says nothing."""
+        """Warn of what is not logged, and of dropout that is off: Lightning trains modules in the mode they are in."""
         self._drawn = time.monotonic()
         if not self.meter.taps:
             self._warn("the model has no dropout, activation, convolution or Linear module, so nothing is logged")
-        if len(self._shown) < len(self.meter.taps):
+        if len(self._for_loggers) < len(self.meter.taps):
             self._warn(
-                f"of {len(self.meter.taps)} watched tensors the loggers get {len(self._shown)} (max_layers): dropout "
-                "layers and evenly spaced others; the file of all numbers has all"
+                f"of {len(self.meter.taps)} watched tensors the loggers get {len(self._for_loggers)} (max_layers): "
+                "dropout layers and evenly spaced others" + (f"; {self.path.name} has all" if self.path else "")
             )
         if off := switched_off(self.meter.taps):
             rank_zero_warn(
@@ -121,7 +121,7 @@ class ActivationStats(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count one batch in N."""
+        """Count one training batch in N."""
         if batch_idx % self.every_n_steps == 0:
             self.meter.start("train")
 
@@ -158,24 +158,25 @@ class ActivationStats(L.Callback):
             self._draw(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """What was counted and not yet logged, for checkpoints within an epoch; and the last numbers of the summary."""
+        """Save what was counted and not yet logged, for checkpoints within an epoch, and the summary's last numbers."""
         checkpoint["activation_stats"] = self.meter.state()
         checkpoint["activation_final"] = self._final
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from there, where training goes on; validating or testing a checkpoint begins at nothing."""
+        """Go on counting from a checkpoint where training goes on; validating or testing one begins at nothing."""
         state = checkpoint.get("activation_stats")
         if state and trainer.state.fn == TrainerFn.FITTING:
             self.meter.load_state(state, sums=trainer.is_global_zero)
             self._final = dict(checkpoint.get("activation_final", {}))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pictures of the whole run and its last numbers, to W&B."""
-        for logger in self._draw(trainer):
+        """Give W&B pictures of the whole run and its last numbers."""
+        self._draw(trainer)
+        for logger in self._wandb(trainer) if self._final else ():
             logger.experiment.summary.update(self._final)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Lightning calls no teardown then."""
+        """Leave the model without hooks after an error, too: Lightning calls no teardown then."""
         self.meter.detach()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -188,7 +189,7 @@ class ActivationStats(L.Callback):
         if taps != self.meter.taps:
             self.meter.detach()
             self.meter = Meter(taps, device=trainer.strategy.root_device)
-            self._shown = chosen_for_loggers(taps, self.max_layers)
+            self._for_loggers = chosen_for_loggers(taps, self.max_layers)
         self.meter.attach()
 
     def _flush(self, trainer: L.Trainer, pl_module: L.LightningModule, probed: Tensor | None) -> None:
@@ -203,7 +204,7 @@ class ActivationStats(L.Callback):
         if self.path:
             records.append(self.path, rows)
         before_norm = {tap.name for tap in self.meter.taps if tap.before_norm}
-        logged = [row for row in rows if row.layer in self._shown]
+        logged = [row for row in rows if row.layer in self._for_loggers]
         metrics = {key: row.value for row in logged if (key := records.key(row, before_norm))}
         metrics["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:
@@ -221,11 +222,11 @@ class ActivationStats(L.Callback):
         with trainer.precision_plugin.forward_context():
             return self._kept.probe(self.meter, model, trainer.global_step, first)
 
-    def _draw(self, trainer: L.Trainer) -> list[WandbLogger]:
-        """Pictures of what was logged so far, to every W&B logger of the first process; those loggers."""
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        if not (loggers and trainer.is_global_zero and self.path and self.path.exists()):
-            return []
+    def _draw(self, trainer: L.Trainer) -> None:
+        """Give W&B pictures of what was written to the file so far."""
+        loggers = self._wandb(trainer)
+        if not (loggers and self.path and self.path.exists()):
+            return
         from dropout_lab.activations import pictures
 
         self._drawn = time.monotonic()
@@ -238,7 +239,11 @@ class ActivationStats(L.Callback):
                 logger.experiment.log({**drawn, "trainer/global_step": trainer.global_step})
             except OSError as error:  # a full disk is no reason to lose the run
                 self._warn(f"W&B cannot store the pictures: {error.strerror or error}")
-        return loggers
+
+    def _wandb(self, trainer: L.Trainer) -> list[WandbLogger]:
+        """The W&B loggers of the first process; none in the others."""
+        loggers = trainer.loggers if trainer.is_global_zero else []
+        return [logger for logger in loggers if isinstance(logger, WandbLogger)]
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
@@ -247,7 +252,7 @@ class ActivationStats(L.Callback):
 
 
 def _rows_before(trainer: L.Trainer, rows: int) -> int:
-    """How many rows the processes before this one have; a collective call."""
+    """The number of rows that the processes before this one have; a collective call."""
     counts = torch.zeros(trainer.world_size, dtype=torch.int64, device=trainer.strategy.root_device)
     counts[trainer.global_rank] = rows
     return int(trainer.strategy.reduce(counts, reduce_op="sum")[: trainer.global_rank].sum())

@@ -134,7 +134,7 @@ class Meter:
         return partial.sum
 
     def _reduce_once(self, row: int, x: Tensor, source: Tensor | None) -> Partial:
-        """The sums of a tensor, once for two taps: what an activation puts out a dropout layer takes in."""
+        """The sums of a tensor, taken once for two taps: what an activation puts out a dropout layer takes in."""
         if x.is_inference():  # counts no changes in place
             return self._reduced(row, x, source)
         state = x._version, self.taps[row].units, self._record is None

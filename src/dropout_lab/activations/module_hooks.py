@@ -28,7 +28,9 @@ class ModuleHooks:
         self.source: Tensor | None = None
 
     def register(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Register the hooks with the module."""
+        """Register the hooks with the module, until their handles are removed."""
+        # Not for the length of a `with intercepting(...)`: a compiled model knows only hooks that were there before its
+        # first call, and Lightning begins and ends a training in calls of their own.
         assert self.module is not None
         handles = [self.module.register_forward_hook(self.after)]
         if self.inputs:  # not in the forward hook: an in-place op has changed its input by then
@@ -60,7 +62,7 @@ class _Unwatched:
 
 
 def recomputing() -> bool:
-    """Whether this forward pass is activation checkpointing's second one, run inside a backward pass.
+    """Whether the forward pass that runs is activation checkpointing's second one, inside a backward pass.
 
     The id of the running backward pass is private to torch, hence this one place with its test. A compiled graph
     traces the recomputation and calls no hook for it.

@@ -14,7 +14,7 @@ _COLOURS = {"train": "#d55e00", "eval": "#0072b2"}
 
 
 def profile(path: Path) -> Figure:
-    """Mean, std and zero fraction of each layer, in order of depth, in train and in eval, as last logged.
+    """The picture of mean, std and zero fraction of each layer along the depth, in train and in eval, as last logged.
 
     Args:
         path: an ``activations.csv``.
@@ -36,7 +36,7 @@ def profile(path: Path) -> Figure:
 
 
 def heatmap(path: Path) -> Figure:
-    """How far dropout shifts the mean of each layer, in standard deviations, at every step that was logged.
+    """The picture of how far dropout shifts each layer's mean, in standard deviations, at every step that was logged.
 
     Args:
         path: an ``activations.csv``.
@@ -52,6 +52,6 @@ def heatmap(path: Path) -> Figure:
 
 
 def _layers(table: pd.DataFrame) -> list[str]:
-    """Names in order of depth: the input of a layer comes before the layer."""
+    """Names of layers in order of depth: the input of a layer comes before the layer."""
     names = [str(name) for name in table.layer.unique()]
     return sorted(names, key=lambda name: (name.partition("_")[0], -len(name)))  # 03_conv_in is 03_conv and "_in"

@@ -48,7 +48,7 @@ def probe(
     *,
     keyed: bool = True,
 ) -> Tensor:
-    """Sums that :func:`compare` turns into numbers; they add up over processes.
+    """Run the probe: its sums, which :func:`compare` turns into numbers, add up over processes.
 
     Everything runs in eval mode, with the dropout layers (any ``_DropoutNd``) switched on for the passes in train
     mode: BatchNorm statistics, gradients, modes and generators stay as they are. Dropout that is not a module of that
@@ -91,7 +91,7 @@ def no_probe(meter: Meter) -> Tensor:
 
 
 def compare(sums: Tensor) -> list[Comparison | None]:
-    """For each tap of the meter that :func:`probe` was given, in its order: the comparison, None if it saw nothing."""
+    """The comparison for each tap of the meter that :func:`probe` was given, in its order; None if it saw nothing."""
     return [_comparison(_Sums(*row)) if row[0] else None for row in sums.tolist()]
 
 
@@ -158,7 +158,7 @@ class KeptBatch:
 
 
 class _Sums(NamedTuple):
-    """Over elements, or over units (e in eval; d = mean over masks - e); additive over samples and processes."""
+    """The sums of the probe at one tap, over elements or units (e in eval; d = mean over masks - e); all additive."""
 
     elements: Any
     total_eval: Any
@@ -214,7 +214,7 @@ def _comparison(s: _Sums) -> Comparison:
 
 @contextmanager
 def _generators_kept(device: torch.device) -> Iterator[None]:
-    """Random states of the CPU and of the device as before."""
+    """Keep the random states of CPU and device: after the context they are as before it."""
     own = [] if device.type in ("cpu", "mps") else [device]
     mps = torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.random.fork_rng(devices=own, device_type=device.type if own else "cpu"):

@@ -1,4 +1,4 @@
-"""What the sums of a meter say: mean, std and zero fraction of each tensor, and the gain of each layer.
+"""Readings of a meter, made of its sums: mean, std and zero fraction of each tensor, and the gain of each layer.
 
 Standard errors treat units (samples, or (sample, channel) where whole maps are dropped) as independent draws.
 """
@@ -14,7 +14,7 @@ COLUMNS = ("count", "sum", "square", "zeros", "units", "unit_square", "unit_cros
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Of all elements seen: their count, mean, std (population) and fraction of exact zeros.
+    """Statistics of all elements seen of a tensor: count, mean, std (population) and fraction of exact zeros.
 
     ``reliable`` is False where mean²/variance > 1e4: the variance is a difference of fp32-based sums, and its
     relative error passes 1e-3 there. NaN where nothing was seen.

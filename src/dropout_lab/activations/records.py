@@ -1,4 +1,4 @@
-"""The numbers of a run as rows of a long CSV file, and as metrics for loggers.
+"""Records of activations: the numbers of a run as rows of a long CSV file, and as metrics for loggers.
 
 The file is readable at every moment, also after the process that writes it was killed.
 """
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def rows(readings: Readings, step: int, epoch: int) -> list[Row]:
-    """Every number of a flush: modes that saw batches, then the probe."""
+    """The rows of a flush, one for each number: modes that saw batches, then the probe."""
     found = []
     for mode in (mode for mode, batches in readings.batches.items() if batches):
         for layer, one in readings.stats(mode).items():
@@ -46,7 +46,7 @@ def rows(readings: Readings, step: int, epoch: int) -> list[Row]:
 
 
 def rates(taps: Iterable[Tap], step: int, epoch: int) -> list[Row]:
-    """The drop probability of each dropout layer, which a schedule may change."""
+    """The rows of the drop probability of each dropout layer, which a schedule may change."""
     return [
         Row(step, epoch, "train", tap.name, "p", float(tap.module.p))
         for tap in taps
@@ -55,7 +55,7 @@ def rates(taps: Iterable[Tap], step: int, epoch: int) -> list[Row]:
 
 
 def key(row: Row, before_norm: set[str]) -> str | None:
-    """Metric name of a row; None for what goes to the file only. ``before_norm``: layers that a BatchNorm reads."""
+    """The metric that a row is; None for what goes to the file only. ``before_norm``: layers that a BatchNorm reads."""
     if row.mode == "probe":
         logged = row.stat in ("shift", "ratio") or (row.stat == "variance_ratio" and row.layer in before_norm)
         return f"activation_{row.stat}/{row.layer}" if logged else None
@@ -67,7 +67,7 @@ def key(row: Row, before_norm: set[str]) -> str | None:
 
 
 def final(rows: Iterable[Row]) -> dict[str, float]:
-    """Gain in train and in eval and the ratio at the last dropout layer, as far as they are known: a run's summary."""
+    """A run's summary: gain in train and in eval and the ratio at the last dropout layer, as far as they are known."""
     rows = list(rows)
     last = max((row.layer for row in rows if row.stat == "gain"), default=None)
     names = {("train", "gain"): "gain_train", ("eval", "gain"): "gain_eval", ("probe", "ratio"): "ratio"}

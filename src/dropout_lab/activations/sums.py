@@ -38,8 +38,8 @@ def reduced(x: Tensor, row: int, units: str, source: Tensor | None, least: bool)
     """The sums of a tensor for each of its units.
 
     Args:
-        x: (N, ...) or a single number.
-        row: of the meter that they go to.
+        x: floating-point, not empty; the leading dimension is the batch.
+        row: the row of the meter that the sums go to.
         units: "sample", or "channel" for each (sample, channel).
         source: sums of the input of the same call.
         least: record the smallest value, too.
@@ -89,13 +89,13 @@ def doubled(x: Tensor) -> Tensor:
 
 
 def with_fp64(device: torch.device | str) -> torch.device:
-    """The device itself, or the CPU where it has no fp64 (MPS)."""
+    """A device itself, or the CPU where the device has no fp64 (MPS)."""
     device = torch.device(device)
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def _zeros(x: Tensor, dims: tuple[int, ...], wide: torch.dtype) -> Tensor:
-    """How many zeros each unit has."""
+    """The number of zeros in each unit."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return (x == 0).sum(dims, dtype=wide)
     # Compared into floats, part by part: 28 times faster than count_nonzero, 6 times faster than a sum of bools.

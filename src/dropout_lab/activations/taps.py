@@ -1,4 +1,4 @@
-"""Which tensors of a model are watched, and the names they go by in every plot and file."""
+"""Taps: the tensors of a model that are watched, and the names they go by in every plot and file."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -141,6 +141,7 @@ def _matching(rows: dict[str, list[Tap]], patterns: Sequence[str], paths: dict[s
 
 
 def _spaced(items: Sequence[T], most: int) -> list[T]:
-    """At most so many, evenly spaced, the last and (of two or more) the first among them."""
+    """At most so many of the items, evenly spaced, the last and (of two or more) the first among them."""
+    # Not `thinned` of runs, which stands above this room, rounds and keeps the first of one.
     count, last = min(most, len(items)), len(items) - 1
     return [items[last - number * last // max(count - 1, 1)] for number in range(count)]
