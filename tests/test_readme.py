@@ -14,7 +14,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from commands import exit_code, run
+from commands import exit_code, main_of, run
 
 from dropout_lab import dashboard
 from dropout_lab.dropout import check
@@ -116,7 +116,7 @@ def test_commands_after_training_run(command, runs, monkeypatch):
     for word, stand_in in (("vgg16 ", "squeezenet1_1 out=look "), ("DIR", "runs/SWEEP/0"), ("DIR", "runs/SWEEP/1")):
         command = command.replace(word, stand_in, 1)
     _, name, *words = shlex.split(command)
-    main = importlib.import_module(f"dropout_lab.{name}" + ".__main__" * (name in ("look", "report"))).main
+    main = main_of(f"dropout_lab.{name}").main
     if name == "diff":
         assert exit_code(*words, module="dropout_lab.diff") == 1  # they differ
     else:
@@ -173,7 +173,7 @@ def test_training_commands_run(command, tmp_path, monkeypatch, capfd):
     name, words = words_of(command, tmp_path)
     if "seed=" in command:
         plan(["-m", *(word for word in shlex.split(command)[1:] if word != "-m")])
-    main = importlib.import_module(f"dropout_lab.{name}").main
+    main = main_of(f"dropout_lab.{name}").main
     try:
         main(words)
         code = 0
