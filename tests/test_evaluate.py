@@ -9,7 +9,7 @@ from dropout_lab import evaluate as evaluation
 from dropout_lab import fold as folding
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.plan import plan
-from dropout_lab.jobs.processes import as_group
+from dropout_lab.jobs.processes import launch
 from dropout_lab.runs.network import restore
 from dropout_lab.train.__main__ import main as train_main
 
@@ -47,7 +47,7 @@ def test_evaluate_gives_the_same_at_any_number_of_processes(samples, of_two, tmp
     """On as many as the run had it is the same to the last bit. Processes of one group print once."""
     one = evaluation.evaluate(of_two, monte_carlo_samples=samples)
     mode = ["eval.mode=monte_carlo", f"eval.samples={samples}"] if samples else []
-    as_group(2, evaluation.main, [f"run={of_two}", *mode], log=tmp_path / "said")
+    launch(2, evaluation.main, [f"run={of_two}", *mode], log=tmp_path / "said")
     _, *lines = (tmp_path / "said").read_text().splitlines()
     two = {key: float(value) for key, value in (line.split() for line in lines)}
     assert two == pytest.approx(one, rel=1e-6)

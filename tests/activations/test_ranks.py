@@ -8,7 +8,7 @@ import pytest
 
 from dropout_lab.activations.probe import _Sums
 from dropout_lab.activations.readings import COLUMNS
-from dropout_lab.jobs.processes import as_group
+from dropout_lab.jobs.processes import launch
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def folders(tmp_path_factory):
     found = {}
     for world in (1, 2, 4):
         folder = found[world] = tmp_path_factory.mktemp(f"world{world}")
-        as_group(world, ranks.count, folder)
+        launch(world, ranks.count, folder)
     return found
 
 

@@ -243,7 +243,7 @@ def worlds(tmp_path_factory):
             config.trainer.devices, config.run = world, {**dict.fromkeys(job.run, ""), "dir": str(folder)}
             RunFolder(folder, "").write_config(resolved(config))
     for world, runs in folders.items():
-        processes.as_group(world, folder_ranks.train, list(runs.values()), log=root / f"{world}.log")
+        processes.launch(world, folder_ranks.train, list(runs.values()), log=root / f"{world}.log")
     return folders
 
 

@@ -4,12 +4,12 @@ import classification_ranks
 import pandas as pd
 import pytest
 
-from dropout_lab.jobs.processes import as_group
+from dropout_lab.jobs.processes import launch
 
 
 def metrics(folder, world):
     """What the first process wrote."""
-    as_group(world, classification_ranks.run, folder)
+    launch(world, classification_ranks.run, folder)
     return pd.read_csv(folder / "metrics.csv")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def rank() -> int:
     """The number of this process among those of its job: 0 where there is only one."""
-    if "RANK" in os.environ:  # of torchrun, or as_group
+    if "RANK" in os.environ:  # of torchrun, or launch
         return int(os.environ["RANK"])
     return int(os.environ["SLURM_PROCID"]) if _in_slurm_step() else 0
 

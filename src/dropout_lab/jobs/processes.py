@@ -37,7 +37,7 @@ class ProcessError(ChildProcessError):
 
 
 def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path | None = None) -> None:
-    """Have a job's processes call a function, and wait until all have ended.
+    """Call a function in each of ``count`` new processes, which can form a group as those of torchrun do, and wait.
 
     Args:
         count: number of processes.
@@ -46,34 +46,11 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
         log: a file for what they print.
 
     Raises:
-        ProcessError: a process has failed, or was killed.
-        KeyboardInterrupt: interrupted; all processes have ended then.
-    """
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
-
-    try:
-        as_group(count, function, *arguments, log=log)
-    except ProcessExitedException as error:
-        where = f"; its output is in {log}" if log else ""
-        raise ProcessError(f"a process of the job was killed ({error}){where}", None) from error
-    except ProcessRaisedException as error:
-        raise ProcessError(str(error).split("\n")[-2], str(error)) from error
-
-
-def as_group(count: int, function: Callable[..., None], *arguments: Any, log: Path | None = None) -> None:
-    """Call a function in each of ``count`` new processes, which can form a group as those of torchrun do.
-
-    Args:
-        count: number of processes.
-        function: to be found by its name.
-        arguments: of the function.
-        log: a file for what they print.
-
-    Raises:
-        ProcessExitedException, ProcessRaisedException: (torch's) one has failed, or was killed; all have ended then.
+        ProcessError: a process has failed, or was killed; all have ended then.
+        KeyboardInterrupt: interrupted; all have ended then, too.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
-    from torch.multiprocessing.spawn import start_processes
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
     server()
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at whatever port is free
@@ -89,6 +66,11 @@ def as_group(count: int, function: Callable[..., None], *arguments: Any, log: Pa
         group = start_processes(_process, given, count, join=False, start_method="forkserver")  # type: ignore[no-untyped-call]
         while not group.join():
             pass
+    except ProcessExitedException as error:
+        where = f"; its output is in {log}" if log else ""
+        raise ProcessError(f"a process of the job was killed ({error}){where}", None) from error
+    except ProcessRaisedException as error:
+        raise ProcessError(str(error).split("\n")[-2], str(error)) from error
     finally:  # interrupted while it starts them, there is no group yet
         _end(group.processes if group else set(multiprocessing.active_children()) - before)
 

@@ -141,8 +141,10 @@ def open(folder: str | Path) -> Run:
     if not any((folder / name).exists() for name in RUN_FILES) and (inside := search(folder)[0]):
         first = min(inside, key=lambda path: natural(str(path)))
         raise UserError(f"{folder}: not a run but {len(inside)}: read_runs reads all, open reads one, e.g. {first}")
-    read_config(folder)  # or one line says what a run folder is
-    return _with_tables(_begun(folder, folder.name))
+    run = _begun(folder, folder.name)
+    if not run.config:
+        read_config(folder)  # one line says why, and what a run folder is
+    return _with_tables(run)
 
 
 def read_runs(folder: str | Path) -> list[Run]:
