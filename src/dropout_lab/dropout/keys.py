@@ -22,6 +22,8 @@ from torch import Tensor
 
 from dropout_lab.dropout.philox import random_int32
 
+MASKS_VERSION = 2  # other masks for the same keys raise it: checkpoints carry it, a run is not gone on with across it
+
 
 class Keyed(Protocol):
     """A layer that can be keyed: by its name and the :func:`name_word` of that.
