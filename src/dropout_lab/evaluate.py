@@ -47,17 +47,24 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         monte_carlo_samples: average so many masks' predictions; 0: dropout off, as training's own test.
 
     Raises:
-        UserError: a run or checkpoint that is not there or does not fit.
+        UserError: a run or checkpoint that is not there or does not fit, or Monte Carlo of a run that was trained with
+            other masks than this package draws.
     """
     import torch
 
     from dropout_lab.jobs.build import instantiate
     from dropout_lab.modules.classification import Classifier
+    from dropout_lab.runs.masks import why_other_masks
     from dropout_lab.runs.network import restore
     from dropout_lab.train.runtime import quieten_lightning, set_threads
 
     quieten_lightning()
     run = restore(folder, checkpoint)
+    if monte_carlo_samples and (why := why_other_masks(folder)):
+        raise UserError(
+            f"eval.mode=monte_carlo: {folder} holds a run {why}: its Monte Carlo is for the version of this package "
+            "that trained it; eval.mode=weight_scaling works here, and so do fold, look and report"
+        )
     set_threads(run.config.threads)
     classifier = Classifier(
         run.net, seed=run.config.seed, keyed=run.config.keyed, monte_carlo_samples=monte_carlo_samples

@@ -1,5 +1,7 @@
 """What runs have left in their folders."""
 
+import json
+
 import torch
 
 
@@ -15,3 +17,24 @@ def same(ours, theirs, checkpoints=("last",)):
         for key, value in two["state_dict"].items():
             assert torch.equal(one["state_dict"][key], value), f"{name}: {key}"
     return True
+
+
+def unfinished(folder):
+    """Let a run have been interrupted after its last checkpoint."""
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    return folder
+
+
+def with_masks_of(version, folder):
+    """Let a run have been trained with the masks of another version; None: of before there were versions."""
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        checkpoint = torch.load(path)
+        del checkpoint["masks_version"]
+        torch.save(checkpoint | ({} if version is None else {"masks_version": version}), path)
+    return folder
+
+
+def content(folder):
+    """Every file in a folder, with what is in it."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -11,6 +11,7 @@ import torch
 from commands import exit_code, main_of
 from hydra.utils import get_object
 
+from dropout_lab.cli import UserError
 from dropout_lab.diff.__main__ import diff
 from dropout_lab.evaluate import evaluate
 from dropout_lab.report import build
@@ -64,6 +65,11 @@ def test_a_run_of_before_evaluates_to_the_numbers_of_then(sweep):
     assert evaluate(sweep / "1") == {"test/loss": 2.309999483635784, "test/acc": 0.10204081632653061}
 
 
+def test_a_run_of_before_has_no_monte_carlo(sweep):
+    with pytest.raises(UserError, match=r"eval\.mode=monte_carlo: .* trained with masks of version 1"):
+        evaluate(sweep / "1", monte_carlo_samples=2)
+
+
 @pytest.mark.slow
 def test_a_run_of_before_folds(sweep, tmp_path, capsys):
     main_of("dropout_lab.fold").main([f"run={sweep / '1'}", f"out={tmp_path / 'weights.pt'}"])
@@ -80,13 +86,12 @@ def test_a_run_of_before_can_be_looked_at(sweep, tmp_path, capsys):
     assert (tmp_path / "look" / "look.png").stat().st_size
 
 
-@pytest.mark.slow
-def test_runs_of_before_part_where_they_did_then(sweep):
+def test_runs_of_before_are_compared_by_what_they_recorded_and_not_done_again(sweep):
+    """Their masks were others."""
     lines = diff(sweep / "0", sweep / "1")
     assert lines[0] == "config    dropout.scaling: inverted | classic"
-    assert lines[-1].startswith(
-        "replay    they part at step 0 in 03_blocks_0_dropout: the same input and mask, another"
-    )
+    assert lines[1].startswith("records   metrics.csv at step ")
+    assert lines[-1].startswith(f"replay    refused: {sweep / '0'} holds a run trained with masks of version 1")
 
 
 def test_runs_of_before_are_reported(sweep):

@@ -67,7 +67,7 @@ def diff(a: Path, b: Path) -> list[str]:
     if recorded or lines:
         lines += recorded or ["records   the same to the last digit"]
     if recorded:
-        lines += _replayed(*configs, last=step, differing=list(settings))
+        lines += _refused(a, b) or _replayed(*configs, last=step, differing=list(settings))
     return lines
 
 
@@ -128,6 +128,19 @@ def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
     if "value" not in table:
         table = table.melt(["epoch", "step"], var_name="key").dropna(subset="value")
     return table.drop_duplicates(keys).set_index(keys)["value"]
+
+
+def _refused(*runs: Path) -> list[str]:
+    """Why the runs can't be trained again, the first reason found; nothing where they can."""
+    from dropout_lab.runs.masks import why_other_masks
+
+    for run in runs:
+        if why := why_other_masks(run):
+            return [
+                f"replay    refused: {run} holds a run {why}: what is said above holds, and the version of this "
+                "package that trained it can do its steps again"
+            ]
+    return []
 
 
 def _replayed(a: DictConfig, b: DictConfig, last: int, differing: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from dropout_lab.dropout import ScheduledRates, mask_keys, rates_of, require_same_rates
+from dropout_lab.dropout import MASKS_VERSION, ScheduledRates, mask_keys, rates_of, require_same_rates
 
 Batch = tuple[Tensor, Tensor]
 
@@ -76,8 +76,9 @@ class Module(lightning.LightningModule):
         return [self._optimizer], [self._lr_scheduler(self._optimizer)] if self._lr_scheduler else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the rates that the weights belong to, and within an epoch the loss of steps that is not logged yet."""
+        """Save what the weights were trained with, and within an epoch the loss of steps that is not logged yet."""
         checkpoint["dropout_rates"] = rates_of(self.net)
+        checkpoint["masks_version"] = MASKS_VERSION
         if self._train_loss.count:
             mean = self.trainer.strategy.reduce(self._train_loss.sum, reduce_op="mean")
             checkpoint["train_loss"] = {"sum": mean.cpu(), "count": self._train_loss.count}

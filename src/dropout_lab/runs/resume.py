@@ -1,7 +1,8 @@
 """Resuming a run where it was interrupted, so that it ends as if it had not been: same numbers, same files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -46,7 +47,8 @@ def require_own_run(folder: Path, config_hash: str, resume: str) -> None:
     """Refuse to touch a folder that holds something else, before anything starts.
 
     Raises:
-        UserError: a run of another configuration is there, or nothing to go on from where that was asked for.
+        UserError: a run of another configuration is there, or one that met other masks than it would meet now, or
+            nothing to go on from where that was asked for.
     """
     status = read_status(folder)
     if resumed_by_name(resume):
@@ -64,6 +66,8 @@ def require_own_run(folder: Path, config_hash: str, resume: str) -> None:
             f"{folder} holds a run of another configuration; choose another hydra.run.dir (or hydra.sweep.dir), "
             "or resume=never to overwrite it"
         )
+    if _goes_on(status, config_hash, resume):
+        _refuse_other_masks(folder)
 
 
 def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True) -> Path | None:
@@ -76,19 +80,40 @@ def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True
         writes: whether this process may write into the folder (rank 0).
 
     Raises:
-        UserError: ``resume`` names a folder in which no checkpoint can be read.
+        UserError: ``resume`` names a folder in which no checkpoint can be read, or the run that would be gone on with
+            met other masks than it would meet now; nothing was cleared.
     """
     from dropout_lab.runs.checkpoints import newest
 
-    status = read_status(folder)
-    unfinished = status["status"] != "ok" and status.get("config_hash") == config_hash
-    found = newest(folder) if resume != "never" and (unfinished or resume != "auto") else None
-    if found is None and resumed_by_name(resume):
+    found = newest(folder) if _goes_on(read_status(folder), config_hash, resume) else None
+    if found is not None:
+        _refuse_other_masks(folder)  # again: the folders of a search's trials were not known before
+    elif resumed_by_name(resume):
         raise UserError(f"resume={resume}: none of its checkpoints can be read")
     if found is None and writes:
         for path in [*checkpoints(folder), *(folder / name for name in TABLES)]:
             path.unlink(missing_ok=True)
     return found
+
+
+def _goes_on(status: Mapping[str, Any], config_hash: str, resume: str) -> bool:
+    """Whether a run goes on from the checkpoints in its folder, where there are any."""
+    unfinished = status["status"] != "ok" and status.get("config_hash") == config_hash
+    return resumed_by_name(resume) or (resume == "auto" and unfinished)
+
+
+def _refuse_other_masks(folder: Path) -> None:
+    """Say of a run that it would meet other masks from now on, so that it would end as no uninterrupted run does."""
+    if not checkpoints(folder):
+        return  # nothing to go on from, and no need of torch
+    from dropout_lab.runs.masks import why_other_masks
+
+    if why := why_other_masks(folder):
+        raise UserError(
+            f"{folder} holds a run {why}: it can be evaluated (weight scaling), folded, looked at and reported, but "
+            "not gone on with; choose another hydra.run.dir (or hydra.sweep.dir), resume=never to overwrite it, or "
+            "the version of this package that began it"
+        )
 
 
 def _refuse_earlier_version(folder: Path) -> None:

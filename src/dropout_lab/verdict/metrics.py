@@ -16,7 +16,8 @@ test/ece                            expected calibration error, 15 equal bins
 unit_correlation/LAYER              mean |correlation| of two units that go into a dropout layer
 accuracy_lost/units/F               accuracy minus that without a random fraction F of the units
 accuracy_lost/noise/S               accuracy minus that with Gaussian noise of standard deviation S on the images
-monte_carlo/acc|loss/K              of the mean prediction of K thinned networks, minus that of weight scaling
+monte_carlo/acc|loss/K              of the mean prediction of K thinned networks, minus that of weight scaling; of a run
+                                    trained with other masks than this package draws there is none
 ensemble/acc|loss                   of the mean prediction of all 2^n thinned networks, minus that of weight scaling
 ensemble/geometric                  largest |geometric mean of them all - weight scaling| of a probability
 new_statistics/acc|loss             with BatchNorm's statistics estimated anew, dropout off, minus before
@@ -35,6 +36,7 @@ map_mean_variance/1|theory          variance of a map's mean if maps are dropped
 shared_masks/W                      variance of the gradient over masks that W ranks share / that every row has alone
 """
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +50,8 @@ from dropout_lab.runs.read import Run
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 LAYER_METRICS = {
     "dropout_gain_train": ("train", "gain"),
@@ -71,14 +75,30 @@ def measure(run: Run, metric: str) -> float:
 
 @lru_cache(maxsize=4096)  # a claim and a figure may ask for the same; a Run is equal to itself only
 def _of_network(run: Run, metric: str) -> float:
-    """A metric that only a run's trained network tells; NaN where it is not one of those."""
+    """A metric that only a run's trained network tells; NaN where it is not one of those, or is refused."""
+    from dropout_lab.runs.masks import why_other_masks
     from dropout_lab.verdict.network_metrics import MEASURES
     from dropout_lab.verdict.trained_network import load
 
     if metric in MEASURES:
         return MEASURES[metric](load(run.folder), "")
     name, _, argument = metric.rpartition("/")
-    return MEASURES[name](load(run.folder), argument) if name in MEASURES else float("nan")
+    if name not in MEASURES:
+        return float("nan")
+    if name.startswith("monte_carlo/") and (why := why_other_masks(run.folder)):
+        _warn_of_no_monte_carlo(why)
+        return float("nan")
+    return MEASURES[name](load(run.folder), argument)
+
+
+@lru_cache  # once for all runs and metrics
+def _warn_of_no_monte_carlo(why: str) -> None:
+    """Tell why claims about Monte Carlo have no number, which the other claims need not go without."""
+    log.warning(
+        "claims about Monte Carlo are left without a number: runs %s; the version of this package that trained them "
+        "can judge these claims",
+        why,
+    )
 
 
 def measure_pair(a: Run, b: Run, metric: str) -> float:
