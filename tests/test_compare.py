@@ -4,7 +4,9 @@ import json
 from functools import partial
 
 import commands
+import pandas as pd
 import pytest
+from run_folders import same
 
 from dropout_lab import compare
 from dropout_lab.train import job
@@ -12,6 +14,7 @@ from dropout_lab.train import job
 exit_code = partial(commands.exit_code, module="dropout_lab.compare")
 
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=1"]
+IN_TURN, TWO = "hydra/launcher=basic", "hydra.launcher.n_jobs=2"
 
 
 @pytest.mark.slow
@@ -36,9 +39,62 @@ def test_strategies_given_replace_the_six(monkeypatch):
     assert {job.dropout.noise for job in planned[0].jobs} == {"bernoulli", "gaussian"}
 
 
+@pytest.mark.parametrize(
+    ("words", "cores", "gpus", "launcher"),
+    [
+        ([], 2, [], "joblib"),
+        ([], 1, [], "basic"),  # where a second process has no place
+        ([], 1, ["0", "1"], "joblib"),
+        ([IN_TURN], 2, [], "basic"),
+        (["hydra.launcher.n_jobs=1"], 1, [], "joblib"),
+        (["hydra/launcher=submitit_slurm"], 2, [], "submitit_slurm"),
+        (["trainer=ddp_cpu"], 2, [], "basic"),  # each job takes all there is
+        (["trainer=ddp_cpu", TWO], 2, [], "joblib"),
+        (["trainer=ddp_cpu", "hydra/launcher=joblib"], 2, [], "joblib"),
+    ],
+)
+def test_jobs_run_side_by_side_where_there_is_room_unless_a_launcher_is_chosen(
+    words, cores, gpus, launcher, monkeypatch
+):
+    planned = []
+    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    monkeypatch.setattr(compare, "free_cores", lambda: cores)
+    monkeypatch.setattr(compare, "visible_gpus", lambda: gpus)
+    assert exit_code("dropout=none", "seed=0", *words) == 0
+    (one,) = planned[0].jobs
+    assert one.hydra.runtime.choices["hydra/launcher"] == launcher
+    assert planned[0].elsewhere == (launcher != "basic")
+    assert not [word for word in one.hydra.overrides.task if "hydra" in word]  # else it would be another run
+
+
+def test_an_experiment_may_choose_a_launcher(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults:\n  - base/small\n  - override /hydra/launcher: submitit_slurm\n"
+    (tmp_path / "experiment" / "on_the_cluster.yaml").write_text(text)
+    assert exit_code("experiment=on_the_cluster", f"hydra.searchpath=[file://{tmp_path}]") == 0
+    assert planned[0].jobs[0].hydra.runtime.choices["hydra/launcher"] == "submitit_slurm"
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_numbers_of_one_after_another_to_the_last_digit(tmp_path, capfd):
+    """Also where a half of it is done already."""
+    tables = {}
+    for name, launcher in {"in_turn": IN_TURN, "beside": TWO}.items():
+        words = [*QUICK, launcher, f"hydra.sweep.dir={tmp_path / name}"]
+        if name == "beside":
+            assert exit_code(*words, "dropout=inverted,spatial", "seed=0") == 0
+        assert exit_code(*words, "seed=0,1", "dropout=inverted,spatial") == 0
+        tables[name] = pd.read_csv(tmp_path / name / "table.csv").drop(columns=["seconds_mean", "seconds_ci95"])
+    for number in range(4):
+        assert same(tmp_path / "beside" / str(number), tmp_path / "in_turn" / str(number), ("best", "last"))
+    pd.testing.assert_frame_equal(tables["beside"], tables["in_turn"], check_exact=True)
+
+
 @pytest.mark.slow
 def test_a_strategy_that_does_not_apply_is_a_row_with_the_reason_each_time(tmp_path, capsys):
-    words = ["-m", "dropout=spatial,none", "seed=0", "model=mlp", "hydra.sweep.dir=" + str(tmp_path)]
+    words = ["-m", "dropout=spatial,none", "seed=0", "model=mlp", IN_TURN, "hydra.sweep.dir=" + str(tmp_path)]
     refuse = compare.refusals
 
     def strict(plan):
@@ -82,7 +138,7 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
 
     monkeypatch.setattr(job, "train", failing)
     monkeypatch.setattr("dropout_lab.look.views.look_at", blind)
-    assert exit_code(*QUICK, "dropout=none,inverted", "seed=1,0", f"hydra.sweep.dir={tmp_path}") == 1
+    assert exit_code(*QUICK, "dropout=none,inverted", "seed=1,0", IN_TURN, f"hydra.sweep.dir={tmp_path}") == 1
     said = capsys.readouterr()
     assert "2 of 4 jobs did not end well" in said.err
     assert "RuntimeError: out of luck" in said.out
@@ -92,7 +148,7 @@ def test_failed_runs_are_counted_and_the_table_is_printed_all_the_same(tmp_path,
 
 @pytest.mark.slow
 def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
-    words = ["seed=0,1", "trainer.max_epochs=1", "data.train_size=128", f"hydra.sweep.dir={tmp_path}"]
+    words = ["seed=0,1", "trainer.max_epochs=1", "data.train_size=128", TWO, f"hydra.sweep.dir={tmp_path}"]
     done = commands.run(*words, module="dropout_lab.compare", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
@@ -107,8 +163,6 @@ def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
     assert "A network looking at something" in (tmp_path / "report.html").read_text()
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 12
     # Gain of the last dropout layer: what rescaling is for.
-    import pandas as pd
-
     table = pd.read_csv(tmp_path / "table.csv").set_index("strategy")
     q = 0.5
     for name, train_gain, eval_gain in [

@@ -3,6 +3,8 @@
 `python -m dropout_lab.compare [key=value ...]` runs conf/sweep/compare.yaml: six strategies at the same sites, five
 seeds each. `dropout=a,b seed=0,1` choose others; every other override holds for all runs. `experiment=NAME` brings
 arms of its own, and claims about them (conf/experiment), which get their verdict.
+
+Its jobs run side by side, one for each free core or GPU; `hydra/launcher=basic` runs them one after another.
 """
 
 import json
@@ -13,12 +15,15 @@ from pathlib import Path
 from dropout_lab.cli import UserError, one_line_errors, root_cause
 from dropout_lab.jobs.overrides import only_asks
 from dropout_lab.jobs.plan import Plan, plan, resolved
+from dropout_lab.jobs.workers import free_cores, visible_gpus
 from dropout_lab.runs.folder import LOOK, SKIPPED, read_status
 from dropout_lab.runs.identity import label
 from dropout_lab.runs.resume import with_those_of_resumed
 from dropout_lab.train.__main__ import main as train
 from dropout_lab.train.sweep import execute, refusals, require_feasible
 from dropout_lab.verdict.statement import read_statement
+
+SIDE_BY_SIDE = "hydra/jobs=side_by_side"  # weaker than what an experiment or the command line says of launchers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,9 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         own_arms = any(word.startswith(("sweep=", "experiment=")) for word in given)
         chosen = [] if own_arms else ["sweep=compare"]
         if only_asks(given):
-            return train([*chosen, *given])
+            return train([*chosen, SIDE_BY_SIDE, *given])
         multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
-        sys.exit(compare(plan(with_those_of_resumed([*multirun, *chosen, *given]))))
+        sys.exit(compare(planned_side_by_side(with_those_of_resumed([*multirun, *chosen, *given]))))
+
+
+def planned_side_by_side(words: Sequence[str]) -> Plan:
+    """The plan of a command line, its jobs side by side unless it chooses a launcher; or one after another.
+
+    So where each job takes several devices for itself, and where there is but one place: another process would only
+    import everything once more.
+    """
+    side_by_side = plan([*words, SIDE_BY_SIDE])
+    if side_by_side.known[0].hydra.launcher.get("n_jobs", 1) is not None:
+        return side_by_side
+    if any(job.trainer.devices != 1 for job in side_by_side.known) or (free_cores() == 1 and not visible_gpus()):
+        return plan(words)
+    return side_by_side
 
 
 def compare(job_plan: Plan) -> int:

@@ -24,7 +24,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dropout_lab.jobs.workers import Worker, share, visible_gpus, without_result
+from dropout_lab.jobs.workers import Worker, free_cores, share, visible_gpus, without_result
 
 if TYPE_CHECKING:
     pass
@@ -81,7 +81,7 @@ class Joblib(_Elsewhere):
     Each process has its share of the CPUs and of the GPUs, and starts in a moment: see ``dropout_lab.jobs.workers``.
 
     Args:
-        n_jobs: processes; None: one for each GPU, or for each CPU where there are no GPUs.
+        n_jobs: processes; None: one for each GPU, or for each free core where there are no GPUs.
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
@@ -93,7 +93,7 @@ class Joblib(_Elsewhere):
         import joblib
 
         gpus = visible_gpus()
-        places = self.n_jobs or len(gpus) or joblib.cpu_count()
+        places = self.n_jobs or len(gpus) or free_cores()
         count = min(places, len(job_overrides))
         for number in range(len(self.workers), count):
             self.workers.append(Worker(share(gpus, number, places), max(1, joblib.cpu_count() // count)))

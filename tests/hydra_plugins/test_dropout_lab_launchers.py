@@ -14,7 +14,10 @@ from hydra.core.config_store import ConfigStore
 from run_folders import same
 from waiting import wait_until
 
+from hydra_plugins import dropout_lab_launchers as launchers
+
 from dropout_lab.cli import UserError
+from dropout_lab.jobs import workers
 from dropout_lab.jobs.devices import planned
 from dropout_lab.jobs.plan import plan
 from dropout_lab.jobs.workers import Worker, share, visible_gpus
@@ -97,6 +100,41 @@ def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
         assert visible_gpus() == expected
 
 
+@pytest.mark.parametrize(
+    ("n_jobs", "gpus", "cores", "jobs", "processes"),
+    [(None, [], 3, 5, 3), (None, [], 3, 2, 2), (None, ["0", "1"], 3, 5, 2), (4, [], 3, 5, 4), (1, ["0", "1"], 3, 5, 1)],
+)
+def test_there_is_a_worker_for_each_gpu_or_free_core(n_jobs, gpus, cores, jobs, processes, monkeypatch):
+    monkeypatch.setattr(launchers, "free_cores", lambda: cores)
+    monkeypatch.setattr(launchers, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(Worker, "run", lambda self, job, overrides, number: number)
+    launcher = launchers.Joblib(n_jobs)
+    launcher.context = launcher.task = launcher.config = None
+    assert launcher.launch([[]] * jobs, 0) == list(range(jobs))
+    assert len(launcher.workers) == processes
+
+
+@pytest.mark.parametrize(
+    ("cores", "idle", "free"), [(2, 1.9, 2), (2, 1.2, 1), (2, 0.0, 1), (2, 30.0, 2), (64, 40.2, 40), (4, None, 4)]
+)
+def test_free_are_the_cores_that_it_may_use_and_that_are_idle(cores, idle, free, monkeypatch):
+    clock = iter([100.0, 100.25])
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    counts = iter([None] if idle is None else [5.0, 5.0 + idle / 4])
+    monkeypatch.setattr(workers, "_idle_seconds", lambda: next(counts))
+    assert workers.free_cores.__wrapped__() == free
+
+
+def test_idle_time_is_that_of_the_cores_it_may_use(monkeypatch):
+    lines = ["cpu 9 9 9 900 90 9", "cpu0 9 9 9 100 10 9", "cpu1 9 9 9 200 20 9", "cpu2 9 9 9 400 40 9", "intr 1 2"]
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: "\n".join(lines))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2})
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    assert workers._idle_seconds() == 5.5
+
+
 def who(overrides, number):
     """Stands for a job: which process ran it, and what it saw."""
     if "die" in overrides:
@@ -165,6 +203,28 @@ def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):
         assert capsys.readouterr().err.startswith("1/3 job 1 (")
         (tmp_path / "0" / "status.json").write_text('{"status": "ok"}')
     assert capsys.readouterr().err.startswith("2/3 job 0 (")
+
+
+def test_a_job_elsewhere_is_shown_from_when_it_runs(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(SweepProgress, "_show", lambda self, job: shown.append((self._done, job)))
+    (tmp_path / "0").mkdir()
+    progress = SweepProgress(1)
+    with counting_from_folders(progress, {tmp_path / "0": "job 0"}, interval=0.01):
+        (tmp_path / "0" / "status.json").write_text('{"status": "running"}')
+        wait_until(lambda: len(shown) > 1, time.monotonic() + 10)
+        assert shown == [(0, "starting"), (0, "job 0")]
+
+
+def test_jobs_that_were_done_before_are_counted_first(tmp_path, capsys):
+    folders = {tmp_path / job: f"job {job}" for job in "01"}
+    for folder in folders:
+        folder.mkdir()
+        (folder / "status.json").write_text('{"status": "ok"}')
+    with counting_from_folders(SweepProgress(2), folders, done={tmp_path / "1"}, interval=0.01):
+        time.sleep(0.2)
+        assert [line[:9] for line in capsys.readouterr().err.splitlines()] == ["1/2 job 1"]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

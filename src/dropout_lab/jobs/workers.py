@@ -5,8 +5,11 @@ import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -101,6 +104,36 @@ def _ending(code: int) -> str:
 def without_result(overrides: Sequence[str]) -> JobReturn:
     """The result that Hydra is told of a job that ended without telling any."""
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))
+
+
+@cache
+def free_cores() -> int:
+    """How many cores this process may use and nobody else does just now, at least 1; asked once, before it starts any.
+
+    It may use those that its affinity and the limits of its container leave; a quarter of a second of Linux's own
+    count tells how much of them is idle. Where there is no such count, all are taken for idle.
+    """
+    import joblib
+
+    before = _idle_seconds()
+    if before is None:
+        return joblib.cpu_count()  # type: ignore[no-any-return]
+    start = time.monotonic()
+    time.sleep(0.25)
+    idle = ((_idle_seconds() or 0.0) - before) / (time.monotonic() - start)
+    return max(1, min(joblib.cpu_count(), round(idle)))
+
+
+def _idle_seconds() -> float | None:
+    """For how long the cores of this process have been idle since the machine started, all together."""
+    try:
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+    except OSError:
+        return None
+    own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    return sum(int(idle) + int(waiting) for core, _, _, _, idle, waiting, *_ in lines if core in own) / os.sysconf(
+        "SC_CLK_TCK"
+    )
 
 
 def visible_gpus() -> list[str]:

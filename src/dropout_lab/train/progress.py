@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
@@ -56,25 +56,34 @@ class SweepProgress:
 
 
 @contextmanager
-def counting_from_folders(progress: SweepProgress, names: Mapping[Path, str], interval: float = 1.0) -> Iterator[None]:
-    """Count jobs as done as their folders come to say so, while something inside waits for them.
+def counting_from_folders(
+    progress: SweepProgress, names: Mapping[Path, str], done: Collection[Path] = (), interval: float = 1.0
+) -> Iterator[None]:
+    """Show jobs as running and count them as done as their folders come to say so, while something waits for them.
 
     Args:
         progress: shows them.
         names: run folder -> what to call its job.
+        done: the folders that say so from the beginning, of jobs that have nothing to do.
         interval: seconds between two looks.
     """
-    waiting = {folder: _changed(folder) for folder in names}
+    seen = {folder: None if folder in done else _changed(folder) for folder in names}
     stop = threading.Event()
 
     def look() -> None:
-        for folder, before in list(waiting.items()):
-            if _changed(folder) != before and read_status(folder)["status"] in ("ok", "failed"):
-                del waiting[folder]
+        for folder, before in list(seen.items()):
+            if (now := _changed(folder)) == before:
+                continue
+            seen[folder] = now
+            status = read_status(folder)["status"]
+            if status in ("running", "ok", "failed"):
                 progress.start(names[folder])
+            if status in ("ok", "failed"):
+                del seen[folder]
                 progress.done()
 
     def watch() -> None:
+        look()
         while not stop.wait(interval):
             look()
 

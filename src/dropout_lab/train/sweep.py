@@ -21,7 +21,7 @@ from dropout_lab.jobs.overrides import options_last
 from dropout_lab.jobs.plan import Plan
 from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import fingerprints, label
-from dropout_lab.runs.resume import require_own_run
+from dropout_lab.runs.resume import is_done, require_own_run
 from dropout_lab.runs.wandb_files import warn_of_losses
 from dropout_lab.train.runtime import close_wandb
 
@@ -94,7 +94,7 @@ def execute(job_plan: Plan) -> int:
         print(outline(job_plan), file=sys.stderr)
         progress.current = progress.SweepProgress(len(names))
         if job_plan.elsewhere:
-            counting = progress.counting_from_folders(progress.current, names)
+            counting = progress.counting_from_folders(progress.current, names, _done(job_plan))
     broken = False
     try:
         with counting:
@@ -161,6 +161,12 @@ def _names(job_plan: Plan) -> dict[Path, str]:
     else:
         names = [f"trial {number}" for number in range(job_plan.known[0].hydra.sweeper.get("n_trials", 0))]
     return {job_plan.folder / str(number): name for number, name in enumerate(names)}
+
+
+def _done(job_plan: Plan) -> set[Path]:
+    """The run folders of the jobs that have nothing to do, as they are done already."""
+    folders = {job_plan.folder / str(number): job for number, job in enumerate(job_plan.jobs)}
+    return {at for at, job in folders.items() if job.resume != "never" and is_done(at, fingerprints(job).run)}
 
 
 def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
