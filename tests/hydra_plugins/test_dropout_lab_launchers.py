@@ -14,8 +14,6 @@ from hydra.core.config_store import ConfigStore
 from run_folders import same
 from waiting import wait_until
 
-from hydra_plugins import dropout_lab_launchers as launchers
-
 from dropout_lab.cli import UserError
 from dropout_lab.jobs import workers
 from dropout_lab.jobs.devices import planned
@@ -23,6 +21,7 @@ from dropout_lab.jobs.plan import plan
 from dropout_lab.jobs.workers import Worker, share, visible_gpus
 from dropout_lab.runs.folder import read_status
 from dropout_lab.train.progress import SweepProgress, counting_from_folders
+from hydra_plugins import dropout_lab_launchers as launchers
 
 QUICK = ["trainer.max_epochs=1", "data.train_size=128", "callbacks.activation_stats.probe_masks=1"]
 BREAKING = """
