@@ -6,15 +6,29 @@ processes, after a resume, and for every strategy that is compared at that seed.
 
 from collections.abc import Callable
 from hashlib import blake2b
+from typing import NamedTuple
 
 import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from dropout_lab.dropout.philox import random_int32
+from dropout_lab.dropout.philox import Stream, row_words
+from dropout_lab.dropout.rows import Rows
 
 
-def crop_flip(images: Tensor, key: Tensor, padding: int = 4) -> Tensor:
+class BatchKey(NamedTuple):
+    """What the random numbers of a process's rows of a batch are a function of."""
+
+    stream: Stream
+    first_row: int  # position in the global batch of the first of its rows
+
+    def numbers(self, count: int, device: torch.device) -> Tensor:
+        """Four random numbers for each of so many rows, 0 <= number < 2^32, as int64 (count, 4) on a device."""
+        words = torch.as_tensor(row_words(self.stream, Rows(self.first_row, count), 2, device))
+        return words.to(torch.int64) & 0xFFFFFFFF
+
+
+def crop_flip(images: Tensor, key: BatchKey, padding: int = 4) -> Tensor:
     """Pad images with zeros, cut out the old size at a random place, mirror left and right with probability 1/2.
 
     As torchvision's ``RandomCrop(size, padding=4)`` and ``RandomHorizontalFlip()``, each image for itself.
@@ -28,7 +42,7 @@ def crop_flip(images: Tensor, key: Tensor, padding: int = 4) -> Tensor:
         images of the same shape and dtype.
     """
     count, channels, height, width = images.shape
-    bits = random_int32(key.to(images.device), (count, 4)).to(torch.int64) & 0xFFFFFFFF
+    bits = key.numbers(count, images.device)
     top, left = (bits[:, :2] * (2 * padding + 1) >> 32).unbind(1)  # each of 0..2*padding as likely, to 2^-32
     mirrored = bits[:, 2:3] >> 31 == 1
     padded = torch.nn.functional.pad(images, (padding,) * 4)
@@ -40,7 +54,7 @@ def crop_flip(images: Tensor, key: Tensor, padding: int = 4) -> Tensor:
     return padded.flatten(2).gather(2, index).view(images.shape)
 
 
-def resized_crop_flip(images: Tensor, key: Tensor, area: float = 0.08, ratio: float = 4 / 3) -> Tensor:
+def resized_crop_flip(images: Tensor, key: BatchKey, area: float = 0.08, ratio: float = 4 / 3) -> Tensor:
     """Cut a rectangle out of images at random, bring it to the old size, mirror it with probability 1/2.
 
     As torchvision's ``RandomResizedCrop`` and ``RandomHorizontalFlip`` (Szegedy et al. 2015, section 6), each image for
@@ -57,7 +71,7 @@ def resized_crop_flip(images: Tensor, key: Tensor, area: float = 0.08, ratio: fl
         images of the same shape and dtype.
     """
     count, _, height, width = images.shape
-    bits = random_int32(key.to(images.device), (count, 4)).to(torch.int64) & 0xFFFFFFFF
+    bits = key.numbers(count, images.device)
     mirrored = bits[:, 3] & 1 == 1
     chance = (bits >> 1).to(torch.float32) / 2**31
     size = (area + (1 - area) * chance[:, 0]).sqrt()
@@ -78,7 +92,7 @@ def resized_crop_flip(images: Tensor, key: Tensor, area: float = 0.08, ratio: fl
     return cut.to(images.dtype) if images.is_floating_point() else cut.round_().to(images.dtype)
 
 
-CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+CHANGES: dict[str, Callable[[Tensor, BatchKey], Tensor]] = {
     "crop_flip": crop_flip,
     "resized_crop_flip": resized_crop_flip,
 }
@@ -121,8 +135,8 @@ def mixing_share(seed: int, epoch: int, batch: int, alpha: float) -> float:
     return float(betaincinv(alpha, alpha, (int.from_bytes(digest, "little") + 0.5) / 2**48))
 
 
-def batch_key(seed: int, epoch: int, batch: int, first_row: int) -> Tensor:
-    """Philox key of a process's rows of a batch: row r of the global batch reads counter r.
+def batch_key(seed: int, epoch: int, batch: int, first_row: int) -> BatchKey:
+    """The key of a process's rows of a batch: row r of the global batch has the numbers that follow those of row r - 1.
 
     Args:
         seed: of training.
@@ -130,8 +144,7 @@ def batch_key(seed: int, epoch: int, batch: int, first_row: int) -> Tensor:
         first_row: position in the global batch of the first of this process's rows.
     """
     digest = blake2b(f"augment/{seed}/{epoch}/{batch}".encode(), digest_size=8).digest()
-    word = int.from_bytes(digest, "little", signed=True)
-    return torch.tensor([word, first_row], dtype=torch.int64).view(torch.uint64)
+    return BatchKey(Stream(int.from_bytes(digest, "little"), 0, 0, 0), first_row)
 
 
 def _swapped(rows: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Rows of the global batch: which of them the leading dimension of a layer's input holds."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_LAST = 2**48  # so that the number of a row's word fits in 64 bits, for rows of up to 2^16 words
+
+
+class Rows(NamedTuple):
+    """Positions of rows in the global batch.
+
+    Attributes:
+        first: the smallest of them.
+        count: how many rows.
+        table: int64 (count,) on the CPU: all of them; None where they are contiguous from ``first``.
+        order: the same as an array, counted from ``first``.
+    """
+
+    first: int
+    count: int
+    table: Tensor | None = None
+    order: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, first: int, count: int, table: Tensor | None) -> "Rows":
+        """Rows that are contiguous from ``first``, or those of a table."""
+        if table is None:
+            return cls(first, count)
+        array = table.numpy()
+        first = int(array.min()) if count else 0
+        return cls(first, count, table, array - first)
+
+    @classmethod
+    def read(cls, rows: Sequence[int] | Tensor) -> "Rows":
+        """Rows as a user gives them.
+
+        Args:
+            rows: 1-D integers, 0 <= row < 2^48. A range costs least; a tensor on another device than the CPU is read
+                once.
+
+        Raises:
+            TypeError: not integers.
+            ValueError: not 1-D, or outside of that range.
+        """
+        if isinstance(rows, range) and rows.step == 1 and rows.start >= 0 and rows.stop <= _LAST:
+            return cls(rows.start, len(rows))
+        table = torch.as_tensor(rows).to("cpu", copy=True)
+        if table.numel() == 0:
+            table = table.to(torch.int64)  # an empty list has no dtype of its own
+        if table.dtype == torch.bool or table.is_floating_point() or table.is_complex():
+            raise TypeError(f"mask_keys: rows must be integers, got {table.dtype}")
+        if table.ndim != 1 or (table < 0).any() or (table >= _LAST).any():
+            raise ValueError(
+                f"mask_keys: rows must be 1-D positions >= 0 in the global batch, below 2^48, got {table.tolist()}"
+            )
+        table = table.to(torch.int64)
+        first, count = int(table[0]) if len(table) else 0, len(table)
+        if torch.equal(table, torch.arange(first, first + count, device="cpu")):
+            return cls(first, count)
+        return cls.of(first, count, table)
+
+    def on(self, device: torch.device) -> Tensor:
+        """The rows as int64 (count,) on a device."""
+        if self.table is None:
+            return torch.arange(self.first, self.first + self.count, device=device)
+        return self.table.to(device, non_blocking=True)
