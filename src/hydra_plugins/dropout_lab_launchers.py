@@ -24,7 +24,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dropout_lab.jobs.workers import Worker, free_cores, share, visible_gpus, without_result
+from dropout_lab.jobs.workers import Worker, end_workers, free_cores, share, visible_gpus, without_result
 
 if TYPE_CHECKING:
     pass
@@ -114,8 +114,7 @@ class Joblib(_Elsewhere):
             return list(threads.map(run, job_overrides, range(initial_job_idx, initial_job_idx + len(job_overrides))))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
-            for worker in self.workers:
-                worker.end()
+            end_workers(self.workers)
             raise
 
 

@@ -185,8 +185,11 @@ def test_a_sweep_that_is_ended_leaves_no_process(kind, code, tmp_path):
     assert len(working_in(tmp_path)) > 3  # the command, two workers, and the server that they are forks of
     running.send_signal(kind)
     assert running.wait(60) == code
+    assert "killed" not in running.stderr
+    assert "Traceback" not in running.stderr
     wait_until(lambda: not working_in(tmp_path), deadline)
     assert working_in(tmp_path) == []
+    assert [read_status(tmp_path / job)["status"] for job in "01"] == ["interrupted"] * 2
 
 
 def test_jobs_elsewhere_are_counted_as_their_folders_say_so(tmp_path, capsys):

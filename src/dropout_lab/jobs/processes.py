@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,7 +72,7 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
     except ProcessRaisedException as error:
         raise ProcessError(str(error).split("\n")[-2], str(error)) from error
     finally:  # interrupted while it starts them, there is no group yet
-        _end(group.processes if group else set(multiprocessing.active_children()) - before)
+        end(group.processes if group else set(multiprocessing.active_children()) - before)
 
 
 def _process(
@@ -127,7 +127,7 @@ def leave(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _end(processes: "Iterable[BaseProcess]") -> None:
+def end(processes: "Collection[BaseProcess]") -> None:
     """End processes that are left, with what they have started: first kindly, then for good."""
     for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
         deadline = time.monotonic() + patience

@@ -6,7 +6,7 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from dropout_lab.cli import root_cause
 from dropout_lab.jobs.forkserver import begin, server
+from dropout_lab.jobs.processes import end
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -50,7 +51,9 @@ class Worker:
             returned = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            print(f"failed: job {number}: its process was killed: {_ending(self.process.exitcode)}", file=sys.stderr)
+            if not self.ended:
+                ending = _ending(self.process.exitcode)
+                print(f"failed: job {number}: its process was killed: {ending}", file=sys.stderr)
             self.process = None
             return without_result(overrides)
         if isinstance(returned, BaseException):
@@ -76,10 +79,17 @@ class Worker:
             self.end()
 
 
+def end_workers(workers: Collection[Worker]) -> None:
+    """End workers and wait for them; their jobs note that they were interrupted."""
+    for worker in workers:
+        worker.ended = True
+    end([worker.process for worker in workers if worker.process is not None])
+
+
 def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str]) -> None:
     """Work as a process of a worker: run a job, send its result, wait for the next one."""
     begin(environment, command)
-    with suppress(EOFError):
+    with suppress(EOFError, KeyboardInterrupt):  # the latter is the answer of a job to SIGTERM
         while True:
             job, overrides, number = pipe.recv()
             try:
@@ -115,13 +125,13 @@ def free_cores() -> int:
     """
     import joblib
 
-    before = _idle_seconds()
+    usable: int = joblib.cpu_count()
+    before, start = _idle_seconds(), time.monotonic()
     if before is None:
-        return joblib.cpu_count()  # type: ignore[no-any-return]
-    start = time.monotonic()
+        return usable
     time.sleep(0.25)
     idle = ((_idle_seconds() or 0.0) - before) / (time.monotonic() - start)
-    return max(1, min(joblib.cpu_count(), round(idle)))
+    return max(1, min(usable, round(idle)))
 
 
 def _idle_seconds() -> float | None:
@@ -131,9 +141,8 @@ def _idle_seconds() -> float | None:
     except OSError:
         return None
     own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
-    return sum(int(idle) + int(waiting) for core, _, _, _, idle, waiting, *_ in lines if core in own) / os.sysconf(
-        "SC_CLK_TCK"
-    )
+    ticks = sum(int(idle) + int(waiting) for core, _, _, _, idle, waiting, *_ in lines if core in own)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def visible_gpus() -> list[str]:
