@@ -92,7 +92,7 @@ def test_every_mask_is_counted_with_its_probability(size_from_input: bool) -> No
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model, x = one_hidden(Dropout(0.3)), batch()
     whole = exact_ensemble(model, x)
-    monkeypatch.setattr(ensembles, "chunk", lambda values, rows: 7)
+    monkeypatch.setattr(ensembles.Prefix, "largest_chunk", lambda *_: 7)
     for one, other in zip(whole, exact_ensemble(model, x, progress=tqdm), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert "37/37" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def make(kind: Callable[[], nn.Module] = Residual) -> nn.Module:
     torch.manual_seed(0)
     model = kind().double()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm1d) and module.track_running_stats:
             module.running_mean.uniform_()
     return model
 
@@ -122,7 +122,7 @@ def test_copies_are_made_only_where_the_batch_leads(kind: str, batched: bool) ->
     with dropout_only(model, on=False):
         parts = Prefix(model)
         values = parts.start(x)
-        assert parts.batches(x, values) is batched
+        assert (parts.largest_chunk(x, values) > 1) is batched
         torch.testing.assert_close(parts.finish(values)[0], model(x), rtol=0, atol=0)
 
 
@@ -133,6 +133,87 @@ def test_the_part_before_dropout_is_computed_once(monkeypatch: pytest.MonkeyPatc
     assert model.calls == 1
     monte_carlo(model, batch(5), 50)
     assert model.calls == 3  # and once for two rows, to see whether copies work
+
+
+class Branch(nn.Sequential):
+    """A chain's modules in a forward pass with more to it: the batch is not the leading dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.t()).t()  # type: ignore[no-any-return]
+
+
+class Watched(nn.Linear):
+    """A step that is not known to work row by row, and does not: the mean of the batch is taken off."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y - y[0]
+
+
+def hooked() -> nn.Module:
+    last = nn.Linear(8, 3)
+    last.register_forward_hook(lambda module, args, output: output - output.mean(0))
+    return nn.Sequential(nn.Linear(6, 8), Dropout(0.5), last)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda: Branch(Dropout(0.5), nn.Linear(5, 5), nn.Linear(5, 5)),
+        lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5), Watched(8, 3)),
+        lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5), nn.BatchNorm1d(8, track_running_stats=False)),
+        hooked,
+    ],
+    ids=["forward", "step", "mean", "hook"],
+)
+def test_a_chain_with_more_to_it_is_no_chain(kind: Callable[[], nn.Module]) -> None:
+    model, x = make(kind), batch()
+    with dropout_only(model, on=False):
+        parts = Prefix(model)
+        values = parts.start(x)
+        assert parts.largest_chunk(x, values) == 1
+        torch.testing.assert_close(parts.finish(values)[0], model(x), rtol=0, atol=0)
+
+
+def test_a_module_that_stands_in_a_chain_twice_is_called_twice() -> None:
+    squash = nn.Tanh()
+    model, x = make(lambda: nn.Sequential(nn.Linear(6, 3), squash, nn.Linear(3, 3), squash, nn.Dropout(0.5))), batch()
+    with dropout_only(model, on=False):
+        parts = Prefix(model)
+        assert torch.equal(parts.finish(parts.start(x))[0], model(x))
+
+
+def convolutional() -> nn.Module:
+    """Trained on images by code of its own, which `Prefix` has to trace, or not."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 1), nn.Dropout2d(0.3), nn.Flatten(), nn.Linear(24, 3)
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 3, 300])
+@pytest.mark.parametrize("kind", [*KINDS, "convolutional"])
+def test_one_seed_gives_one_answer_to_the_last_bit(kind: str, rows: int) -> None:
+    model, x = make({**KINDS, "convolutional": convolutional}[kind]), batch(rows)
+    answers = []
+    for _ in range(6):
+        torch.manual_seed(5)
+        answers.append(monte_carlo(model, x, 40))
+        torch.randn(300, 300) @ torch.randn(300, 300)  # what else the machine does has no say
+    for answer in answers[1:]:
+        assert all(map(torch.equal, answer, answers[0]))
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_dropout_that_writes_to_its_input_leaves_it_to_the_next_pass(large: bool, monkeypatch) -> None:
+    monkeypatch.setattr(sampling, "_TRACING", 0 if large else 1)
+    model = make(lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5, inplace=True), nn.Linear(8, 3)))
+    x, count = batch(600), 60  # too many rows for copies
+    plain = make(lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)))
+    torch.manual_seed(1)
+    result = monte_carlo(model, x, count)
+    torch.manual_seed(1)
+    assert torch.equal(result.mean, monte_carlo(plain, x, count).mean)
+    assert torch.equal(x, batch(600))
 
 
 def test_modes_and_switches_are_as_before() -> None:

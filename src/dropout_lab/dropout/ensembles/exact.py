@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers, chunk
+from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers
 from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.dropout.layer import Dropout
@@ -58,12 +58,12 @@ def exact_ensemble(model: nn.Module, x: Tensor, progress: Callable[[range], Iter
     with dropout_only(model, on=False):
         parts = Prefix(model)
         values = parts.start(x)
-        batched = parts.batches(x, values)
+        size = parts.largest_chunk(x, values)
         with _observed(model, len(x)) as calls:
             weight_scaling = parts.finish(values)[0].double().softmax(-1)
         _require_few_units(calls)
         kept = torch.tensor([1 - call.layer.p for call in calls for _ in range(call.drops)], dtype=torch.float64)
-        total, size = 2 ** len(kept), chunk(values, len(x)) if batched else 1
+        total = 2 ** len(kept)
         arithmetic, logs = torch.zeros_like(weight_scaling), torch.zeros_like(weight_scaling)
         for start in progress(range(0, total, size)):
             keep = _masks(range(start, min(start + size, total)), len(kept))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import keys
-from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers, chunk, logits
+from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers, logits
+from dropout_lab.dropout.graph.calls import is_leaf
+from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.modes import dropout_only
 
-_FEW_ROWS = 2**8  # a chunk of so many is tried at once
-# Seconds that all passes together must take for each module of a model before it is cut: 20 times what cutting takes.
-_TRACING = 6e-3
+# Seconds that a CPU takes for a call of a module, a number of its output, and a multiply-add; elsewhere the calls cost
+# most. Rough numbers, and never measured ones: how it is computed decides which masks are drawn, so it must not vary.
+_CALL, _NUMBER, _MULTIPLY_ADD = 8e-6, 1e-9, 5e-11
+_TRACING = 5e-4  # for each module of a model that is cut
 
 
 class MonteCarlo(NamedTuple):
@@ -39,8 +41,9 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
     """Predict with a sample of thinned networks of a model.
 
     What comes before the first dropout layer is computed once. The rest runs pass by pass or for many passes at once,
-    whichever turns out to be faster. Inside ``mask_keys`` it runs pass by pass, and sample t meets the masks of the
-    t-th forward pass in that context. A model without active dropout runs once. Only dropout MODULES are active:
+    whichever should be faster; shapes, the number of parameters and the kind of device decide, so one seed of torch's
+    generator gives one answer. Inside ``mask_keys`` it runs pass by pass, and sample t meets the masks of the t-th
+    forward pass in that context. A model without active dropout runs once. Only dropout MODULES are active:
     functional dropout, that inside attention, and stochastic depth stay in eval mode.
 
     Args:
@@ -67,55 +70,48 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
 def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
     """The logits of all passes, in chunks (copies, N, classes)."""
     enough = _TRACING * (10 + sum(1 for _ in model.modules()))
-    best: dict[int, float] = {}  # copies in one chunk -> least seconds for each
     cut = samples * _least_seconds(model, x) > enough
-    if not cut:
-        seconds, output = _timed(lambda: model(x), x.device)
-        yield logits(output)[None]
-        samples -= 1
-        cut = samples * seconds > enough
-        best = {} if cut else {1: seconds}
     parts = Prefix(model, cut)
-    values = parts.start(x)
-    largest = 1
-    if samples > 4 and not keys.active():  # keyed masks belong to the rows of the batch
-        with dropout_only(model, on=False):
-            largest = chunk(values, len(x)) if parts.batches(x, values) else 1
+    if parts.whole and not cut and x.ndim > 2:  # how often weights are used depends on sizes between the layers
+        output, before = _observed_pass(model, x)
+        yield output[None]
+        samples -= 1
+        if samples * before > enough:
+            parts = Prefix(model)
+    values = parts.start(x) if samples else []
+    # Keyed masks belong to the rows of the batch; and to see whether copies work may take as long as two passes.
+    largest = 1 if samples <= 4 or keys.active() else parts.largest_chunk(x, values)
     while samples:
-        now = min(samples, largest, _next_size(best, len(x)))
-        seconds, output = _timed(lambda n=now: parts.finish(values, n), x.device)  # type: ignore[misc]
-        best[now] = min(best.get(now, math.inf), seconds / now)
+        now = min(samples, largest)
         samples -= now
-        yield output
-
-
-def _next_size(best: dict[int, float], rows: int) -> int:
-    """The size of the next chunk: the fastest so far, or a larger one where that made a clear difference before.
-
-    Where there are many rows only a little larger: it is seldom faster there, and to find that out should cost little.
-    """
-    if not best:
-        return 1
-    fastest, last = min(best, key=best.__getitem__), max(best)
-    clear = best[last] < 0.6 * min((best[size] for size in best if size != last), default=math.inf)
-    return max(2 * last, _FEW_ROWS // rows) if fastest == last and clear else fastest
+        yield parts.finish(values, now)
 
 
 def _least_seconds(model: nn.Module, x: Tensor) -> float:
-    """A bound below the time of one pass: each parameter meets each row at least once."""
-    return sum(parameter.numel() for parameter in model.parameters()) * len(x) / 2e10
+    """A bound below the time of a pass: each parameter meets each row, those of convolutions a 256th of its pixels."""
+    pixels = max(1, math.prod(x.shape[2:]) // 256)
+    products = sum(parameter.numel() * (pixels if parameter.ndim > 2 else 1) for parameter in model.parameters())
+    return products * len(x) * _MULTIPLY_ADD
 
 
-def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    if device.type == "cpu":  # the thread's own time: on a busy machine the wall clock tells about the neighbours
-        start = time.thread_time()
-        output = run()
-        return time.thread_time() - start, output
-    torch.accelerator.synchronize()
-    start = time.perf_counter()
-    output = run()
-    torch.accelerator.synchronize()
-    return time.perf_counter() - start, output
+def _observed_pass(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    """The logits of one pass, and the seconds that it should take up to its first active dropout layer."""
+    layers, seconds, over = set(active_layers(model).values()), 0.0, False
+
+    def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal seconds, over
+        over = over or module in layers
+        if over or not isinstance(output, Tensor):
+            return
+        seconds += _CALL
+        if x.device.type == "cpu":
+            weight = getattr(module, "weight", None)
+            each = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim else 0  # products for one number
+            seconds += output.numel() * (_NUMBER + _MULTIPLY_ADD * each)
+
+    with intercepting((module for module in model.modules() if is_leaf(module)), after=count):
+        output = logits(model(x.clone()))  # which may write to its input
+    return output, seconds
 
 
 class _Moments:
@@ -128,19 +124,21 @@ class _Moments:
     def add(self, logits: Tensor) -> None:
         """Count the logits (copies, N, classes) of passes."""
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        probability = logits.softmax(-1, dtype=dtype)
+        copies, _, classes = logits.shape
+        # Classes come first: along a short last dimension a softmax takes ten times as long.
+        probability = logits.flatten(0, 1).t().contiguous().softmax(0, dtype=dtype).view(classes, copies, -1)
         if not self.sums:
-            self.first = probability[0]
-        deviation = probability - self.first
-        parts = deviation, deviation.square(), torch.special.entr(probability).sum(-1)
-        new = [part.sum(0) for part in parts]
+            self.first = probability[:, 0]
+        deviation = probability - self.first[:, None]
+        parts = deviation, deviation.square(), torch.special.entr(probability).sum(0)
+        new = [part.sum(-2) for part in parts]
         self.sums = [old + part for old, part in zip(self.sums, new, strict=True)] if self.sums else new
-        self.count += len(logits)
+        self.count += copies
 
     def result(self) -> MonteCarlo:
         """The moments of all passes so far."""
         deviation, square, entropy = (total / self.count for total in self.sums)
         mean = self.first + deviation
-        total = torch.special.entr(mean).sum(-1)
+        total = torch.special.entr(mean).sum(0)
         variance = (square - deviation.square()).clamp_min(0)
-        return MonteCarlo(mean, variance, total, (total - entropy).clamp_min(0))
+        return MonteCarlo(mean.t().contiguous(), variance.t().contiguous(), total, (total - entropy).clamp_min(0))

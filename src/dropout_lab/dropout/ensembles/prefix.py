@@ -6,6 +6,8 @@ rest can also be run for many passes at once, on copies of the HIDDEN activation
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,9 +15,19 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph.calls import trace
+from dropout_lab.dropout.graph.calls import is_leaf, trace
+from dropout_lab.dropout.graph.hooks import intercepting
+from dropout_lab.dropout.graph.modes import dropout_only
+from dropout_lab.dropout.layer import Dropout
 
-_CHUNK_BYTES, _CHUNK_ROWS = 2**26, 2**13
+_MOST_ROWS, _MOST_BYTES = 2**13, 2**26
+# On a CPU activations have to stay in its cache, and a few hundred rows hide what a call of a module costs.
+_CPU_ROWS, _CPU_BYTES = 2**10, 2**22
+
+# Modules that treat each row of a matrix (N, features) by itself.
+_BY_ROW = {
+    nn.Linear, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, nn.Dropout, Dropout,
+}  # fmt: skip
 
 
 def active_layers(model: nn.Module) -> dict[str, _DropoutNd]:
@@ -30,20 +42,27 @@ class Prefix:
 
     Args:
         model: in the mode in which it will be run, see :func:`dropout_only`.
-        cut: False leaves the model whole, all rest, which saves the time for tracing it.
+        cut: False leaves the model whole, all rest, which saves the time for tracing it; a chain is cut without.
+
+    Attributes:
+        whole: whether all is rest.
     """
 
     def __init__(self, model: nn.Module, cut: bool = True) -> None:
-        self._rest: nn.Module = model
-        self._first: _FirstPart | None = None
+        self._first: Callable[[Tensor], list[Any]] = lambda x: [x]
+        self._rest: list[nn.Module] = [model]  # called one after the other
         self._per_sample = [True]  # for each input of the rest, whether it comes from the batch
-        try:
-            traced = trace(model) if cut else None
-        except ValueError:
-            return
-        if traced is None:
-            return
+        self.whole = True
         layers = set(active_layers(model).values())
+        steps = _steps(model)
+        at = next((index for index, step in enumerate(steps) if layers.intersection(step.modules())), len(steps))
+        if at < len(steps) and is_leaf(steps[at]):
+            self._first, self._rest, self.whole = lambda x: [_call(steps[:at], x)], steps[at:], False
+        elif cut:
+            with suppress(ValueError):  # it can't be traced
+                self._cut(trace(model), layers)
+
+    def _cut(self, traced: GraphModule, layers: set[_DropoutNd]) -> None:
         batch: set[Node] = set()
         random: set[Node] = set()
         for node in traced.graph.nodes:
@@ -52,38 +71,72 @@ class Prefix:
             if node.op == "output" or random.intersection(node.all_input_nodes) or _holds(traced, node, layers):
                 random.add(node)
         inputs = [node for node in traced.graph.nodes if node not in random and random.intersection(node.users)]
-        self._rest = GraphModule(traced, _copy(random, inputs), type(model).__name__)
-        self._first = _FirstPart(traced, random, inputs)
+        self._first = _FirstPart(traced, random, inputs).values
+        self._rest = [GraphModule(traced, _copy(random, inputs))]
         self._per_sample = [node in batch for node in inputs]
+        self.whole = False
 
     def start(self, x: Tensor) -> list[Any]:
         """What the rest needs from the first part, for the batch x."""
-        return self._first.values(x) if self._first else [x]
+        return self._first(x)
 
     def finish(self, values: list[Any], copies: int = 1) -> Tensor:
         """The logits (copies, N, classes) of ``copies`` passes over the batch of :meth:`start`."""
-        if copies > 1:
-            pairs = zip(values, self._per_sample, strict=True)
-            values = [_repeat(value, copies) if per_sample else value for value, per_sample in pairs]
-        output = logits(self._rest(*values))
-        return output.view(copies, -1, output.shape[1])
+        pairs = zip(values, self._per_sample, strict=True)
+        # One copy, too: the rest may write to what it is given (nn.Dropout(inplace=True)), and each pass needs it.
+        given = [_repeat(value, copies) if per_sample else value for value, per_sample in pairs]
+        output = logits(_call(self._rest, *given))
+        return output.view(copies, len(output) // copies, output.shape[1])
 
-    def batches(self, x: Tensor, values: list[Any]) -> bool:
-        """Whether copies give what single passes give: tried out with the dropout layers as they are (off).
+    def largest_chunk(self, x: Tensor, values: list[Any]) -> int:
+        """How many passes are best run at once, from shapes, parameters and the kind of device alone.
 
         Args:
-            x: a batch, of which two rows are looked at.
+            x: a batch.
             values: what :meth:`start` returned for it.
+
+        Returns:
+            1 where copies don't give what single passes give.
+        """
+        rows = max(len(x), 1)
+        given = max((value.nbytes for value in values if isinstance(value, Tensor)), default=0)
+        most_rows, most_bytes = _MOST_ROWS, _MOST_BYTES
+        if x.device.type == "cpu":
+            # Activations as large as the parameters, which each chunk reads, do no more harm than those.
+            read = sum(parameter.nbytes for module in self._rest for parameter in module.parameters())
+            most_rows, most_bytes = _CPU_ROWS, min(max(_CPU_BYTES, read), _MOST_BYTES)
+        if 2 * rows > most_rows or 2 * given > most_bytes:
+            return 1
+        each = _known_bytes(self._rest, values) or self._tried_bytes(x, values)
+        return max(1, min(most_rows // rows, most_bytes // max(given, each * rows))) if each else 1
+
+    def _tried_bytes(self, x: Tensor, values: list[Any]) -> int:
+        """The bytes of a row's largest activation in the rest, from a run of two rows without dropout.
+
+        0 where the rows give something else between other rows, as they do where the rest uses the batch's mean.
         """
         values = values if len(x) <= 2 else self.start(x[:2])
         if not all(_is_tensors(value) for value in values):
-            return False  # a size, computed from the batch before dropout and used after it
+            return 0  # a size, computed from the batch before dropout and used after it
+        rest, largest = nn.ModuleList(self._rest), 0
+
+        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            nonlocal largest
+            largest = max(largest, output.nbytes if isinstance(output, Tensor) else 0)
+
+        pairs = zip(values, self._per_sample, strict=True)
+        given = [_between_others(value) if per_sample else value for value, per_sample in pairs]
         try:
-            once, twice = self.finish(values), self.finish(values, 2)
+            with dropout_only(rest, on=False):
+                alone = self.finish(values)[0]
+                with intercepting(rest.modules(), after=note):
+                    output = logits(_call(self._rest, *given))
         except RuntimeError:  # shapes that do not fit
-            return False
-        tolerance = torch.finfo(once.dtype).eps ** 0.5
-        return twice.shape[1:] == once.shape[1:] and torch.allclose(twice, once, rtol=tolerance, atol=tolerance)
+            return 0
+        rows, tolerance = len(alone), torch.finfo(alone.dtype).eps ** 0.5
+        if len(output) != 3 * rows or not torch.allclose(output[rows:-rows], alone, rtol=tolerance, atol=tolerance):
+            return 0
+        return max(1, largest // len(output))
 
 
 def logits(output: Any) -> Tensor:
@@ -98,10 +151,31 @@ def logits(output: Any) -> Tensor:
     return output
 
 
-def chunk(values: list[Any], rows: int) -> int:
-    """How many passes may run at once, for ``rows`` samples with these hidden activations."""
-    size = sum(value.nbytes for value in values if isinstance(value, Tensor))
-    return max(1, min(_CHUNK_ROWS // max(rows, 1), _CHUNK_BYTES // max(size, 1)))
+def _steps(module: nn.Module) -> list[nn.Module]:
+    """The modules that a plain nn.Sequential calls one after the other, those in it included; of any other, itself."""
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and _unchanged(module):
+        return [step for child in module for step in _steps(child)]
+    return [module]
+
+
+def _unchanged(module: nn.Module) -> bool:
+    """Whether a call of a module is a call of its class's ``forward`` and nothing else."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or module._compiled_call_impl
+    return not hooked and "forward" not in vars(module)
+
+
+def _call(steps: list[nn.Module], *values: Any) -> Any:
+    for step in steps:
+        values = (step(*values),)
+    return values[0]
+
+
+def _known_bytes(steps: list[nn.Module], values: list[Any]) -> int:
+    """The bytes of a row's largest activation in steps that work row by row; 0 where that is not known of each."""
+    if not all(type(step) in _BY_ROW and _unchanged(step) for step in steps) or values[0].ndim != 2:
+        return 0
+    widths = [getattr(step, "out_features", 0) for step in steps]
+    return int(values[0].element_size() * max(values[0].shape[1], *widths))
 
 
 class _FirstPart(Interpreter):
@@ -144,7 +218,15 @@ def _copy(nodes: set[Node], inputs: list[Node]) -> Graph:
 def _repeat(value: Any, copies: int) -> Any:
     if isinstance(value, Tensor):
         return value.repeat(copies, *(1 for _ in value.shape[1:])) if value.ndim else value
-    return type(value)(_repeat(part, copies) for part in value)
+    return type(value)(_repeat(part, copies) for part in value) if _is_tensors(value) else value
+
+
+def _between_others(value: Any) -> Any:
+    """Three copies of rows, the outer two with other numbers where the values are not integers."""
+    if isinstance(value, Tensor):
+        other = value / 2 if value.is_floating_point() else value
+        return torch.cat((other, value, other)) if value.ndim else value
+    return type(value)(_between_others(part) for part in value)
 
 
 def _is_tensors(value: Any) -> bool:
