@@ -12,8 +12,9 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from dropout_lab.dropout.philox import Stream, row_words
+from dropout_lab.dropout.philox import Stream
 from dropout_lab.dropout.rows import Rows
+from dropout_lab.dropout.streams import row_words
 
 
 class BatchKey(NamedTuple):

@@ -22,8 +22,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dropout_lab.dropout.philox import Stream, Words, row_words, row_words_op
+from dropout_lab.dropout.philox import Stream, signed
 from dropout_lab.dropout.rows import Rows
+from dropout_lab.dropout.streams import Words, compiled_row_words, row_words
 
 MASKS_VERSION = 2  # other masks for the same keys raise it: checkpoints carry it, a run is not gone on with across it
 
@@ -83,8 +84,8 @@ def words(layer: Keyed, x: Tensor, width: int) -> Words:
         width: half the number of words a row.
 
     Returns:
-        int32 (rows, 2 * width), uniform; keyed where :func:`active`, else from torch's generator. An array for an eager x on
-        the CPU, else a tensor on x's device.
+        int32 (rows, 2 * width), uniform; keyed where :func:`active`, else from torch's generator. An array for an eager
+        x on the CPU, else a tensor on x's device.
 
     Raises:
         ValueError: the context names another number of rows.
@@ -93,12 +94,24 @@ def words(layer: Keyed, x: Tensor, width: int) -> Words:
     keys = _here()
     if keys is None:
         return _unkeyed(x.shape[0] if x.ndim else 1, width, x.device)
-    if x.ndim == 0 or x.shape[0] != keys.rows.count:
-        raise ValueError(
-            f"dropout layer {_called(layer)}: mask_keys was given {keys.rows.count} rows but the input has shape "
-            f"{tuple(x.shape)}; rows= names the global position of each row of the leading dimension"
-        )
-    return keys.words(layer, width, x.device)
+    word, call = keys.next_call(layer, x)
+    if torch.compiler.is_compiling():
+        rows, place = keys.rows, keys.place
+        drawn: Tensor = compiled_row_words(place, rows.table, signed(word), call, rows.size, width, x.device)
+        return drawn
+    return row_words(Stream(keys.seed, word, keys.step, call), keys.rows, width, x.device)
+
+
+def contiguous(layer: Keyed, x: Tensor) -> tuple[Stream, int] | None:
+    """The stream of this call of ``layer`` and the first of the rows that x holds; None where they are not contiguous.
+
+    Only where :func:`active`, and outside of a compiled graph. Arguments and errors as for :func:`words`.
+    """
+    keys = _here()
+    if keys is None or keys.rows.table is not None:
+        return None
+    word, call = keys.next_call(layer, x)
+    return Stream(keys.seed, word, keys.step, call), keys.rows.first
 
 
 def name_word(name: str | None) -> int | None:
@@ -117,7 +130,7 @@ class _Keys:
     def __init__(self, seed: int, step: int, rows: Rows) -> None:
         self.seed, self.step, self.rows = seed, step, rows
         # What changes from step to step must be a tensor in a compiled graph.
-        self.place = torch.frombuffer(array("q", (_signed(seed), step, rows.first)), dtype=torch.int64)
+        self.place = torch.frombuffer(array("q", (signed(seed), step, rows.first)), dtype=torch.int64)
         self.calls: dict[int, int] = {}  # id(layer) -> calls in this context, in the order of the first ones
         self.layers: list[Keyed] = []  # kept alive while the context is open, so that ids stay unique
         self.outer: _Keys | None = None
@@ -138,8 +151,18 @@ class _Keys:
         self.end = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self.layers.clear()
 
-    def words(self, layer: Keyed, width: int, device: torch.device) -> Words:
-        """The words of the layer's next call."""
+    def next_call(self, layer: Keyed, x: Tensor) -> tuple[int, int]:
+        """The word of a layer that is called with x, and the number of the call.
+
+        Raises:
+            ValueError: x has another number of rows.
+            RuntimeError: the layer was called more than once and is recomputed in backward.
+        """
+        if x.ndim == 0 or x.shape[0] != self.rows.size:
+            raise ValueError(
+                f"dropout layer {_called(layer)}: mask_keys was given {self.rows.size} rows but the input has shape "
+                f"{tuple(x.shape)}; rows= names the global position of each row of the leading dimension"
+            )
         call = self.calls.get(id(layer), 0)
         if call:
             call = self._next(layer, call)
@@ -147,11 +170,7 @@ class _Keys:
             self.calls[id(layer)] = 1
             self.layers.append(layer)
         word = layer.word
-        if word is None:
-            word = list(self.calls).index(id(layer))
-        if torch.compiler.is_compiling():
-            return row_words_op(self.place, self.rows.table, _signed(word), call, self.rows.count, width, device)
-        return row_words(Stream(self.seed, word, self.step, call), self.rows, width, device)
+        return list(self.calls).index(id(layer)) if word is None else word, call
 
     def _next(self, layer: Keyed, calls: int) -> int:
         """The number of a call of a layer that was called before: the next one, or one that is recomputed."""
@@ -221,7 +240,7 @@ def _of_node(number: int) -> _Keys | None:
 def _unkeyed(count: int, width: int, device: torch.device) -> Words:
     """Words of torch's generator."""
     # The upper bound is exclusive and no int64 lies above it: one of 2^64 values never occurs.
-    drawn = torch.randint(-(2**63), 2**63 - 1, (count, width), device=device)
+    drawn: Tensor = torch.randint(-(2**63), 2**63 - 1, (count, width), device=device)
     if transformed():  # vmap before torch 2.14 can't view bits as another type
         return torch.stack((drawn.to(torch.int32), (drawn >> 32).to(torch.int32)), dim=-1).flatten(-2)
     narrow = drawn.view(torch.int32)
@@ -235,8 +254,3 @@ def _called(layer: Keyed) -> str:
 @lru_cache
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _signed(value: int) -> int:
-    """A 64-bit word as int64 spells it."""
-    return (value + 2**63) % 2**64 - 2**63

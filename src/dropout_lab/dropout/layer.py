@@ -50,7 +50,7 @@ class Dropout(_DropoutNd):
 
     Raises:
         ValueError: p outside [0, 1), an unknown axis value, an input whose shape the mask does not fit.
-        TypeError: p is not a real number, or the input is not floating-point (in train and in eval).
+        TypeError: p is not a real number, or the input is not floating-point or not dense (in train and in eval).
     """
 
     _p: float
@@ -78,19 +78,21 @@ class Dropout(_DropoutNd):
 
     def forward(self, x: Tensor) -> Tensor:
         """Dropout applied to x; see the table at the top of this file."""
-        if not x.is_floating_point():
-            raise TypeError(f"{self._who()} needs a floating-point input, got {x.dtype}; convert it with x.float()")
+        if not x.is_floating_point() or x.is_nested or x.layout is not torch.strided:
+            raise TypeError(f"{self._who()} needs a {_refusal(x)}")
         if self._off:
             return x
         if self.training or self.monte_carlo:
-            if x.is_cuda and self._is_torchs():
-                return F.dropout(x, self._p)
+            if x.is_cuda and (fused := self._fused(x)) is not None:
+                return fused
             scale = self._rate.scale32 if x.dtype == torch.float32 else self._rate.scale
             out = noises.multiply(x, self.draw(x), scale if self.scaling == "inverted" else None)
-        elif self.scaling == "classic":
-            out = x * self._rate.q
         else:
-            return x
+            if self.mask == "channel":
+                self._mask_shape(x)  # what it would refuse in training
+            if self.scaling != "classic":
+                return x
+            out = x * self._rate.q
         return out if x.ndim else out.to(x.dtype)  # two numbers without dimensions have the wider dtype as product
 
     def draw(self, x: Tensor) -> Tensor:
@@ -138,14 +140,17 @@ class Dropout(_DropoutNd):
         axes = f"p={self.p}, mask={self.mask}, noise={self.noise}, scaling={self.scaling}"
         return axes + (f", elsewhere={self.elsewhere}" if self.elsewhere else "")
 
-    def _is_torchs(self) -> bool:
-        """Whether torch's own kernel does exactly what this layer does, in one pass and from the same generator."""
-        return (
-            (self.mask, self.noise, self.scaling) == ("element", "bernoulli", "inverted")
-            and type(self).draw is Dropout.draw
-            and not keys.active()
-            and not torch.compiler.is_compiling()  # there p would be a constant, and the formula is fused anyway
-        )
+    def _fused(self, x: Tensor) -> Tensor | None:
+        """Dropout of x in one kernel, in training; None where there is none that does exactly what this layer does."""
+        standard = (self.mask, self.noise) == ("element", "bernoulli") and type(self).draw is Dropout.draw
+        if (
+            not standard or torch.compiler.is_compiling()
+        ):  # there p would be a constant, and the formula is fused anyway
+            return None
+        scaled = self.scaling == "inverted"
+        if keys.active():
+            return noises.fused(self, x, self._rate, scaled)
+        return F.dropout(x, self._p) if scaled else None  # torch's own, from the same generator
 
     def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
         mask: str | None = self.mask
@@ -186,6 +191,16 @@ def eval_factor(scaling: str, p: float) -> float:
         p: its probability to drop.
     """
     return 1 - p if scaling == "classic" else 1.0
+
+
+def _refusal(x: Tensor) -> str:
+    """What an input should be, what it is and what to do about it."""
+    if x.is_nested:
+        return "plain tensor, got a nested one; pass its values, x.values(), or a padded tensor"
+    if x.layout is not torch.strided:
+        return f"dense input, got one of layout {x.layout}; convert it with x.to_dense()"
+    remedy = "pass torch.view_as_real(x), or x.abs() and x.angle()" if x.is_complex() else "convert it with x.float()"
+    return f"floating-point input, got {x.dtype}; {remedy}"
 
 
 def _one_of(axis: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dropout_lab.dropout import keys
+from dropout_lab.dropout import keys, streams
 
 _SHORT_ROW = 64  # elements; up to there, 32 bits for each cost less than the bookkeeping that 16 need
 _LARGE = 2**16  # elements; above, memory traffic costs more than the Python of an autograd function
@@ -78,13 +78,20 @@ def bernoulli(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...], rate: Rate) 
     count = math.prod(shape[1:])
     # Vmap can't view bits as another type before torch 2.14.
     long = count > _SHORT_ROW and not (keys.transformed() and not keys.active())
-    # Sixteen bits an element give a multiple of 2^-16; one more draw a row, of 32 bits, settles the rest.
-    words = keys.words(layer, x, (count + 5) // 4 if long else (count + 1) // 2)
+    words = keys.words(layer, x, _width(count, long))
     if isinstance(words, np.ndarray):
         return torch.from_numpy(_kept(words, count, long, rate.numpy)).view(shape)
     if not long:
         return (words[:, :count] < rate.keep).reshape(shape)
     return (words.view(torch.int16)[:, :count] < rate.edge + (words[:, -1:] < rate.rest)).view(shape)
+
+
+def _width(count: int, long: bool) -> int:
+    """64-bit words of a row of so many elements.
+
+    Sixteen bits an element give a multiple of 2^-16; in a long row one more draw, of 32 bits, settles the rest.
+    """
+    return (count + 5) // 4 if long else (count + 1) // 2
 
 
 def _kept(words: NDArray[np.int32], count: int, long: bool, rate: _Thresholds) -> NDArray[np.bool_]:
@@ -94,6 +101,31 @@ def _kept(words: NDArray[np.int32], count: int, long: bool, rate: _Thresholds) -
     edge = rate.edge + (words[:, -1:] < rate.rest)
     lanes = words.view(np.int16)[:, :count]
     return lanes <= edge if rate.most else lanes < edge
+
+
+def fused(layer: keys.Keyed, x: Tensor, rate: Rate, scaled: bool) -> Tensor | None:
+    """``x * mask * scale`` in one kernel that keeps nothing for backward: the mask of :func:`bernoulli`, keyed.
+
+    Args:
+        layer, x, rate: as for :func:`bernoulli`; x is on a CUDA device.
+        scaled: whether the scale is 1 / q, else 1.
+
+    Returns:
+        None where there is no such kernel: without Triton, where rows or memory are not contiguous, or inside a
+        transform of ``torch.func``.
+    """
+    if not streams.has_triton or not x.is_contiguous() or keys.transformed():
+        return None
+    place = keys.contiguous(layer, x)
+    if place is None:
+        return None
+    from dropout_lab.dropout import philox_triton
+
+    count = math.prod(x.shape[1:])
+    long = count > _SHORT_ROW
+    thresholds = int(rate.keep), int(rate.edge), int(rate.rest)
+    scale = float(rate.scale) if scaled else 1.0
+    return philox_triton.dropout(x, *place, _width(count, long), long, thresholds, scale)
 
 
 def normal(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:

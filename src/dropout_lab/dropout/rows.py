@@ -16,24 +16,24 @@ class Rows(NamedTuple):
 
     Attributes:
         first: the smallest of them.
-        count: how many rows.
-        table: int64 (count,) on the CPU: all of them; None where they are contiguous from ``first``.
+        size: how many rows.
+        table: int64 (size,) on the CPU: all of them; None where they are contiguous from ``first``.
         order: the same as an array, counted from ``first``.
     """
 
     first: int
-    count: int
+    size: int
     table: Tensor | None = None
     order: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, first: int, count: int, table: Tensor | None) -> "Rows":
+    def of(cls, first: int, size: int, table: Tensor | None) -> "Rows":
         """Rows that are contiguous from ``first``, or those of a table."""
         if table is None:
-            return cls(first, count)
+            return cls(first, size)
         array = table.numpy()
-        first = int(array.min()) if count else 0
-        return cls(first, count, table, array - first)
+        first = int(array.min()) if size else 0
+        return cls(first, size, table, array - first)
 
     @classmethod
     def read(cls, rows: Sequence[int] | Tensor) -> "Rows":
@@ -59,13 +59,7 @@ class Rows(NamedTuple):
                 f"mask_keys: rows must be 1-D positions >= 0 in the global batch, below 2^48, got {table.tolist()}"
             )
         table = table.to(torch.int64)
-        first, count = int(table[0]) if len(table) else 0, len(table)
-        if torch.equal(table, torch.arange(first, first + count, device="cpu")):
-            return cls(first, count)
-        return cls.of(first, count, table)
-
-    def on(self, device: torch.device) -> Tensor:
-        """The rows as int64 (count,) on a device."""
-        if self.table is None:
-            return torch.arange(self.first, self.first + self.count, device=device)
-        return self.table.to(device, non_blocking=True)
+        first, size = int(table[0]) if len(table) else 0, len(table)
+        if torch.equal(table, torch.arange(first, first + size, device="cpu")):
+            return cls(first, size)
+        return cls.of(first, size, table)

@@ -1,0 +1,114 @@
+"""Streams of random words, from whatever is fastest on a device; the same bits on all.
+
+A stream is named by four 64-bit words and read in 64-bit words, in any order. Word w of a stream is
+
+    numpy.random.Philox(key=[seed, layer], counter=[w // 4, call, step, 0]).random_raw(4)[w % 4]
+
+Numpy's generator is the definition, and what computes the words on the CPU: documented, stable, and faster than torch's
+own. On CUDA a Triton kernel gives the same (``philox_triton.py``); all other devices have arithmetic in plain torch
+(``philox.py``), the oracle of the tests. A compiled graph calls all this as an operator of its own.
+"""
+
+import importlib.util
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dropout_lab.dropout.philox import Stream, words_plain
+from dropout_lab.dropout.rows import Rows
+
+has_triton = importlib.util.find_spec("triton") is not None
+
+_RESTART = 2**11  # words that could be drawn in the time that it takes to go to another place of a stream
+
+Words = NDArray[np.int32] | Tensor  # int32: an array where numpy has them, else a tensor
+
+
+class _Generator(threading.local):
+    """Numpy's generator, one a thread: to set its state and then to draw is not one action."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.Philox(0)
+        self.place: dict[str, Any] = {"counter": None, "key": None}
+        self.state = {**self.generator.state, "state": self.place, "buffer": (0, 0, 0, 0)}
+
+
+_mine = _Generator()
+
+
+def row_words(stream: Stream, rows: Rows, width: int, device: torch.device) -> Words:
+    """Words of rows: row r of the global batch has the words r * width to (r + 1) * width - 1 of the stream.
+
+    Args:
+        stream: which one is read.
+        rows: whose words.
+        width: 64-bit words a row.
+        device: where they are used.
+
+    Returns:
+        int32 (rows.size, 2 * width), uniform: an array for the CPU, else a tensor on the device. Of a 64-bit word the
+        lower half comes first.
+    """
+    if device.type == "cpu":
+        return _row_words(stream, rows, width).view(np.int32)
+    if rows.table is None:  # a single run
+        starts, run = torch.full((1,), rows.first * width, device=device), rows.size * width
+    else:
+        starts, run = rows.table.to(device, non_blocking=True) * width, width
+    draw = words_plain
+    if device.type == "cuda" and has_triton:
+        from dropout_lab.dropout.philox_triton import words as draw
+    return draw(stream, starts, run).view(rows.size, width).view(torch.int32)
+
+
+@torch.library.custom_op("dropout_lab::row_words", mutates_args=())
+def compiled_row_words(
+    place: Tensor, table: Tensor | None, layer: int, call: int, count: int, width: int, device: torch.device
+) -> Tensor:
+    """Words of rows as :func:`row_words` gives them, as an operator: a compiled graph calls it and looks no further.
+
+    Args:
+        place: int64 (3,) on the CPU: seed, step and first row, which change while the graph stays.
+        table: int64 (count,) on the CPU: the rows where they are not contiguous.
+        layer: word of the stream, as int64 spells it.
+        call: word of the stream.
+        count: of the rows.
+        width: 64-bit words a row.
+        device: where to.
+    """
+    seed, step, first = place.tolist()
+    stream = Stream(seed % 2**64, layer % 2**64, step, call)
+    return torch.as_tensor(row_words(stream, Rows.of(first, count, table), width, device))
+
+
+@compiled_row_words.register_fake
+def _(
+    place: Tensor, table: Tensor | None, layer: int, call: int, count: int, width: int, device: torch.device
+) -> Tensor:
+    return place.new_empty((count, 2 * width), dtype=torch.int32, device=device)
+
+
+def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.uint64]:
+    """Words of rows on the CPU: in one draw where they lie together, else row by row."""
+    first, count, table, order = rows
+    if table is None or order is None:
+        return _words(stream, first * width, count * width).reshape(count, width)
+    reach = int(order.max()) + 1 if count else 0  # rows from the first to the last one
+    if (reach - count) * width <= count * _RESTART:
+        return _words(stream, first * width, reach * width).reshape(reach, width)[order]
+    return np.stack([_words(stream, row * width, width) for row in table.tolist()])
+
+
+def _words(stream: Stream, first: int, count: int) -> NDArray[np.uint64]:
+    """Consecutive words of a stream, from numpy's generator of this thread."""
+    block, skip = divmod(first, 4)
+    mine = _mine
+    mine.place["counter"] = (block, stream.call, stream.step, 0)
+    mine.place["key"] = (stream.seed, stream.layer)
+    mine.generator.state = mine.state  # type: ignore[assignment]
+    drawn = mine.generator.random_raw(skip + count)
+    return drawn[skip:] if skip else drawn
