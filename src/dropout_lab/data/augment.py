@@ -25,7 +25,7 @@ class BatchKey(NamedTuple):
 
     def numbers(self, count: int, device: torch.device) -> Tensor:
         """Four random numbers for each of so many rows, 0 <= number < 2^32, as int64 (count, 4) on a device."""
-        words = torch.as_tensor(row_words(self.stream, Rows(self.first_row, count), 2, device))
+        words = torch.as_tensor(row_words(self.stream, Rows(self.first_row, count), 4, device))
         return words.to(torch.int64) & 0xFFFFFFFF
 
 

@@ -81,10 +81,10 @@ def words(layer: Keyed, x: Tensor, width: int) -> Words:
     Args:
         layer: whose words; its name (or number) is part of the key.
         x: the layer's input; its leading dimension is the batch. One without dimensions is a row.
-        width: half the number of words a row.
+        width: words a row.
 
     Returns:
-        int32 (rows, 2 * width), uniform; keyed where :func:`active`, else from torch's generator. An array for an eager
+        int32 (rows, width), uniform; keyed where :func:`active`, else from torch's generator. An array for an eager
         x on the CPU, else a tensor on x's device.
 
     Raises:
@@ -240,11 +240,14 @@ def _of_node(number: int) -> _Keys | None:
 def _unkeyed(count: int, width: int, device: torch.device) -> Words:
     """Words of torch's generator."""
     # The upper bound is exclusive and no int64 lies above it: one of 2^64 values never occurs.
-    drawn: Tensor = torch.randint(-(2**63), 2**63 - 1, (count, width), device=device)
+    drawn = torch.randint(-(2**63), 2**63 - 1, ((count * width + 1) // 2,), device=device)
     if transformed():  # vmap before torch 2.14 can't view bits as another type
-        return torch.stack((drawn.to(torch.int32), (drawn >> 32).to(torch.int32)), dim=-1).flatten(-2)
-    narrow = drawn.view(torch.int32)
-    return narrow.numpy() if type(drawn) is Tensor and drawn.is_cpu and not torch.compiler.is_compiling() else narrow
+        narrow = torch.stack((drawn.to(torch.int32), (drawn >> 32).to(torch.int32)), dim=-1).flatten(-2)
+    else:
+        narrow = drawn.view(torch.int32)
+    narrow = (narrow[:-1] if count * width % 2 else narrow).view(count, width)
+    plain = type(narrow) is Tensor and narrow.is_cpu and not torch.compiler.is_compiling() and not transformed()
+    return narrow.numpy() if plain else narrow
 
 
 def _called(layer: Keyed) -> str:

@@ -80,24 +80,24 @@ def bernoulli(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...], rate: Rate) 
     long = count > _SHORT_ROW and not (keys.transformed() and not keys.active())
     words = keys.words(layer, x, _width(count, long))
     if isinstance(words, np.ndarray):
-        return torch.from_numpy(_kept(words, count, long, rate.numpy)).view(shape)
+        return torch.from_numpy(_kept(words, count, long, rate.numpy).reshape(shape))
     if not long:
-        return (words[:, :count] < rate.keep).reshape(shape)
+        return (words < rate.keep).view(shape)
     return (words.view(torch.int16)[:, :count] < rate.edge + (words[:, -1:] < rate.rest)).view(shape)
 
 
 def _width(count: int, long: bool) -> int:
-    """64-bit words of a row of so many elements.
+    """Words of a row of so many elements.
 
     Sixteen bits an element give a multiple of 2^-16; in a long row one more draw, of 32 bits, settles the rest.
     """
-    return (count + 5) // 4 if long else (count + 1) // 2
+    return (count + 1) // 2 + 1 if long else count
 
 
 def _kept(words: NDArray[np.int32], count: int, long: bool, rate: _Thresholds) -> NDArray[np.bool_]:
     """The keep-mask (rows, count) of random words, in numpy."""
     if not long:
-        return words[:, :count] < rate.keep
+        return words < rate.keep
     edge = rate.edge + (words[:, -1:] < rate.rest)
     lanes = words.view(np.int16)[:, :count]
     return lanes <= edge if rate.most else lanes < edge
@@ -135,7 +135,7 @@ def normal(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     count = math.prod(shape[1:])
-    words = torch.as_tensor(keys.words(layer, x, (count + 1) // 2))
+    words = torch.as_tensor(keys.words(layer, x, (count + 1) // 2 * 2))
     radius, angle = words.tensor_split(2, dim=-1)
     # + 0.5 keeps the uniform above 0; small ones stay exact in float32, so that the tail is not cut at 2^-24.
     uniform = ((radius & 0x7FFFFFFF).to(dtype) + 0.5) * 2**-31

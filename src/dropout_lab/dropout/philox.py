@@ -27,8 +27,8 @@ class Stream(NamedTuple):
 def words_plain(stream: Stream, starts: Tensor, width: int) -> Tensor:
     """Words of a stream from ordinary integer arithmetic.
 
-    Word w comes from the Philox counter (w // 4 + 1, call, step, 0) under the key (seed, layer): numpy's generator adds
-    1 to its counter before it draws, so these are the words of its ``Philox(counter=[w // 4, call, step, 0])``.
+    Word w comes from the Philox counter (w // 8 + 1, call, step, 0) under the key (seed, layer): numpy's generator adds
+    1 to its counter before it draws, so these are the words of its ``Philox(counter=[w // 8, call, step, 0])``.
 
     Args:
         stream: which one is read.
@@ -36,12 +36,12 @@ def words_plain(stream: Stream, starts: Tensor, width: int) -> Tensor:
         width: words a run.
 
     Returns:
-        int64 tensor (runs, width).
+        int32 tensor (runs, width).
     """
-    blocks = (starts >> 2)[:, None] + torch.arange((width + 6) // 4, device=starts.device)
+    blocks = (starts >> 3)[:, None] + torch.arange((width + 14) // 8, device=starts.device)
     counter = (blocks + 1, *(torch.full_like(blocks, signed(word)) for word in (stream.call, stream.step, 0)))
-    words = torch.stack(philox4x64(counter, (stream.seed, stream.layer)), dim=-1).flatten(1)
-    return words.gather(1, (starts & 3)[:, None] + torch.arange(width, device=starts.device))
+    words = torch.stack(philox4x64(counter, (stream.seed, stream.layer)), dim=-1).view(torch.int32)
+    return words.flatten(1).gather(1, (starts & 7)[:, None] + torch.arange(width, device=starts.device))
 
 
 def philox4x64(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dropout_lab.dropout.philox import MULTIPLIERS, ROUNDS, WEYL, Stream, signed
 
-_BLOCKS = 256  # Philox blocks of a program: 1024 words, 4096 elements of a long row
+_BLOCKS = 256  # Philox blocks of a program: 2048 words, 4096 elements of a long row
 
 M0, M1 = tl.constexpr(MULTIPLIERS[0]), tl.constexpr(MULTIPLIERS[1])
 W0, W1 = tl.constexpr(WEYL[0]), tl.constexpr(WEYL[1])
@@ -30,12 +30,12 @@ def words(stream: Stream, starts: Tensor, width: int) -> Tensor:
         width: words a run.
 
     Returns:
-        int64 tensor (runs, width) on the device of ``starts``.
+        int32 tensor (runs, width) on the device of ``starts``.
     """
-    out = torch.empty((len(starts), width), dtype=torch.int64, device=starts.device)
+    out = torch.empty((len(starts), width), dtype=torch.int32, device=starts.device)
     if out.numel():
         with torch.cuda.device_of(starts):
-            parts = triton.cdiv(width + 3, 4 * _BLOCKS)
+            parts = triton.cdiv(width + 7, 8 * _BLOCKS)
             _write_words[(len(starts) * parts,)](out, starts, width, parts, *map(signed, stream), blocks=_BLOCKS)
     return out
 
@@ -80,22 +80,22 @@ def _times_mask(
     if not x.numel():
         return out
     keep, edge, rest = thresholds
-    rows, count = len(x), x.numel() // len(x)
+    rows, count = len(x), x[0].numel()
     bits = struct.unpack("q", struct.pack("d", scale))[0]  # a float would arrive in single precision
-    key = (first * width, width, *map(signed, stream), bits)
+    start, key = first * width, (*map(signed, stream), bits)
     with torch.cuda.device_of(x):
         if long:
-            parts = triton.cdiv(width + 3, 4 * _BLOCKS)
-            _long_rows[(rows * parts,)](out, x, count, parts, edge, rest, *key, blocks=_BLOCKS)
+            parts = triton.cdiv(width + 7, 8 * _BLOCKS)
+            _long_rows[(rows * parts,)](out, x, count, parts, edge, rest, start, width, *key, blocks=_BLOCKS)
         else:
-            programs = triton.cdiv(rows * width + 3, 4 * _BLOCKS)
-            _short_rows[(programs,)](out, x, rows, count, keep, *key, blocks=_BLOCKS)
+            programs = triton.cdiv(x.numel() + 7, 8 * _BLOCKS)
+            _short_rows[(programs,)](out, x, x.numel(), keep, start, *key, blocks=_BLOCKS)
     return out
 
 
 @triton.jit
 def _block_words(first, seed, layer, step, call, blocks: tl.constexpr):
-    """The words of consecutive blocks, uint64 (4 * blocks,)."""
+    """The words of consecutive blocks, in pairs: uint64 (4 * blocks,)."""
     x0 = (first + 1 + tl.arange(0, blocks)).to(tl.uint64)
     x1 = tl.zeros_like(x0) + call.to(tl.uint64)
     x2 = tl.zeros_like(x0) + step.to(tl.uint64)
@@ -114,46 +114,49 @@ def _block_words(first, seed, layer, step, call, blocks: tl.constexpr):
     return tl.reshape(tl.join(tl.join(x0, x2), tl.join(x1, x3)), (4 * blocks,))
 
 
+@triton.jit
+def _parts(pairs, bits: tl.constexpr, blocks: tl.constexpr):
+    """Words of 64 bits cut into numbers of so many, the lowest first: their upper bits are to be cut off."""
+    shifts = bits * tl.arange(0, 64 // bits)
+    return tl.reshape(pairs[:, None] >> shifts[None, :].to(tl.uint64), (256 // bits * blocks,))
+
+
 @triton.jit(do_not_specialize=["seed", "layer", "step", "call"])
 def _write_words(out, starts, width, parts, seed, layer, step, call, blocks: tl.constexpr):
     run, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0) % parts
     start = tl.load(starts + run)
-    first = (start >> 2) + part * blocks
-    words = _block_words(first, seed, layer, step, call, blocks)
-    place = first * 4 - start + tl.arange(0, 4 * blocks)
-    tl.store(out + run * width + place, words.to(tl.int64, bitcast=True), mask=(place >= 0) & (place < width))
+    first = (start >> 3) + part * blocks
+    words = _parts(_block_words(first, seed, layer, step, call, blocks), 32, blocks)
+    place = first * 8 - start + tl.arange(0, 8 * blocks)
+    tl.store(out + run * width + place, words.to(tl.int32), mask=(place >= 0) & (place < width))
 
 
 @triton.jit(do_not_specialize=["edge", "rest", "start", "seed", "layer", "step", "call", "scale"])
 def _long_rows(out, x, count, parts, edge, rest, start, width, seed, layer, step, call, scale, blocks: tl.constexpr):
-    """A program has a part of one row: 16 bits an element, and the row's last 32 bits settle what those leave open."""
+    """A program has a part of one row: 16 bits an element, and the row's last word settles what those leave open."""
     row, part = tl.program_id(0).to(tl.int64) // parts, tl.program_id(0) % parts
     start = start.to(tl.int64) + row * width
     if rest > -2147483648:
         last = start + width - 1
-        words = _block_words(last >> 2, seed, layer, step, call, 1)
-        settle = (tl.sum(tl.where(tl.arange(0, 4) == last & 3, words, 0)) >> 32).to(tl.int32)
+        words = _parts(_block_words(last >> 3, seed, layer, step, call, 1), 32, 1).to(tl.int32)
+        settle = tl.sum(tl.where(tl.arange(0, 8) == last & 7, words, 0))
         edge += (settle < rest).to(tl.int32)
-    first = (start >> 2) + part * blocks
-    words = _block_words(first, seed, layer, step, call, blocks)
-    lanes = tl.reshape(words[:, None] >> (16 * tl.arange(0, 4)[None, :]).to(tl.uint64), (16 * blocks,))
+    first = (start >> 3) + part * blocks
+    lanes = _parts(_block_words(first, seed, layer, step, call, blocks), 16, blocks)
     keep = lanes.to(tl.int16).to(tl.int32) < edge
-    column = (first * 4 - start) * 4 + tl.arange(0, 16 * blocks)
+    column = (first * 8 - start) * 2 + tl.arange(0, 16 * blocks)
     inside = (column >= 0) & (column < count)
     _store_product(out, x, row * count + column, inside, keep, scale)
 
 
 @triton.jit(do_not_specialize=["keep", "start", "seed", "layer", "step", "call", "scale"])
-def _short_rows(out, x, rows, count, keep, start, width, seed, layer, step, call, scale, blocks: tl.constexpr):
-    """A program has many rows: 32 bits an element; of a row of odd length the last ones are not used."""
+def _short_rows(out, x, count, keep, start, seed, layer, step, call, scale, blocks: tl.constexpr):
+    """A program has a part of all rows together: a word an element."""
     start = start.to(tl.int64)
-    first = (start >> 2) + tl.program_id(0).to(tl.int64) * blocks
-    words = _block_words(first, seed, layer, step, call, blocks)
-    numbers = tl.reshape(words[:, None] >> (32 * tl.arange(0, 2)[None, :]).to(tl.uint64), (8 * blocks,))
-    place = (first * 4 - start) * 2 + tl.arange(0, 8 * blocks)
-    row, column = place // (2 * width), place % (2 * width)
-    inside = (place >= 0) & (row < rows) & (column < count)
-    _store_product(out, x, row * count + column, inside, numbers.to(tl.int32) < keep, scale)
+    first = (start >> 3) + tl.program_id(0).to(tl.int64) * blocks
+    words = _parts(_block_words(first, seed, layer, step, call, blocks), 32, blocks)
+    place = first * 8 - start + tl.arange(0, 8 * blocks)
+    _store_product(out, x, place, (place >= 0) & (place < count), words.to(tl.int32) < keep, scale)
 
 
 @triton.jit

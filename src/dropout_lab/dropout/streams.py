@@ -1,8 +1,8 @@
 """Streams of random words, from whatever is fastest on a device; the same bits on all.
 
-A stream is named by four 64-bit words and read in 64-bit words, in any order. Word w of a stream is
+A stream is named by four 64-bit words and read in words of 32 bits, in any order. Word w of a stream is
 
-    numpy.random.Philox(key=[seed, layer], counter=[w // 4, call, step, 0]).random_raw(4)[w % 4]
+    numpy.random.Philox(key=[seed, layer], counter=[w // 8, call, step, 0]).random_raw(4).view("<i4")[w % 8]
 
 Numpy's generator is the definition, and what computes the words on the CPU: documented, stable, and faster than torch's
 own. On CUDA a Triton kernel gives the same (``philox_triton.py``); all other devices have arithmetic in plain torch
@@ -23,7 +23,7 @@ from dropout_lab.dropout.rows import Rows
 
 has_triton = importlib.util.find_spec("triton") is not None
 
-_RESTART = 2**11  # words that could be drawn in the time that it takes to go to another place of a stream
+_RESTART = 2**12  # words that could be drawn in the time that it takes to go to another place of a stream
 
 Words = NDArray[np.int32] | Tensor  # int32: an array where numpy has them, else a tensor
 
@@ -46,15 +46,14 @@ def row_words(stream: Stream, rows: Rows, width: int, device: torch.device) -> W
     Args:
         stream: which one is read.
         rows: whose words.
-        width: 64-bit words a row.
+        width: words a row.
         device: where they are used.
 
     Returns:
-        int32 (rows.size, 2 * width), uniform: an array for the CPU, else a tensor on the device. Of a 64-bit word the
-        lower half comes first.
+        int32 (rows.size, width), uniform: an array for the CPU, else a tensor on the device.
     """
     if device.type == "cpu":
-        return _row_words(stream, rows, width).view(np.int32)
+        return _row_words(stream, rows, width)
     if rows.table is None:  # a single run
         starts, run = torch.full((1,), rows.first * width, device=device), rows.size * width
     else:
@@ -62,7 +61,7 @@ def row_words(stream: Stream, rows: Rows, width: int, device: torch.device) -> W
     draw = words_plain
     if device.type == "cuda" and has_triton:
         from dropout_lab.dropout.philox_triton import words as draw
-    return draw(stream, starts, run).view(rows.size, width).view(torch.int32)
+    return draw(stream, starts, run).view(rows.size, width)
 
 
 @torch.library.custom_op("dropout_lab::row_words", mutates_args=())
@@ -77,7 +76,7 @@ def compiled_row_words(
         layer: word of the stream, as int64 spells it.
         call: word of the stream.
         count: of the rows.
-        width: 64-bit words a row.
+        width: words a row.
         device: where to.
     """
     seed, step, first = place.tolist()
@@ -89,10 +88,10 @@ def compiled_row_words(
 def _(
     place: Tensor, table: Tensor | None, layer: int, call: int, count: int, width: int, device: torch.device
 ) -> Tensor:
-    return place.new_empty((count, 2 * width), dtype=torch.int32, device=device)
+    return place.new_empty((count, width), dtype=torch.int32, device=device)
 
 
-def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.uint64]:
+def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.int32]:
     """Words of rows on the CPU: in one draw where they lie together, else row by row."""
     first, count, table, order = rows
     if table is None or order is None:
@@ -103,12 +102,12 @@ def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.uint64]:
     return np.stack([_words(stream, row * width, width) for row in table.tolist()])
 
 
-def _words(stream: Stream, first: int, count: int) -> NDArray[np.uint64]:
+def _words(stream: Stream, first: int, count: int) -> NDArray[np.int32]:
     """Consecutive words of a stream, from numpy's generator of this thread."""
-    block, skip = divmod(first, 4)
+    block, skip = divmod(first, 8)
     mine = _mine
     mine.place["counter"] = (block, stream.call, stream.step, 0)
     mine.place["key"] = (stream.seed, stream.layer)
     mine.generator.state = mine.state  # type: ignore[assignment]
-    drawn = mine.generator.random_raw(skip + count)
-    return drawn[skip:] if skip else drawn
+    drawn = mine.generator.random_raw((skip + count + 1) // 2).view(np.int32)
+    return drawn[skip : skip + count]
