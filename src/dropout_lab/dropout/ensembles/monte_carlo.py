@@ -69,14 +69,15 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
 
 def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
     """The logits of all passes, in chunks (copies, N, classes)."""
-    enough = _TRACING * (10 + sum(1 for _ in model.modules()))
-    cut = samples * _least_seconds(model, x) > enough
-    parts = Prefix(model, cut)
-    if parts.whole and not cut and x.ndim > 2:  # how often weights are used depends on sizes between the layers
-        output, before = _observed_pass(model, x)
-        yield output[None]
-        samples -= 1
-        if samples * before > enough:
+    parts = Prefix(model, cut=False)
+    if parts.whole:
+        enough = _TRACING * (10 + sum(1 for _ in model.modules()))
+        seconds = _least_seconds(model, x)
+        if samples * seconds <= enough and x.ndim > 2:  # how often weights are used depends on sizes between the layers
+            output, seconds = _observed_pass(model, x)
+            yield output[None]
+            samples -= 1
+        if samples * seconds > enough:
             parts = Prefix(model)
     values = parts.start(x) if samples else []
     # Keyed masks belong to the rows of the batch; and to see whether copies work may take as long as two passes.

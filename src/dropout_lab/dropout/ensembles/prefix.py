@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import is_leaf, trace
 from dropout_lab.dropout.graph.hooks import intercepting
-from dropout_lab.dropout.graph.modes import dropout_only
+from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.layer import Dropout
 
 _MOST_ROWS, _MOST_BYTES = 2**13, 2**26
@@ -98,17 +98,18 @@ class Prefix:
         Returns:
             1 where copies don't give what single passes give.
         """
-        rows = max(len(x), 1)
+        rows, on_cpu = max(len(x), 1), x.device.type == "cpu"
+        most = (_CPU_ROWS if on_cpu else _MOST_ROWS) // rows
         given = max((value.nbytes for value in values if isinstance(value, Tensor)), default=0)
-        most_rows, most_bytes = _MOST_ROWS, _MOST_BYTES
-        if x.device.type == "cpu":
-            # Activations as large as the parameters, which each chunk reads, do no more harm than those.
-            read = sum(parameter.nbytes for module in self._rest for parameter in module.parameters())
-            most_rows, most_bytes = _CPU_ROWS, min(max(_CPU_BYTES, read), _MOST_BYTES)
-        if 2 * rows > most_rows or 2 * given > most_bytes:
+        if most < 2 or 2 * given > _MOST_BYTES:
             return 1
         each = _known_bytes(self._rest, values) or self._tried_bytes(x, values)
-        return max(1, min(most_rows // rows, most_bytes // max(given, each * rows))) if each else 1
+        size, allowed = max(given, each * rows), _CPU_BYTES if on_cpu else _MOST_BYTES
+        if size * most > allowed and on_cpu:
+            # Activations as large as the parameters, which each chunk reads, do no more harm than those.
+            read = sum(parameter.nbytes for module in self._rest for parameter in module.parameters())
+            allowed = min(max(allowed, read), _MOST_BYTES)
+        return max(1, min(most, allowed // max(size, 1))) if each else 1
 
     def _tried_bytes(self, x: Tensor, values: list[Any]) -> int:
         """The bytes of a row's largest activation in the rest, from a run of two rows without dropout.
@@ -127,7 +128,7 @@ class Prefix:
         pairs = zip(values, self._per_sample, strict=True)
         given = [_between_others(value) if per_sample else value for value, per_sample in pairs]
         try:
-            with dropout_only(rest, on=False):
+            with in_mode(nn.ModuleList(active_layers(rest).values()), training=False):
                 alone = self.finish(values)[0]
                 with intercepting(rest.modules(), after=note):
                     output = logits(_call(self._rest, *given))
