@@ -70,6 +70,7 @@ def test_jobs_run_side_by_side_where_there_is_room_unless_a_launcher_is_chosen(
 def test_an_experiment_may_choose_a_launcher(tmp_path, monkeypatch):
     planned = []
     monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    monkeypatch.setattr(compare, "free_cores", lambda: 2)
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - base/small\n  - override /hydra/launcher: submitit_slurm\n"
     (tmp_path / "experiment" / "on_the_cluster.yaml").write_text(text)
