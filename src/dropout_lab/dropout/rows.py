@@ -54,11 +54,11 @@ class Rows(NamedTuple):
             table = table.to(torch.int64)  # an empty list has no dtype of its own
         if table.dtype == torch.bool or table.is_floating_point() or table.is_complex():
             raise TypeError(f"mask_keys: rows must be integers, got {table.dtype}")
+        table = table.to(torch.int64)  # before comparing: to a narrow integer, 2^48 is 0
         if table.ndim != 1 or (table < 0).any() or (table >= _LAST).any():
             raise ValueError(
                 f"mask_keys: rows must be 1-D positions >= 0 in the global batch, below 2^48, got {table.tolist()}"
             )
-        table = table.to(torch.int64)
         first, size = int(table[0]) if len(table) else 0, len(table)
         if torch.equal(table, torch.arange(first, first + size, device="cpu")):
             return cls(first, size)
