@@ -2,7 +2,8 @@
 
 A stream is named by four 64-bit words and read in words of 32 bits, in any order. Word w of a stream is
 
-    numpy.random.Philox(key=[seed, layer], counter=[w // 8, call, step, 0]).random_raw(4).view("<i4")[w % 8]
+    numpy.random.Philox(key=layer << 64 | seed, counter=step << 128 | call << 64 | w // 8)
+    .random_raw(4).view("<i4")[w % 8]
 
 Numpy's generator is the definition, and what computes the words on the CPU: documented, stable, and faster than torch's
 own. On CUDA a Triton kernel gives the same (``philox_triton.py``); all other devices have arithmetic in plain torch
