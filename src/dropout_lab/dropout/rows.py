@@ -49,17 +49,18 @@ class Rows(NamedTuple):
         """
         if isinstance(rows, range) and rows.step == 1 and rows.start >= 0 and rows.stop <= _LAST:
             return cls(rows.start, len(rows))
-        table = torch.as_tensor(rows).to("cpu", copy=True)
-        if table.numel() == 0:
-            table = table.to(torch.int64)  # an empty list has no dtype of its own
-        if table.dtype == torch.bool or table.is_floating_point() or table.is_complex():
-            raise TypeError(f"mask_keys: rows must be integers, got {table.dtype}")
-        table = table.to(torch.int64)  # before comparing: to a narrow integer, 2^48 is 0
-        if table.ndim != 1 or (table < 0).any() or (table >= _LAST).any():
+        given = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+        if given.size == 0:
+            given = given.astype(np.int64)  # an empty list has no dtype of its own
+        if given.dtype.kind not in "iu":
+            raise TypeError(f"mask_keys: rows must be integers, got {given.dtype}")
+        table = given.astype(np.int64)  # a copy: what was given may change
+        first = int(table.min(initial=_LAST))
+        order = table - first
+        if table.ndim != 1 or first < 0 or table.max(initial=0) >= _LAST:
             raise ValueError(
-                f"mask_keys: rows must be 1-D positions >= 0 in the global batch, below 2^48, got {table.tolist()}"
+                f"mask_keys: rows must be 1-D positions >= 0 in the global batch, below 2^48, got {given.tolist()}"
             )
-        first, size = int(table[0]) if len(table) else 0, len(table)
-        if torch.equal(table, torch.arange(first, first + size, device="cpu")):
-            return cls(first, size)
-        return cls.of(first, size, table)
+        if np.array_equal(order, np.arange(len(order))):
+            return cls(first if len(table) else 0, len(table))
+        return cls(first, len(table), torch.from_numpy(table), order)

@@ -12,6 +12,7 @@ own. On CUDA a Triton kernel gives the same (``philox_triton.py``); all other de
 
 import importlib.util
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from dropout_lab.dropout.rows import Rows
 
 has_triton = importlib.util.find_spec("triton") is not None
 
-_RESTART = 2**12  # words that could be drawn in the time that it takes to go to another place of a stream
+_RESTART = 2**10  # words that could be drawn in the time that it takes to go to another place of a stream
 
 Words = NDArray[np.int32] | Tensor  # int32: an array where numpy has them, else a tensor
 
@@ -33,12 +34,26 @@ class _Generator(threading.local):
     """Numpy's generator, one a thread: to set its state and then to draw is not one action."""
 
     def __init__(self) -> None:
+        self.counter, self.key = [0, 0, 0, 0], [0, 0]
         self.generator = np.random.Philox(0)
-        self.place: dict[str, Any] = {"counter": None, "key": None}
-        self.state = {**self.generator.state, "state": self.place, "buffer": (0, 0, 0, 0)}
+        place = {"counter": self.counter, "key": self.key}
+        self.state: Any = {**self.generator.state, "state": place, "buffer": (0, 0, 0, 0)}
+
+    def runs(self, stream: Stream, starts: Iterable[int], width: int) -> list[NDArray[np.int32]]:
+        """So many words of a stream from each start on."""
+        counter, generator = self.counter, self.generator
+        self.key[:] = stream.seed, stream.layer
+        counter[1:] = stream.call, stream.step, 0
+        drawn = []
+        for start in starts:
+            skip = start & 7
+            counter[0] = start >> 3
+            generator.state = self.state
+            drawn.append(generator.random_raw((skip + width + 1) >> 1).view(np.int32)[skip : skip + width])
+        return drawn
 
 
-_mine = _Generator()
+_numpy = _Generator()
 
 
 def row_words(stream: Stream, rows: Rows, width: int, device: torch.device) -> Words:
@@ -94,21 +109,10 @@ def _(
 
 def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.int32]:
     """Words of rows on the CPU: in one draw where they lie together, else row by row."""
-    first, count, table, order = rows
-    if table is None or order is None:
-        return _words(stream, first * width, count * width).reshape(count, width)
-    reach = int(order.max()) + 1 if count else 0  # rows from the first to the last one
-    if (reach - count) * width <= count * _RESTART:
-        return _words(stream, first * width, reach * width).reshape(reach, width)[order]
-    return np.stack([_words(stream, row * width, width) for row in table.tolist()])
-
-
-def _words(stream: Stream, first: int, count: int) -> NDArray[np.int32]:
-    """Consecutive words of a stream, from numpy's generator of this thread."""
-    block, skip = divmod(first, 8)
-    mine = _mine
-    mine.place["counter"] = (block, stream.call, stream.step, 0)
-    mine.place["key"] = (stream.seed, stream.layer)
-    mine.generator.state = mine.state  # type: ignore[assignment]
-    drawn = mine.generator.random_raw((skip + count + 1) // 2).view(np.int32)
-    return drawn[skip : skip + count]
+    first, size, table, order = rows
+    if order is None or table is None:
+        return _numpy.runs(stream, (first * width,), size * width)[0].reshape(size, width)
+    reach = int(order.max(initial=-1)) + 1  # rows from the first to the last one
+    if (reach - size) * width <= size * _RESTART:
+        return _numpy.runs(stream, (first * width,), reach * width)[0].reshape(reach, width)[order]
+    return np.stack(_numpy.runs(stream, (table * width).tolist(), width))
