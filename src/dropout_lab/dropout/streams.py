@@ -115,4 +115,4 @@ def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.int32]:
     reach = int(order.max(initial=-1)) + 1  # rows from the first to the last one
     if (reach - size) * width <= size * _RESTART:
         return _numpy.runs(stream, (first * width,), reach * width)[0].reshape(reach, width)[order]
-    return np.stack(_numpy.runs(stream, (table * width).tolist(), width))
+    return np.stack(_numpy.runs(stream, [row * width for row in table.tolist()], width))
