@@ -84,9 +84,9 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "negative range": (range(-2, 2), ValueError, "1-D positions >= 0 in the global batch"),
     "2-D": (torch.zeros(2, 2, dtype=torch.int64), ValueError, r"must be 1-D .* got \[\[0, 0\], \[0, 0\]\]$"),
     "0-D": (torch.tensor(3), ValueError, r"must be 1-D .* got 3$"),
-    "floats": ([0.0, 1.0], TypeError, "rows must be integers, got torch.float32$"),
-    "bools": ([True, False], TypeError, "rows must be integers, got torch.bool$"),
-    "complex": (torch.zeros(2, dtype=torch.complex64), TypeError, "rows must be integers, got torch.complex64$"),
+    "floats": (torch.zeros(2), TypeError, "rows must be integers, got float32$"),
+    "bools": ([True, False], TypeError, "rows must be integers, got bool$"),
+    "complex": (torch.zeros(2, dtype=torch.complex64), TypeError, "rows must be integers, got complex64$"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -66,24 +67,30 @@ def test_rows_drawn_together_are_those_drawn_alone(
     assert draw(stream, Rows.read(rows), width).tolist() == alone
 
 
-@pytest.mark.parametrize(
-    "rows", [[0, 2**47], [5, 4, 3], list(range(0, 60_000, 1000)), [0, 0, 0, 10**6]], ids=["far", "near", "60", "mixed"]
-)
-@pytest.mark.parametrize("width", [1, 64, 4096])
-def test_more_words_are_skipped_only_where_to_go_on_elsewhere_costs_more(
-    width: int, rows: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("beyond", "together"), [(0, True), (1, False), (10**6, False)])
+@pytest.mark.parametrize("width", [1, 64, streams._RESTART])
+def test_words_are_skipped_only_where_to_go_on_elsewhere_costs_more(
+    width: int, beyond: int, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, original = [], streams._words
+    between = 2 * streams._RESTART // width + beyond
+    drawn, original = [], streams._numpy.runs
 
-    def words(stream: Stream, first: int, count: int) -> NDArray[np.int32]:
-        drawn.append(count)
-        return original(stream, first, count)
+    def runs(stream: Stream, starts: Iterable[int], width: int) -> list[NDArray[np.int32]]:
+        drawn.extend(width for _ in starts)
+        return original(stream, starts, width)
 
-    monkeypatch.setattr(streams, "_words", words)
-    draw(Stream(1, 2, 3, 4), Rows.read(rows), width)
-    together, skipped = len(drawn) == 1, (max(rows) - min(rows) + 1 - len(rows)) * width
-    assert together == (skipped <= len(rows) * streams._RESTART)
-    assert sum(drawn) == len(rows) * width + (skipped if together else 0)
+    monkeypatch.setattr(streams._numpy, "runs", runs)
+    draw(Stream(1, 2, 3, 4), Rows.read([5, 6 + between]), width)
+    assert drawn == ([(2 + between) * width] if together else [width, width])
+
+
+@pytest.mark.parametrize("row", [2**45, 2**47, 2**48 - 1])
+def test_the_last_rows_of_a_wide_layer_are_not_the_first_of_it(row: int) -> None:
+    """Numbers of words beyond 2^63."""
+    width, stream = 2**18, Stream(1, 2, 3, 4)
+    alone = [draw(stream, Rows(one, 1), width)[0, :8].tolist() for one in (row, 0)]
+    assert draw(stream, Rows.read([row, 0]), width)[:, :8].tolist() == alone
+    assert alone[0] == [line_of_numpy(stream, row * width + place) for place in range(8)]
 
 
 @settings(max_examples=40)
@@ -110,7 +117,7 @@ def test_words_do_not_change_between_versions() -> None:
 
 
 @pytest.fixture
-def switching() -> None:
+def switching() -> Iterator[None]:
     """Threads that give way to each other after every few instructions."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
