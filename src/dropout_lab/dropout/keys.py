@@ -135,13 +135,13 @@ class _Keys:
         self.layers: list[Keyed] = []  # kept alive while the context is open, so that ids stay unique
         self.outer: _Keys | None = None
         self.task = -1  # the backward pass that opened this context, if one did
-        self.thread = 0
+        self.thread: object = None
         self.begin, self.end = -1, sys.maxsize  # sequence numbers of autograd nodes made here lie in [begin, end)
 
     def __enter__(self) -> None:
         if self.begin >= 0:
             raise RuntimeError("mask_keys: a context is entered once; call mask_keys again for the next forward")
-        self.thread = threading.get_ident()
+        self.thread = _mine.token
         self.outer, _mine.current = _mine.current, self
         self.task, self.begin = torch._C._current_graph_task_id(), torch.autograd._get_sequence_nr()  # type: ignore
         _history.append(self)
@@ -189,6 +189,7 @@ class _Thread(threading.local):
     """What belongs to one thread."""
 
     def __init__(self) -> None:
+        self.token = object()  # the thread's name: the system's number goes to another thread when this one ends
         self.current: _Keys | None = None  # the open context
         # Backward passes under way here -> context of their last recomputed draw.
         self.recomputing: dict[int, _Keys | None] = {}
@@ -228,7 +229,7 @@ def _of_node(number: int) -> _Keys | None:
         RuntimeError: two threads have made a node of that number, and a third one asks.
     """
     found = [keys for keys in reversed(list(_history)) if keys.begin <= number < keys.end]
-    own = [keys for keys in found if keys.thread == threading.get_ident()]
+    own = [keys for keys in found if keys.thread is _mine.token]
     if not own and len({keys.thread for keys in found}) > 1:
         raise RuntimeError(
             "two threads train with mask_keys and activation checkpointing, and this backward pass runs in neither: "
