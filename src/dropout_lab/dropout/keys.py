@@ -191,6 +191,7 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.token = object()  # the thread's name: the system's number goes to another thread when this one ends
         self.current: _Keys | None = None  # the open context
+        self.unkeyed = False  # whether a layer was called here outside of all contexts
         # Backward passes under way here -> context of their last recomputed draw.
         self.recomputing: dict[int, _Keys | None] = {}
 
@@ -210,6 +211,7 @@ def _here() -> _Keys | None:
     if task == -1:
         if recomputing:
             recomputing.clear()  # a backward pass that raised has left its entry
+        _mine.unkeyed |= current is None
         return current
     if current is not None and current.task == task:
         return current
@@ -223,17 +225,13 @@ def _here() -> _Keys | None:
 
 
 def _of_node(number: int) -> _Keys | None:
-    """The context in which an autograd node was made: nodes are numbered as they are made, in each thread anew.
-
-    Raises:
-        RuntimeError: two threads have made a node of that number, and a third one asks.
-    """
+    """The context in which an autograd node was made: nodes are numbered as they are made, in each thread anew."""
     found = [keys for keys in reversed(list(_history)) if keys.begin <= number < keys.end]
     own = [keys for keys in found if keys.thread is _mine.token]
-    if not own and len({keys.thread for keys in found}) > 1:
+    if found and not own and (_mine.unkeyed or len({keys.thread for keys in found}) > 1):
         raise RuntimeError(
-            "two threads train with mask_keys and activation checkpointing, and this backward pass runs in neither: "
-            "whose masks it recomputes cannot be told. Train in one process each"
+            "activation checkpointing recomputes a mask here that more than one thread may have drawn: whose it is "
+            "cannot be told. Run backward in the thread of its forward, or train in one process each"
         )
     return next(iter(own or found), None)
 
