@@ -8,6 +8,7 @@ meet the same masks.
 A context belongs to the thread that opened it: threads that train side by side have the masks of processes.
 """
 
+import itertools
 import operator
 import sys
 import threading
@@ -61,7 +62,9 @@ def mask_keys(seed: int, step: int, rows: Sequence[int] | Tensor) -> AbstractCon
     except TypeError:
         raise TypeError(f"mask_keys: seed and step must be ints, got {seed!r} and {step!r}") from None
     if not 0 <= step < 2**63:
-        raise ValueError(f"mask_keys: step counts micro-batches since the start of training, got {step}")
+        raise ValueError(
+            f"mask_keys: step counts micro-batches since the start of training, 0 <= step < 2^63, got {step}"
+        )
     return _Keys(_hash(str(seed)), step, Rows.read(rows))
 
 
@@ -129,20 +132,20 @@ class _Keys:
 
     def __init__(self, seed: int, step: int, rows: Rows) -> None:
         self.seed, self.step, self.rows = seed, step, rows
-        # What changes from step to step must be a tensor in a compiled graph.
-        self.place = torch.frombuffer(array("q", (signed(seed), step, rows.first)), dtype=torch.int64)
         self.calls: dict[int, int] = {}  # id(layer) -> calls in this context, in the order of the first ones
         self.layers: list[Keyed] = []  # kept alive while the context is open, so that ids stay unique
         self.outer: _Keys | None = None
         self.task = -1  # the backward pass that opened this context, if one did
-        self.thread: object = None
         self.begin, self.end = -1, sys.maxsize  # sequence numbers of autograd nodes made here lie in [begin, end)
 
     def __enter__(self) -> None:
         if self.begin >= 0:
             raise RuntimeError("mask_keys: a context is entered once; call mask_keys again for the next forward")
-        self.thread = _mine.token
-        self.outer, _mine.current = _mine.current, self
+        mine = _mine
+        self.thread = mine.token
+        self.place, words = next(mine.places)
+        words[0], words[1], words[2] = signed(self.seed), self.step, self.rows.first
+        self.outer, mine.current = mine.current, self
         self.task, self.begin = torch._C._current_graph_task_id(), torch.autograd._get_sequence_nr()  # type: ignore
         _history.append(self)
 
@@ -185,20 +188,32 @@ class _Keys:
         return calls
 
 
+# Contexts whose forward may still be recomputed. A backward pass that waits for longer than this is none we know of.
+_WAITING = 256
+
+
+def _place() -> "tuple[Tensor, array[int]]":
+    """A tensor of three words, and the array that it shows."""
+    words = array("q", (0, 0, 0))
+    return torch.frombuffer(words, dtype=torch.int64), words
+
+
 class _Thread(threading.local):
     """What belongs to one thread."""
 
     def __init__(self) -> None:
         self.token = object()  # the thread's name: the system's number goes to another thread when this one ends
         self.current: _Keys | None = None  # the open context
+        # Seed, step and first row of a context: what changes from step to step must be a tensor in a compiled graph. To
+        # make one for each context would cost 5 % of a small layer's time, forward and backward.
+        self.places = itertools.cycle([_place() for _ in range(_WAITING)])
         self.unkeyed = False  # whether a layer was called here outside of all contexts
         # Backward passes under way here -> context of their last recomputed draw.
         self.recomputing: dict[int, _Keys | None] = {}
 
 
 _mine = _Thread()
-# Contexts whose forward may still be recomputed. A backward pass that waits for longer than this is none we know of.
-_history: deque[_Keys] = deque(maxlen=256)
+_history: deque[_Keys] = deque(maxlen=_WAITING)
 
 
 def _here() -> _Keys | None:
@@ -211,7 +226,8 @@ def _here() -> _Keys | None:
     if task == -1:
         if recomputing:
             recomputing.clear()  # a backward pass that raised has left its entry
-        _mine.unkeyed |= current is None
+        if current is None:
+            _mine.unkeyed = True
         return current
     if current is not None and current.task == task:
         return current
