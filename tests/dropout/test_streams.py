@@ -1,8 +1,7 @@
 """Streams of random words: numpy's, whatever computes them, and no two with a word in common."""
 
-import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -114,15 +113,6 @@ def test_words_do_not_change_between_versions() -> None:
 
 
 # Threads
-
-
-@pytest.fixture
-def switching() -> Iterator[None]:
-    """Threads that give way to each other after every few instructions."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def test_threads_that_draw_at_once_have_the_words_of_one(switching: None) -> None:
