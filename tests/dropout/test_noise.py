@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dropout_lab.dropout import Dropout, keys, mask_keys, noise
-from dropout_lab.dropout.noise import Rate, bernoulli, multiply, normal
+from dropout_lab.dropout.noise import _SHORT_ROW, Rate, bernoulli, multiply, normal
 
 RATES = [0.0, 2**-40, 1e-9, 1e-5, 0.1, 1 / 3, 0.5 - 2**-30, 0.5, 0.5 + 2**-30, 0.75, 0.9999, 1 - 1e-9, 1 - 2**-40]
 ANY_RATE = st.floats(0, 1, exclude_max=True, allow_subnormal=False)
@@ -18,10 +18,15 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 same_words = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture
-def feed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], None]:
-    """Let layers read these words instead of random ones."""
-    return lambda words: monkeypatch.setattr(keys, "row_words", lambda layer, x, shape: words)
+@pytest.fixture(params=["numpy", "torch"])
+def feed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], None]:
+    """Let layers read these words instead of random ones: as an array, as on the CPU, or as a tensor."""
+
+    def let_read(words: Tensor) -> None:
+        given = words.numpy() if request.param == "numpy" else words
+        monkeypatch.setattr(keys, "words", lambda layer, x, width: given)
+
+    return let_read
 
 
 def accepted(decide: Callable[[int], bool]) -> int:
@@ -82,7 +87,7 @@ def test_any_rate_is_exact_in_a_long_row(p: float, feed: Callable[[Tensor], None
     assert abs(long_row_keeps(p, feed) - (1 - Fraction(p))) <= Fraction(1, 2**32)
 
 
-@pytest.mark.parametrize("features", [1, 255, 256, 257, 258, 4096])
+@pytest.mark.parametrize("features", [1, *range(_SHORT_ROW - 1, _SHORT_ROW + 3), 4096])
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9])
 def test_the_share_of_kept_elements_is_1_minus_p(p: float, features: int) -> None:
     """Within 4.5 standard errors, in rows on both sides of the change of method."""
