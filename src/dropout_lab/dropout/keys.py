@@ -20,6 +20,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,7 +145,7 @@ class _Keys:
         mine = _mine
         self.thread = mine.token
         self.place, words = next(mine.places)
-        words[0], words[1], words[2] = signed(self.seed), self.step, self.rows.first
+        words[0], words[1], words[2] = self.seed, self.step, self.rows.first
         self.outer, mine.current = mine.current, self
         self.task, self.begin = torch._C._current_graph_task_id(), torch.autograd._get_sequence_nr()  # type: ignore
         _history.append(self)
@@ -193,8 +194,8 @@ _WAITING = 256
 
 
 def _place() -> "tuple[Tensor, array[int]]":
-    """A tensor of three words, and the array that it shows."""
-    words = array("q", (0, 0, 0))
+    """A tensor of three words, and the array that it shows, whose words have no sign."""
+    words = array("Q", (0, 0, 0))
     return torch.frombuffer(words, dtype=torch.int64), words
 
 
@@ -258,11 +259,11 @@ def _unkeyed(count: int, width: int, device: torch.device) -> Words:
     drawn = torch.randint(-(2**63), 2**63 - 1, ((count * width + 1) // 2,), device=device)
     if transformed():  # vmap before torch 2.14 can't view bits as another type
         narrow = torch.stack((drawn.to(torch.int32), (drawn >> 32).to(torch.int32)), dim=-1).flatten(-2)
+    elif type(drawn) is Tensor and drawn.is_cpu and not torch.compiler.is_compiling():
+        return drawn.numpy().view(np.int32)[: count * width].reshape(count, width)
     else:
         narrow = drawn.view(torch.int32)
-    narrow = (narrow[:-1] if count * width % 2 else narrow).view(count, width)
-    plain = type(narrow) is Tensor and narrow.is_cpu and not torch.compiler.is_compiling() and not transformed()
-    return narrow.numpy() if plain else narrow
+    return (narrow[:-1] if count * width % 2 else narrow).view(count, width)
 
 
 def _called(layer: Keyed) -> str:

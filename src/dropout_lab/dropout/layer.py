@@ -85,8 +85,8 @@ class Dropout(_DropoutNd):
         if self.training or self.monte_carlo:
             if x.is_cuda and (fused := self._fused(x)) is not None:
                 return fused
-            scale = self._rate.scale32 if x.dtype == torch.float32 else self._rate.scale
-            out = noises.multiply(x, self.draw(x), scale if self.scaling == "inverted" else None)
+            scale = self._rate.factor(x.dtype) if self.scaling == "inverted" else None
+            out = noises.multiply(x, self.draw(x), scale)
         else:
             if self.mask == "channel":
                 self._mask_shape(x)  # what it would refuse in training
@@ -101,7 +101,7 @@ class Dropout(_DropoutNd):
         With its bits from `noise.bernoulli` or `noise.normal`, and no row's noise depending on another row, a strategy
         is keyed; a boolean mask costs one byte an element in backward.
         """
-        shape = self._mask_shape(x)
+        shape = x.shape if self.mask == "element" else self._mask_shape(x)
         if self.noise == "bernoulli":
             return noises.bernoulli(self, x, shape, self._rate)
         q = self._rate.q

@@ -29,6 +29,7 @@ class Rate(NamedTuple):
     q: Tensor  # float64: 1 - p
     scale: Tensor  # float64: 1 / q
     scale32: Tensor  # float32: the same
+    whole: Tensor | None  # uint8: the same, where it is a whole number
     keep: Tensor  # int32: of 2^32 values, q * 2^32 lie below it
     edge: Tensor  # int32: of 2^16 values, q * 2^16, rounded down, lie below it
     rest: Tensor  # int32: what was rounded off, as a threshold of 32 more bits
@@ -47,11 +48,18 @@ class Rate(NamedTuple):
                 _scalar(q, torch.float64),
                 _scalar(1 / q, torch.float64),
                 _scalar(1 / q, torch.float32),
+                _scalar(1 / q, torch.uint8) if (1 / q).is_integer() and 1 / q < 2**8 else None,
                 _scalar(keep, torch.int32),
                 _scalar(edge, torch.int32),
                 _scalar(rest, torch.int32),
                 _Thresholds(np.int32(keep), np.int16(edge - most), np.int32(rest), most),
             )
+
+    def factor(self, dtype: torch.dtype) -> Tensor:
+        """1 / q for a product in a dtype: a byte where that will do, which the mask can hold."""
+        if self.whole is not None and not torch.compiler.is_compiling():
+            return self.whole
+        return self.scale32 if dtype == torch.float32 else self.scale
 
 
 class _Thresholds(NamedTuple):
@@ -80,7 +88,8 @@ def bernoulli(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...], rate: Rate) 
     long = count > _SHORT_ROW and not (keys.transformed() and not keys.active())
     words = keys.words(layer, x, _width(count, long))
     if isinstance(words, np.ndarray):
-        return torch.from_numpy(_kept(words, count, long, rate.numpy).reshape(shape))
+        kept = _kept(words, count, long, rate.numpy)
+        return torch.from_numpy(kept if len(shape) == 2 else kept.reshape(shape))
     if not long:
         return (words < rate.keep).view(shape)
     return (words.view(torch.int16)[:, :count] < rate.edge + (words[:, -1:] < rate.rest)).view(shape)
@@ -149,7 +158,7 @@ def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
     Args:
         x: floating-point tensor.
         noise: bool or floating-point, broadcasts to x.
-        scale: 0-d, of x's dtype or a wider one; None for 1.
+        scale: 0-d: uint8, or of x's dtype or a wider one; None for 1.
     """
     if noise.dtype != torch.bool:
         return x * (noise if scale is None else noise * scale).to(x.dtype)
@@ -158,11 +167,19 @@ def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
             noise = noise.to(x.dtype)
         # One value for a whole map or sample: scale the small tensor, not the big one.
         return x * (noise if scale is None else noise * scale)
-    if not torch.compiler.is_compiling():
-        noise = noise.view(torch.uint8)
-        if noise.numel() > _LARGE:
-            return _Product.apply(x, noise, scale)  # type: ignore[no-any-return, no-untyped-call]
-    return x * noise if scale is None else x * noise * scale
+    if torch.compiler.is_compiling():
+        return x * noise if scale is None else x * noise * scale
+    mask = noise.view(torch.uint8)
+    if scale is not None and scale.dtype == torch.uint8:  # one product less, and one less in backward
+        mask, scale = mask * scale, None
+    return _product(x, mask, scale)
+
+
+def _product(x: Tensor, mask: Tensor, scale: Tensor | None) -> Tensor:
+    """The product with a mask of bytes."""
+    if mask.numel() > _LARGE and not keys.transformed():
+        return _Product.apply(x, mask, scale)  # type: ignore[no-any-return, no-untyped-call]
+    return x * mask if scale is None else x * mask * scale
 
 
 class _Product(torch.autograd.Function):
@@ -178,11 +195,11 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return multiply(grad, ctx.saved_tensors[0].view(torch.bool), ctx.scale), None, None
+        return _product(grad, ctx.saved_tensors[0], ctx.scale), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
-        return multiply(tangent, ctx.saved_tensors[0].view(torch.bool), ctx.scale)
+        return _product(tangent, ctx.saved_tensors[0], ctx.scale)
 
 
 def _scalar(value: float, dtype: torch.dtype) -> Tensor:

@@ -39,16 +39,24 @@ class _Generator(threading.local):
         place = {"counter": self.counter, "key": self.key}
         self.state: Any = {**self.generator.state, "state": place, "buffer": (0, 0, 0, 0)}
 
-    def runs(self, stream: Stream, starts: Iterable[int], width: int) -> list[NDArray[np.int32]]:
-        """So many words of a stream from each start on."""
-        counter, generator = self.counter, self.generator
+    def run(self, stream: Stream, start: int, width: int) -> NDArray[np.int32]:
+        """So many words of a stream from a start on."""
+        skip = start & 7
         self.key[:] = stream.seed, stream.layer
+        self.counter[:] = start >> 3, stream.call, stream.step, 0
+        self.generator.state = self.state
+        return self.generator.random_raw((skip + width + 1) >> 1).view(np.int32)[skip : skip + width]
+
+    def runs(self, stream: Stream, starts: Iterable[int], width: int) -> list[NDArray[np.int32]]:
+        """So many words of a stream from each start on: :meth:`run` for each, in two thirds of the time."""
+        self.key[:] = stream.seed, stream.layer
+        counter, generator, state = self.counter, self.generator, self.state
         counter[1:] = stream.call, stream.step, 0
         drawn = []
         for start in starts:
             skip = start & 7
             counter[0] = start >> 3
-            generator.state = self.state
+            generator.state = state
             drawn.append(generator.random_raw((skip + width + 1) >> 1).view(np.int32)[skip : skip + width])
         return drawn
 
@@ -111,8 +119,8 @@ def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.int32]:
     """Words of rows on the CPU: in one draw where they lie together, else row by row."""
     first, size, table, order = rows
     if order is None or table is None:
-        return _numpy.runs(stream, (first * width,), size * width)[0].reshape(size, width)
+        return _numpy.run(stream, first * width, size * width).reshape(size, width)
     reach = int(order.max(initial=-1)) + 1  # rows from the first to the last one
     if (reach - size) * width <= size * _RESTART:
-        return _numpy.runs(stream, (first * width,), reach * width)[0].reshape(reach, width)[order]
+        return _numpy.run(stream, first * width, reach * width).reshape(reach, width)[order]
     return np.stack(_numpy.runs(stream, [row * width for row in table.tolist()], width))
