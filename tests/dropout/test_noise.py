@@ -162,7 +162,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("threshold", [0, 2**30], ids=["large", "small"])
-@pytest.mark.parametrize("scale", [None, 4 / 3], ids=["unscaled", "scaled"])
+@pytest.mark.parametrize("scale", [None, 4 / 3, 4], ids=["unscaled", "scaled", "whole"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_product_with_a_mask_is_the_product(
@@ -172,7 +172,7 @@ def test_a_product_with_a_mask_is_the_product(
     torch.manual_seed(0)
     x = LAYOUTS[layout](torch.randn(2, 6, 8, 6, dtype=dtype)).detach().requires_grad_()
     mask, grad = torch.rand(x.shape) < 0.5, torch.randn(x.shape).to(dtype)
-    out = multiply(x, mask, None if scale is None else torch.tensor(scale, dtype=torch.float64))
+    out = multiply(x, mask, None if scale is None else Rate.of(1 - 1 / scale))
     out.backward(grad)
     tolerance = 0 if scale is None else 2 * torch.finfo(dtype).eps
     for result, factor in ((out, x), (x.grad, grad)):
@@ -184,13 +184,14 @@ def test_a_product_with_a_mask_is_the_product(
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own forward mode uses it
 @pytest.mark.parametrize("threshold", [0, 2**30], ids=["large", "small"])
-def test_derivatives_of_a_product_are_right(threshold: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("p", [0.25, 0.5], ids=["scaled", "whole"])
+def test_derivatives_of_a_product_are_right(p: float, threshold: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise, "_LARGE", threshold)
     x, mask = torch.randn(3, 5, dtype=torch.float64, requires_grad=True), torch.rand(3, 5) < 0.5
-    scale = torch.tensor(4 / 3, dtype=torch.float64)
+    rate = Rate.of(p)
 
     def product(x: Tensor) -> Tensor:
-        return multiply(x, mask, scale)
+        return multiply(x, mask, rate)
 
     assert torch.autograd.gradcheck(product, x, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(product, x)
@@ -226,6 +227,6 @@ def test_a_small_mask_is_scaled_instead_of_the_input(shape: tuple[int, ...]) -> 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = multiply(x.requires_grad_(), mask, torch.tensor(2.0))
+        out = multiply(x.requires_grad_(), mask, Rate.of(0.5))
     torch.testing.assert_close(out, x * mask * 2, rtol=0, atol=0)
     assert sum(tensor.numel() for tensor in kept if tensor is not x) <= mask.numel()

@@ -58,15 +58,16 @@ def mask_keys(seed: int, step: int, rows: Sequence[int] | Tensor) -> AbstractCon
         TypeError: seed, step or rows are not integers.
         ValueError: step or rows are out of range, or rows is not 1-D.
     """
-    try:
-        seed, step = operator.index(seed), operator.index(step)
-    except TypeError:
-        raise TypeError(f"mask_keys: seed and step must be ints, got {seed!r} and {step!r}") from None
+    if type(seed) is not int or type(step) is not int:
+        try:
+            seed, step = operator.index(seed), operator.index(step)
+        except TypeError:
+            raise TypeError(f"mask_keys: seed and step must be ints, got {seed!r} and {step!r}") from None
     if not 0 <= step < 2**63:
         raise ValueError(
             f"mask_keys: step counts micro-batches since the start of training, 0 <= step < 2^63, got {step}"
         )
-    return _Keys(_hash(str(seed)), step, Rows.read(rows))
+    return _Keys(_seed_word(seed), step, Rows.read(rows))
 
 
 def active() -> bool:
@@ -135,9 +136,7 @@ class _Keys:
         self.seed, self.step, self.rows = seed, step, rows
         self.calls: dict[int, int] = {}  # id(layer) -> calls in this context, in the order of the first ones
         self.layers: list[Keyed] = []  # kept alive while the context is open, so that ids stay unique
-        self.outer: _Keys | None = None
-        self.task = -1  # the backward pass that opened this context, if one did
-        self.begin, self.end = -1, sys.maxsize  # sequence numbers of autograd nodes made here lie in [begin, end)
+        self.begin = -1
 
     def __enter__(self) -> None:
         if self.begin >= 0:
@@ -147,7 +146,9 @@ class _Keys:
         self.place, words = next(mine.places)
         words[0], words[1], words[2] = self.seed, self.step, self.rows.first
         self.outer, mine.current = mine.current, self
-        self.task, self.begin = torch._C._current_graph_task_id(), torch.autograd._get_sequence_nr()  # type: ignore
+        self.task = torch._C._current_graph_task_id()  # the backward pass that opens this context, if one does
+        # Sequence numbers of autograd nodes made here lie in [begin, end).
+        self.begin, self.end = torch.autograd._get_sequence_nr(), sys.maxsize  # type: ignore[attr-defined]
         _history.append(self)
 
     def __exit__(self, *_: object) -> None:
@@ -271,5 +272,9 @@ def _called(layer: Keyed) -> str:
 
 
 @lru_cache
+def _seed_word(seed: int) -> int:
+    return _hash(str(seed))
+
+
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -85,8 +85,7 @@ class Dropout(_DropoutNd):
         if self.training or self.monte_carlo:
             if x.is_cuda and (fused := self._fused(x)) is not None:
                 return fused
-            scale = self._rate.factor(x.dtype) if self.scaling == "inverted" else None
-            out = noises.multiply(x, self.draw(x), scale)
+            out = noises.multiply(x, self.draw(x), self._rate if self.scaling == "inverted" else None)
         else:
             if self.mask == "channel":
                 self._mask_shape(x)  # what it would refuse in training
@@ -165,7 +164,7 @@ class Dropout(_DropoutNd):
         if mask == "element":
             return shape
         kept = 2 if mask == "channel" else 1
-        return (*shape[:kept], *(1,) * (len(shape) - kept))
+        return shape[:kept] + (1,) * (len(shape) - kept)
 
     def _who(self) -> str:
         return f"dropout layer {self.name!r}" if self.name else type(self).__name__

@@ -29,7 +29,7 @@ class Rate(NamedTuple):
     q: Tensor  # float64: 1 - p
     scale: Tensor  # float64: 1 / q
     scale32: Tensor  # float32: the same
-    whole: Tensor | None  # uint8: the same, where it is a whole number
+    whole: Tensor | None  # uint8: the same, where it is a whole number, as at p = 0.5
     keep: Tensor  # int32: of 2^32 values, q * 2^32 lie below it
     edge: Tensor  # int32: of 2^16 values, q * 2^16, rounded down, lie below it
     rest: Tensor  # int32: what was rounded off, as a threshold of 32 more bits
@@ -54,12 +54,6 @@ class Rate(NamedTuple):
                 _scalar(rest, torch.int32),
                 _Thresholds(np.int32(keep), np.int16(edge - most), np.int32(rest), most),
             )
-
-    def factor(self, dtype: torch.dtype) -> Tensor:
-        """1 / q for a product in a dtype: a byte where that will do, which the mask can hold."""
-        if self.whole is not None and not torch.compiler.is_compiling():
-            return self.whole
-        return self.scale32 if dtype == torch.float32 else self.scale
 
 
 class _Thresholds(NamedTuple):
@@ -152,17 +146,18 @@ def normal(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1)[..., :count].reshape(shape)
 
 
-def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
-    """``x * noise * scale`` in x's dtype; of a boolean noise one byte an element is kept for backward.
+def multiply(x: Tensor, noise: Tensor, rate: Rate | None) -> Tensor:
+    """``x * noise / q`` in x's dtype; of a boolean noise one byte an element is kept for backward.
 
     Args:
         x: floating-point tensor.
         noise: bool or floating-point, broadcasts to x.
-        scale: 0-d: uint8, or of x's dtype or a wider one; None for 1.
+        rate: q; None leaves it out.
     """
+    scale = None if rate is None else rate.scale32 if x.dtype == torch.float32 else rate.scale
     if noise.dtype != torch.bool:
         return x * (noise if scale is None else noise * scale).to(x.dtype)
-    if noise.numel() < x.numel() or keys.transformed():
+    if noise.shape != x.shape or keys.transformed():
         if scale is None or scale.dtype != x.dtype:
             noise = noise.to(x.dtype)
         # One value for a whole map or sample: scale the small tensor, not the big one.
@@ -170,8 +165,8 @@ def multiply(x: Tensor, noise: Tensor, scale: Tensor | None) -> Tensor:
     if torch.compiler.is_compiling():
         return x * noise if scale is None else x * noise * scale
     mask = noise.view(torch.uint8)
-    if scale is not None and scale.dtype == torch.uint8:  # one product less, and one less in backward
-        mask, scale = mask * scale, None
+    if rate is not None and rate.whole is not None:  # the byte holds the scale: one product less each way
+        return _product(x, mask * rate.whole, None)
     return _product(x, mask, scale)
 
 
