@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from word_sources import row_words_of
 
-from dropout_lab.dropout import MASKS_VERSION, Dropout, keys, mask_keys, streams
+from dropout_lab.dropout import MASKS_VERSION, Dropout, contexts, keys, mask_keys, streams
 from dropout_lab.dropout.layer import MASKS, NOISES, SCALINGS
 
 Rows = Sequence[int] | Tensor
@@ -34,7 +34,7 @@ def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     row_words = row_words_of(request.param)
     for module in (keys, streams):
         monkeypatch.setattr(module, "row_words", row_words)
-    monkeypatch.setattr(keys, "_history", deque(maxlen=keys._history.maxlen))
+    monkeypatch.setattr(contexts, "_history", deque(maxlen=contexts._history.maxlen))
 
 
 def layer(p: float = 0.5, name: str | None = "00_drop", **axes: Any) -> Dropout:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dropout_lab.dropout import keys, streams
+from dropout_lab.dropout.contexts import Keyed
 
 _SHORT_ROW = 64  # elements; up to there, 32 bits for each cost less than the bookkeeping that 16 need
 _LARGE = 2**16  # elements; above, memory traffic costs more than the Python of an autograd function
@@ -65,7 +66,7 @@ class _Thresholds(NamedTuple):
     most: bool  # whether values equal to the edge are kept, too
 
 
-def bernoulli(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...], rate: Rate) -> Tensor:
+def bernoulli(layer: Keyed, x: Tensor, shape: tuple[int, ...], rate: Rate) -> Tensor:
     """Keep-mask, True with probability q to 2^-32.
 
     Args:
@@ -106,7 +107,7 @@ def _kept(words: NDArray[np.int32], count: int, long: bool, rate: _Thresholds) -
     return lanes <= edge if rate.most else lanes < edge
 
 
-def fused(layer: keys.Keyed, x: Tensor, rate: Rate, scaled: bool) -> Tensor | None:
+def fused(layer: Keyed, x: Tensor, rate: Rate, scaled: bool) -> Tensor | None:
     """``x * mask * scale`` in one kernel that keeps nothing for backward: the mask of :func:`bernoulli`, keyed.
 
     Args:
@@ -131,7 +132,7 @@ def fused(layer: keys.Keyed, x: Tensor, rate: Rate, scaled: bool) -> Tensor | No
     return philox_triton.dropout(x, *place, _width(count, long), long, thresholds, scale)
 
 
-def normal(layer: keys.Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def normal(layer: Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise in float32 (float64 for float64 inputs); arguments as for :func:`bernoulli`.
 
     Source: Box and Muller 1958; 31 bits for the radius, so values reach 6.6 standard deviations.
