@@ -163,5 +163,5 @@ def _short_rows(out, x, count, keep, start, seed, layer, step, call, scale, bloc
 def _store_product(out, x, place, inside, keep, scale):
     value = tl.load(x + place, mask=inside, other=0.0)
     wide = tl.float64 if value.dtype == tl.float64 else tl.float32
-    product = value.to(wide) * scale.to(tl.float64, bitcast=True).to(wide)
-    tl.store(out + place, tl.where(keep, product, 0.0).to(value.dtype), mask=inside)
+    product = value.to(wide) * keep.to(wide) * scale.to(tl.float64, bitcast=True).to(wide)  # a dropped NaN stays one
+    tl.store(out + place, product.to(value.dtype), mask=inside)
