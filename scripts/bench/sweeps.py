@@ -7,6 +7,9 @@ are short, an epoch of digits: with longer ones the ratio goes to 1, and start-u
 
 Then wall seconds of two longer jobs side by side, one thread each (hydra/launcher=joblib), over one after the other.
 Only a machine with two idle cores can tell. Goal for jobs over 10 s: < 1.
+
+Last, what keyed masks cost: CPU seconds of the 30 jobs of scripts/compare, whole, over the same with keyed=false. Goal:
+<= 1.03. This takes two minutes a run.
 """
 
 import argparse
@@ -32,6 +35,7 @@ def main() -> None:
     against_processes("8 seeds", 8, ["seed=range(8)"], 1 / 4, rounds)
     against_processes("compare, 30 jobs", 30, ["sweep=compare"], 1 / 6, rounds)
     side_by_side(rounds)
+    keys(rounds)
 
 
 def against_processes(name: str, jobs: int, words: Sequence[str], goal: float, rounds: int) -> None:
@@ -55,6 +59,19 @@ def side_by_side(rounds: int) -> None:
     print(f"\n{'':22}{'serial wall s':>15}{'joblib wall s':>15}{'ratio (goal)':>18}")
     print(f"{'2 jobs, both cores':22}{first:15.1f}{second:15.1f}{f'{ratio:.2f} (< 1)':>18}")
     record(f"2 jobs with joblib over serial, {first / 2:.0f} s a job, wall", ratio, "< 1")
+
+
+def keys(rounds: int) -> None:
+    keyed, unkeyed = [], []
+    for number in range(rounds):
+        pair = [(keyed, "keyed=true"), (unkeyed, "keyed=false")]
+        for seconds, word in pair if number % 2 else reversed(pair):
+            seconds.append(train(["-m", "sweep=compare", "hydra/launcher=basic", word])[1])
+    first, second = statistics.median(unkeyed), statistics.median(keyed)
+    ratio = statistics.median(k / u for k, u in zip(keyed, unkeyed, strict=True))
+    print(f"\n{'':22}{'keyed=false s':>15}{'keyed=true s':>15}{'ratio (goal)':>18}")
+    print(f"{'compare, 30 jobs':22}{first:15.1f}{second:15.1f}{f'{ratio:.3f} (1.03)':>18}")
+    record("compare with keyed masks over keyed=false, CPU", ratio, "<= 1.03")
 
 
 def train(words: Sequence[str]) -> tuple[float, float]:
