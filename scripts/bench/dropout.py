@@ -6,11 +6,14 @@ below 1 is faster than torch. Where in memory a large tensor lies changes its sp
 the median over several places. Bytes are what autograd keeps for backward, an element, beyond what was there before.
 
 "rows" is a keyed layer whose rows are a permutation of a range, or 64 of 60,000, over the same with contiguous rows.
+
+Where there is a GPU: wall time there, of 20 calls between two synchronisations.
 """
 
 import argparse
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -43,6 +46,7 @@ CHANNEL = [
     ((64, 32, 8, 8), torch.float32, 1.05),
 ]
 OTHER_ROWS = [(64, 4096), (64, 256), (64, 16)]
+ON_GPU = [((64, 256), 2.0), ((64, 4096), 2.0), ((256, 4096), 1.1), ((64, 128, 32, 32), 1.1)]
 
 
 def main() -> None:
@@ -62,6 +66,10 @@ def main() -> None:
     print(f"\n{'in eval, ratio to what is computed':38}{'us':>10}{'ours':>8}")
     for scaling in ("inverted", "unscaled", "classic"):
         evaluate(scaling, arguments)
+    if torch.cuda.is_available():
+        print(f"\n{torch.cuda.get_device_name():38}{'torch us':>10}{'keyed':>16}")
+        for shape, goal in ON_GPU:
+            on_device(torch.device("cuda"), shape, goal, arguments)
 
 
 def compare(mask: str, shape: tuple[int, ...], dtype: torch.dtype, goal: float | None, arguments) -> None:
@@ -112,6 +120,29 @@ def evaluate(scaling: str, arguments) -> None:
     print(f"{'eval ' + scaling:38}{result['plain'][0]:10.1f}{result['ours'][1]:8.2f}")
     goal = "<= 1.3" if scaling == "classic" else None
     record(f"eval {scaling}: ours over {'x * q' if scaling == 'classic' else 'nn.Identity'}", result["ours"][1], goal)
+
+
+def on_device(device: torch.device, shape: tuple[int, ...], goal: float, arguments) -> None:
+    x, grad = torch.randn(shape, device=device, requires_grad=True), torch.randn(shape, device=device)
+    layers = {
+        "torch": torch.nn.Dropout(arguments.p),
+        "keyed": keyed(layer("element", arguments.p), range(shape[0])),
+    }
+    times: dict[str, list[float]] = {name: [] for name in layers}
+    for number in range(arguments.rounds + 3):  # the first ones compile kernels
+        for name, each in layers.items():
+            torch.cuda.synchronize(device)
+            start = time.perf_counter()
+            for _ in range(20):
+                x.grad = None
+                each(x).backward(grad)
+            torch.cuda.synchronize(device)
+            if number >= 3:
+                times[name].append((time.perf_counter() - start) / 20)
+    ratio = statistics.median(k / t for k, t in zip(times["keyed"], times["torch"], strict=True))
+    name = f"GPU {'x'.join(map(str, shape))} float32"
+    record(f"{name}: keyed over torch", ratio, f"<= {goal}")
+    print(f"{name:38}{statistics.median(times['torch']) * 1e6:10.0f}{ratio:8.2f} {f'({goal})':7}")
 
 
 def layer(mask: str, p: float, scaling: str = "inverted") -> Dropout:
