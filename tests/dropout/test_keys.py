@@ -390,6 +390,23 @@ def test_a_layer_called_twice_is_not_recomputed_with_a_wrong_mask() -> None:
         y.sum().backward()
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
+def test_a_forward_waits_for_its_backward_while_255_others_are_run(compiled: bool) -> None:
+    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    (expected,) = gradients([part], x, lambda part, y: part(y))[:1]
+    run = partial(checkpoint, use_reentrant=False)
+    if compiled:
+        torch._dynamo.reset()
+        run = torch.compile(run, backend="aot_eager")
+    with mask_keys(1, 2, range(4)):  # the last step of `gradients`
+        loss = run(part, x).square().sum()
+    for step in range(255):
+        with mask_keys(3, step, range(5, 9)):
+            run(part, x)
+    loss.backward()
+    torch.testing.assert_close(next(part.parameters()).grad, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_unkeyed_checkpointing_stays_torchs() -> None:
     part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     torch.manual_seed(3)

@@ -226,6 +226,104 @@ def test_only_floating_point_inputs_are_taken(dtype: torch.dtype, training: bool
         layer(torch.ones(2, 3, dtype=dtype))
 
 
+REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "jagged": (
+        lambda: torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)], layout=torch.jagged),
+        "needs a plain tensor, got a nested one; pass its values, x.values(), or a padded tensor",
+    ),
+    "nested": (
+        lambda: torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)], layout=torch.strided),
+        "needs a plain tensor, got a nested one; pass its values, x.values(), or a padded tensor",
+    ),
+    "complex64": (
+        lambda: torch.ones(2, 3, dtype=torch.complex64),
+        "needs a floating-point input, got torch.complex64; pass torch.view_as_real(x), or x.abs() and x.angle()",
+    ),
+    "complex128": (
+        lambda: torch.ones(2, 3, dtype=torch.complex128),
+        "needs a floating-point input, got torch.complex128; pass torch.view_as_real(x), or x.abs() and x.angle()",
+    ),
+    "sparse_coo": (
+        lambda: torch.eye(3).to_sparse_coo(),
+        "needs a dense input, got one of layout torch.sparse_coo; convert it with x.to_dense()",
+    ),
+    "sparse_csr": (
+        lambda: torch.eye(3).to_sparse_csr(),
+        "needs a dense input, got one of layout torch.sparse_csr; convert it with x.to_dense()",
+    ),
+    "int64": (
+        lambda: torch.ones(2, 3, dtype=torch.int64),
+        "needs a floating-point input, got torch.int64; convert it with x.float()",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.filterwarnings("ignore:Sparse (CSR|invariant)")
+@pytest.mark.parametrize("name", ["03_relu", None])
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refusal_names_the_layer_and_the_kind(
+    kind: str, mask: str, training: bool, p: float, name: str | None
+) -> None:
+    """In one line, in training and in eval, with a rate and without."""
+    make, message = REFUSED[kind]
+    layer = Dropout(p, mask=mask, scaling="classic").train(training)
+    layer.name = name
+    with pytest.raises(TypeError) as error:
+        layer(make())
+    assert str(error.value) == (f"dropout layer {name!r} " if name else "Dropout ") + message
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (2, 3, 4, 5, 6, 2)])
+def test_channel_masks_refuse_in_eval_what_they_refuse_in_training(shape: tuple[int, ...], scaling: str) -> None:
+    errors = []
+    for training in (True, False):
+        layer = Dropout(0.5, mask="channel", scaling=scaling).train(training)
+        with pytest.raises(ValueError, match="drops whole maps") as error:
+            layer(torch.ones(shape))
+        errors.append(str(error.value))
+        layer.elsewhere = "element"
+        assert layer(torch.ones(shape)).shape == shape
+    assert errors[0] == errors[1]
+
+
+# The kernel of CUDA: `interpreted_kernels.py` has its laws, this is who gets it
+
+
+class Mine(Dropout):
+    """A strategy of somebody."""
+
+    def draw(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("keys", [True, False])
+@pytest.mark.parametrize(
+    "layer",
+    [Dropout(0.5, mask="channel"), Dropout(0.5, mask="sample"), Dropout(0.5, noise="gaussian"), Mine(0.5)],
+    ids=["channel", "sample", "gaussian", "mine"],
+)
+def test_only_standard_dropout_is_one_kernel(layer: Dropout, keys: bool) -> None:
+    fused = keyed(layer._fused, batch(4, 3, 5)) if keys else layer._fused(batch(4, 3, 5))  # type: ignore[arg-type]
+    assert fused is None
+
+
+def test_unkeyed_inverted_dropout_is_torchs_own_kernel() -> None:
+    x = batch(4, 300)
+    torch.manual_seed(0)
+    expected = nn.functional.dropout(x, 0.3)
+    torch.manual_seed(0)
+    out = Dropout(0.3)._fused(x)
+    assert out is not None
+    assert torch.equal(out, expected)
+    for scaling in ("classic", "unscaled"):
+        assert Dropout(0.3, scaling=scaling)._fused(x) is None
+
+
 # p and the other arguments
 
 BAD_RATES: list[object] = [-0.1, -1e-300, 1, 1.0, 1.5, math.nan, math.inf, "0.5", None, True, False, 0.5j, [0.5]]

@@ -1,7 +1,6 @@
 """Streams of random words: numpy's, whatever computes them, and no two with a word in common."""
 
 import threading
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -72,13 +71,14 @@ def test_words_are_skipped_only_where_to_go_on_elsewhere_costs_more(
     width: int, beyond: int, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between = 2 * streams._RESTART // width + beyond
-    drawn, original = [], streams._numpy.runs
+    drawn: list[int] = []
 
-    def runs(stream: Stream, starts: Iterable[int], width: int) -> list[NDArray[np.int32]]:
-        drawn.extend(width for _ in starts)
-        return original(stream, starts, width)
+    def run(stream: Stream, start: int, width: int) -> NDArray[np.int32]:
+        drawn.append(width)
+        return np.zeros(width, np.int32)
 
-    monkeypatch.setattr(streams._numpy, "runs", runs)
+    monkeypatch.setattr(streams._numpy, "run", run)
+    monkeypatch.setattr(streams._numpy, "runs", lambda stream, starts, width: [run(stream, n, width) for n in starts])
     draw(Stream(1, 2, 3, 4), Rows.read([5, 6 + between]), width)
     assert drawn == ([(2 + between) * width] if together else [width, width])
 
