@@ -360,6 +360,13 @@ def gradients(parts: list[nn.Sequential], x: Tensor, forward: Callable[..., Tens
     return results
 
 
+@torch._dynamo.config.patch(skip_fwd_side_effects_in_bwd_under_checkpoint=True)
+@partial(torch.compile, fullgraph=True, backend="aot_eager")
+def compiled_checkpoint(part: nn.Sequential, x: Tensor) -> Tensor:
+    """In one graph with its recomputation, which torch does where it may forget there that a layer counts its calls."""
+    return checkpoint(part, x, use_reentrant=False)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @pytest.mark.parametrize("meanwhile", ["closed", "other"])
 def test_checkpointing_recomputes_the_same_mask(meanwhile: str, use_reentrant: bool) -> None:
@@ -394,10 +401,8 @@ def test_a_layer_called_twice_is_not_recomputed_with_a_wrong_mask() -> None:
 def test_a_forward_waits_for_its_backward_while_255_others_are_run(compiled: bool) -> None:
     part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     (expected,) = gradients([part], x, lambda part, y: part(y))[:1]
-    run = partial(checkpoint, use_reentrant=False)
-    if compiled:
-        torch._dynamo.reset()
-        run = torch.compile(run, backend="aot_eager")
+    torch._dynamo.reset()
+    run = compiled_checkpoint if compiled else partial(checkpoint, use_reentrant=False)
     with mask_keys(1, 2, range(4)):  # the last step of `gradients`
         loss = run(part, x).square().sum()
     for step in range(255):
@@ -660,13 +665,13 @@ def test_compiled_checkpointing_gives_eager_gradients(use_reentrant: bool) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's tracer looks at it
 def test_compiled_checkpointing_whose_backward_comes_after_other_contexts_gives_eager_gradients() -> None:
     torch._dynamo.reset()
     parts, x = [segment(0.5, "a"), segment(0.3, "b")], torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     expected = gradients(parts, x, lambda part, y: part(y))
-    compiled = torch.compile(partial(checkpoint, use_reentrant=False), backend="aot_eager")
     with mask_keys(9, 9, range(7)):
-        torch.testing.assert_close(gradients(parts, x, compiled), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradients(parts, x, compiled_checkpoint), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -686,3 +691,14 @@ def test_a_network_compiled_in_another_thread_has_the_masks_of_eager(backend: Co
         torch.testing.assert_close(alone(partial(steps, compiled)), expected, rtol=0, atol=0)
     torch.testing.assert_close(steps(compiled), expected, rtol=0, atol=0)
     assert backend.graphs == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_network_finds_its_context_again_after_many_inner_ones(backend: Counting) -> None:
+    of, x = layer(), torch.ones(4, 300)
+    compiled = torch.compile(of, fullgraph=True, backend=backend)
+    with mask_keys(1, 2, range(4)):
+        for step in range(300):
+            with mask_keys(3, step, range(5, 9)):
+                pass
+        assert torch.equal(compiled(x) != 0, draw(of, x))
