@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import keys
-from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers, logits
+from dropout_lab.dropout.ensembles.prefix import Prefix, logits
 from dropout_lab.dropout.graph.calls import is_leaf
 from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.modes import dropout_only
 
 # Seconds that a CPU takes for a call of a module, a number of its output, and a multiply-add; elsewhere the calls cost
 # most. Rough numbers, and never measured ones: how it is computed decides which masks are drawn, so it must not vary.
-_CALL, _NUMBER, _MULTIPLY_ADD = 8e-6, 1e-9, 5e-11
-_TRACING = 5e-4  # for each module of a model that is cut
+_CALL, _NUMBER, _MULTIPLY_ADD = 8e-6, 3e-9, 5e-11
+_TRACING = 2.5e-4  # for each module of a model that is cut
 
 
 class MonteCarlo(NamedTuple):
@@ -62,7 +62,7 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
         raise ValueError(f"samples is the number of forward passes and must be >= 1, got {samples}")
     moments = _Moments()
     with dropout_only(model, on=True):
-        for logits in _passes(model, x, samples if active_layers(model) else 1):
+        for logits in _passes(model, x, samples):
             moments.add(logits)
     return moments.result()
 
@@ -70,15 +70,16 @@ def monte_carlo(model: nn.Module, x: Tensor, samples: int) -> MonteCarlo:
 def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
     """The logits of all passes, in chunks (copies, N, classes)."""
     parts = Prefix(model, cut=False)
-    if parts.whole:
-        enough = _TRACING * (10 + sum(1 for _ in model.modules()))
-        seconds = _least_seconds(model, x)
+    samples = samples if parts.layers else 1
+    if parts.whole and samples > 1:
+        enough = _TRACING * (10 + len(parts.modules))
+        seconds = _least_seconds(parts.parameters, x)
         if samples * seconds <= enough and x.ndim > 2:  # how often weights are used depends on sizes between the layers
-            output, seconds = _observed_pass(model, x)
+            output, seconds = _observed_pass(model, x, parts)
             yield output[None]
             samples -= 1
         if samples * seconds > enough:
-            parts = Prefix(model)
+            parts.cut()
     values = parts.start(x) if samples else []
     # Keyed masks belong to the rows of the batch; and to see whether copies work may take as long as two passes.
     largest = 1 if samples <= 4 or keys.active() else parts.largest_chunk(x, values)
@@ -88,20 +89,20 @@ def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
         yield parts.finish(values, now)
 
 
-def _least_seconds(model: nn.Module, x: Tensor) -> float:
+def _least_seconds(parameters: list[nn.Parameter], x: Tensor) -> float:
     """A bound below the time of a pass: each parameter meets each row, those of convolutions a 256th of its pixels."""
     pixels = max(1, math.prod(x.shape[2:]) // 256)
-    products = sum(parameter.numel() * (pixels if parameter.ndim > 2 else 1) for parameter in model.parameters())
+    products = sum(parameter.numel() * (pixels if parameter.ndim > 2 else 1) for parameter in parameters)
     return products * len(x) * _MULTIPLY_ADD
 
 
-def _observed_pass(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+def _observed_pass(model: nn.Module, x: Tensor, parts: Prefix) -> tuple[Tensor, float]:
     """The logits of one pass, and the seconds that it should take up to its first active dropout layer."""
-    layers, seconds, over = set(active_layers(model).values()), 0.0, False
+    seconds, over = 0.0, False
 
     def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         nonlocal seconds, over
-        over = over or module in layers
+        over = over or module in parts.layers
         if over or not isinstance(output, Tensor):
             return
         seconds += _CALL
@@ -110,7 +111,7 @@ def _observed_pass(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
             each = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim else 0  # products for one number
             seconds += output.numel() * (_NUMBER + _MULTIPLY_ADD * each)
 
-    with intercepting((module for module in model.modules() if is_leaf(module)), after=count):
+    with intercepting(filter(is_leaf, parts.modules), after=count):
         output = logits(model(x.clone()))  # which may write to its input
     return output, seconds
 
@@ -120,7 +121,7 @@ class _Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.sums: list[Tensor] = []
+        self.sums: tuple[Tensor, ...] = ()
 
     def add(self, logits: Tensor) -> None:
         """Count the logits (copies, N, classes) of passes."""
@@ -129,17 +130,16 @@ class _Moments:
         # Classes come first: along a short last dimension a softmax takes ten times as long.
         probability = logits.flatten(0, 1).t().contiguous().softmax(0, dtype=dtype).view(classes, copies, -1)
         if not self.sums:
-            self.first = probability[:, 0]
-        deviation = probability - self.first[:, None]
-        parts = deviation, deviation.square(), torch.special.entr(probability).sum(0)
-        new = [part.sum(-2) for part in parts]
-        self.sums = [old + part for old, part in zip(self.sums, new, strict=True)] if self.sums else new
+            self.first = probability[:, :1]
+        deviation = probability - self.first
+        new = deviation.sum(1), deviation.square().sum(1), torch.special.entr(probability).sum((0, 1))
+        self.sums = tuple(map(torch.add, self.sums, new)) if self.sums else new
         self.count += copies
 
     def result(self) -> MonteCarlo:
         """The moments of all passes so far."""
         deviation, square, entropy = (total / self.count for total in self.sums)
-        mean = self.first + deviation
+        mean = self.first[:, 0] + deviation
         total = torch.special.entr(mean).sum(0)
-        variance = (square - deviation.square()).clamp_min(0)
-        return MonteCarlo(mean.t().contiguous(), variance.t().contiguous(), total, (total - entropy).clamp_min(0))
+        variance = (square - deviation.square()).clamp_min_(0)
+        return MonteCarlo(mean.t().contiguous(), variance.t().contiguous(), total, (total - entropy).clamp_min_(0))

@@ -6,7 +6,7 @@ rest can also be run for many passes at once, on copies of the HIDDEN activation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import is_leaf, trace
 from dropout_lab.dropout.graph.hooks import intercepting
-from dropout_lab.dropout.graph.modes import in_mode
+from dropout_lab.dropout.graph.modes import switched
 from dropout_lab.dropout.layer import Dropout
 
 _MOST_ROWS, _MOST_BYTES = 2**13, 2**26
@@ -42,37 +42,48 @@ class Prefix:
 
     Args:
         model: in the mode in which it will be run, see :func:`dropout_only`.
-        cut: False leaves the model whole, all rest, which saves the time for tracing it; a chain is cut without.
+        cut: False leaves the model whole, all rest, until :meth:`cut`; a chain of modules is cut all the same.
 
     Attributes:
+        modules: all of the model.
+        layers: dropout layers that drop something.
+        parameters: those of the rest.
         whole: whether all is rest.
     """
 
     def __init__(self, model: nn.Module, cut: bool = True) -> None:
+        self.modules = list(model.modules())  # for a small model this walk takes a good part of a pass: once
+        self.layers = {module for module in self.modules if isinstance(module, _DropoutNd) and module.p > 0}
+        self.whole = True
         self._first: Callable[[Tensor], list[Any]] = lambda x: [x]
         self._rest: list[nn.Module] = [model]  # called one after the other
         self._per_sample = [True]  # for each input of the rest, whether it comes from the batch
-        self.whole = True
-        layers = set(active_layers(model).values())
         steps = _steps(model)
-        at = next((index for index, step in enumerate(steps) if layers.intersection(step.modules())), len(steps))
+        at = next((at for at, step in enumerate(steps) if not self.layers.isdisjoint(step.modules())), len(steps))
         if at < len(steps) and is_leaf(steps[at]):
             self._first, self._rest, self.whole = lambda x: [_call(steps[:at], x)], steps[at:], False
-        elif cut:
-            with suppress(ValueError):  # it can't be traced
-                self._cut(trace(model), layers)
+        within = self.modules if self.whole else [module for step in self._rest for module in step.modules()]
+        self.parameters = _parameters(within)
+        if self.whole and cut:
+            self.cut()
 
-    def _cut(self, traced: GraphModule, layers: set[_DropoutNd]) -> None:
+    def cut(self) -> None:
+        """Trace the model, which takes longer than a pass of a small one, and cut it; no effect where it can't be."""
+        with suppress(ValueError):
+            self._cut(trace(self.modules[0]))
+
+    def _cut(self, traced: GraphModule) -> None:
         batch: set[Node] = set()
         random: set[Node] = set()
         for node in traced.graph.nodes:
             if node.op == "placeholder" or batch.intersection(node.all_input_nodes):
                 batch.add(node)
-            if node.op == "output" or random.intersection(node.all_input_nodes) or _holds(traced, node, layers):
+            if node.op == "output" or random.intersection(node.all_input_nodes) or _holds(traced, node, self.layers):
                 random.add(node)
         inputs = [node for node in traced.graph.nodes if node not in random and random.intersection(node.users)]
         self._first = _FirstPart(traced, random, inputs).values
         self._rest = [GraphModule(traced, _copy(random, inputs))]
+        self.parameters = _parameters(self._rest[0].modules())
         self._per_sample = [node in batch for node in inputs]
         self.whole = False
 
@@ -103,41 +114,55 @@ class Prefix:
         given = max((value.nbytes for value in values if isinstance(value, Tensor)), default=0)
         if most < 2 or 2 * given > _MOST_BYTES:
             return 1
-        each = _known_bytes(self._rest, values) or self._tried_bytes(x, values)
+        each = self._known_bytes(values)
+        if not each or not all(type(step) in _BY_ROW and _unchanged(step) for step in self._rest):
+            each = self._tried_bytes(x, values, each)
         size, allowed = max(given, each * rows), _CPU_BYTES if on_cpu else _MOST_BYTES
         if size * most > allowed and on_cpu:
             # Activations as large as the parameters, which each chunk reads, do no more harm than those.
-            read = sum(parameter.nbytes for module in self._rest for parameter in module.parameters())
+            read = sum(parameter.nbytes for parameter in self.parameters)
             allowed = min(max(allowed, read), _MOST_BYTES)
         return max(1, min(most, allowed // max(size, 1))) if each else 1
 
-    def _tried_bytes(self, x: Tensor, values: list[Any]) -> int:
-        """The bytes of a row's largest activation in the rest, from a run of two rows without dropout.
+    def _known_bytes(self, values: list[Any]) -> int:
+        """The most bytes that a row takes behind a module of a network of vectors, (N, features) in each module.
 
-        0 where the rows give something else between other rows, as they do where the rest uses the batch's mean.
+        0 where that is not known: pixels or positions have features each.
+        """
+        vectors = len(values) == 1 and isinstance(values[0], Tensor) and values[0].ndim == 2
+        if not vectors or not values[0].is_floating_point() or any(parameter.ndim > 2 for parameter in self.parameters):
+            return 0
+        widths = [parameter.shape[0] for parameter in self.parameters if parameter.ndim]
+        return int(values[0].element_size() * max([values[0].shape[1], *widths]))
+
+    def _tried_bytes(self, x: Tensor, values: list[Any], known: int) -> int:
+        """The bytes of a row's largest activation in the rest, seen in a run without dropout where they are not known.
+
+        0 where rows give something else between other rows, as they do where the rest uses the batch's mean.
         """
         values = values if len(x) <= 2 else self.start(x[:2])
         if not all(_is_tensors(value) for value in values):
             return 0  # a size, computed from the batch before dropout and used after it
-        rest, largest = nn.ModuleList(self._rest), 0
+        largest = 0
 
         def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             nonlocal largest
             largest = max(largest, output.nbytes if isinstance(output, Tensor) else 0)
 
+        seen = () if known else (module for step in self._rest for module in step.modules())
         pairs = zip(values, self._per_sample, strict=True)
         given = [_between_others(value) if per_sample else value for value, per_sample in pairs]
         try:
-            with in_mode(nn.ModuleList(active_layers(rest).values()), training=False):
+            with switched(dict.fromkeys(self.layers, False)):
                 alone = self.finish(values)[0]
-                with intercepting(rest.modules(), after=note):
+                with intercepting(seen, after=note):
                     output = logits(_call(self._rest, *given))
         except RuntimeError:  # shapes that do not fit
             return 0
         rows, tolerance = len(alone), torch.finfo(alone.dtype).eps ** 0.5
         if len(output) != 3 * rows or not torch.allclose(output[rows:-rows], alone, rtol=tolerance, atol=tolerance):
             return 0
-        return max(1, largest // len(output))
+        return known or max(1, largest // len(output))
 
 
 def logits(output: Any) -> Tensor:
@@ -165,18 +190,15 @@ def _unchanged(module: nn.Module) -> bool:
     return not hooked and "forward" not in vars(module)
 
 
+def _parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    # nn.Module.parameters would walk over the modules once more.
+    return [parameter for module in modules for parameter in module._parameters.values() if parameter is not None]
+
+
 def _call(steps: list[nn.Module], *values: Any) -> Any:
     for step in steps:
         values = (step(*values),)
     return values[0]
-
-
-def _known_bytes(steps: list[nn.Module], values: list[Any]) -> int:
-    """The bytes of a row's largest activation in steps that work row by row; 0 where that is not known of each."""
-    if not all(type(step) in _BY_ROW and _unchanged(step) for step in steps) or values[0].ndim != 2:
-        return 0
-    widths = [getattr(step, "out_features", 0) for step in steps]
-    return int(values[0].element_size() * max(values[0].shape[1], *widths))
 
 
 class _FirstPart(Interpreter):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -11,16 +11,21 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 @contextmanager
-def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Every module in train (or eval) mode within the context, and in its own former mode after it."""
-    modes = [(module, module.training) for module in model.modules()]
+def switched(modes: Mapping[nn.Module, bool]) -> Iterator[None]:
+    """Each of these modules in train (True) or eval mode within the context, and in its own former mode after it."""
+    before = [(module, module.training) for module in modes]
     try:
-        for module, _ in modes:
-            module.training = training
+        _set(modes.items())
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        _set(before)
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Every module in train (or eval) mode within the context, and in its own former mode after it."""
+    with switched(dict.fromkeys(model.modules(), training)):
+        yield
 
 
 @contextmanager
@@ -30,15 +35,19 @@ def dropout_only(model: nn.Module, on: bool) -> Iterator[None]:
     The switch is the train mode of the layers (any ``_DropoutNd``), which torch's own have, too; a layer's
     ``monte_carlo``, which would leave it on in eval, is off within the context and as before after it.
     """
-    switches = [(module, module.monte_carlo) for module in model.modules() if hasattr(module, "monte_carlo")]
-    with in_mode(model, training=False), torch.no_grad():
+    modes = {module: on and isinstance(module, _DropoutNd) for module in model.modules()}
+    switches = [(module, module.monte_carlo) for module in modes if hasattr(module, "monte_carlo")]
+    with switched(modes), torch.no_grad():
         try:
             for module, _ in switches:
                 module.monte_carlo = False  # type: ignore[assignment]
-            for module in model.modules():
-                if isinstance(module, _DropoutNd):
-                    module.training = on
             yield
         finally:
             for module, before in switches:
                 module.monte_carlo = before
+
+
+def _set(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        if module.training is not training:  # assigning to a module costs more than looking at it
+            module.training = training
