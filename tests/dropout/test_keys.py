@@ -1,51 +1,23 @@
 """Keyed masks are a pure function of (seed, layer, step, row, element), and of nothing else."""
 
-import copy
 import itertools
-import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keyed_layers import Rows, alone, assert_independent, compiled_checkpoint, draw, gradients, layer, segment
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from word_sources import row_words_of
 
-from dropout_lab.dropout import MASKS_VERSION, Dropout, contexts, keys, mask_keys, streams
+from dropout_lab.dropout import MASKS_VERSION, mask_keys
 from dropout_lab.dropout.layer import MASKS, NOISES, SCALINGS
 
-Rows = Sequence[int] | Tensor
-T = TypeVar("T")
-SOURCES = ["numpy", "plain", *(["triton"] if os.environ.get("TRITON_INTERPRET") == "1" else [])]
+pytestmark = pytest.mark.usefixtures("source")
 with_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-
-
-@pytest.fixture(params=SOURCES, autouse=True)
-def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every law holds for each way to compute the bits, and begins without the contexts of other tests."""
-    row_words = row_words_of(request.param)
-    for module in (keys, streams):
-        monkeypatch.setattr(module, "row_words", row_words)
-    monkeypatch.setattr(contexts, "_history", deque(maxlen=contexts._history.maxlen))
-
-
-def layer(p: float = 0.5, name: str | None = "00_drop", **axes: Any) -> Dropout:
-    made = Dropout(p, **axes)
-    made.name = name
-    return made
-
-
-def draw(of: Dropout, x: Tensor, seed: int = 1, step: int = 2, rows: Rows | None = None) -> Tensor:
-    with mask_keys(seed, step, range(len(x)) if rows is None else rows):
-        return of.draw(x)
 
 
 # What a mask depends on
@@ -150,8 +122,7 @@ def test_a_higher_rate_drops_more_of_the_same(features: int) -> None:
         assert (less <= more).all()
 
 
-# Independence. Two masks of n = 64000 elements: |correlation| * sqrt(n) below 4.5, which chance exceeds 7 times in a
-# million, and chi-square of the four outcomes against their probabilities (3 degrees of freedom) below 28: 4 times.
+# Independence
 
 PAIRS = {
     "layers": [{"name": name} for name in ("00_drop", "01_drop", "00_drop_call2", "drop_00", None)],
@@ -185,79 +156,11 @@ def test_neighbours_in_one_mask_are_uncorrelated(features: int) -> None:
         assert_independent(mask[distance:], mask[:-distance], 0.5)
 
 
-def assert_independent(first: Tensor, second: Tensor, p: float) -> None:
-    a, b, n = first.flatten().double(), second.flatten().double(), first.numel()
-    correlation = torch.corrcoef(torch.stack([a, b]))[0, 1].item()
-    assert abs(correlation) * n**0.5 < 4.5
-    q = 1 - p
-    cells = torch.tensor([[p * p, p * q], [q * p, q * q]], dtype=torch.float64) * n
-    counts = torch.bincount((2 * a + b).int(), minlength=4).view(2, 2)
-    assert ((counts - cells).square() / cells).sum().item() < 28
-
-
 def test_gaussian_noise_is_uncorrelated() -> None:
     x = torch.ones(64, 1000)
     noise = [draw(layer(0.5, name, noise="gaussian"), x, step=step) for name in ("a", "b") for step in (0, 1)]
     correlation = torch.corrcoef(torch.stack([part.flatten() for part in noise]))
     assert (correlation - torch.eye(4)).abs().max() * x.numel() ** 0.5 < 4.5
-
-
-# Calls, and layers without a name
-
-
-def test_a_second_call_is_another_mask() -> None:
-    of, x = layer(), torch.ones(64, 1000)
-    with mask_keys(1, 2, range(64)):
-        masks = [of.draw(x) for _ in range(3)]
-    with mask_keys(1, 2, range(64)):
-        again = [of.draw(x) for _ in range(3)]
-    for first, second in itertools.combinations(masks, 2):
-        assert_independent(first, second, 0.5)
-    assert all(torch.equal(first, second) for first, second in zip(masks, again, strict=True))
-
-
-def test_layers_without_a_name_are_numbered_by_first_call() -> None:
-    x, (a, b) = torch.ones(64, 1000), (layer(name=None), layer(name=None))
-    with mask_keys(1, 2, range(64)):
-        first, second = a.draw(x), b.draw(x)
-    with mask_keys(1, 2, range(64)):
-        swapped, other = b.draw(x), a.draw(x)
-    assert torch.equal(first, swapped)
-    assert torch.equal(second, other)
-    assert_independent(first, second, 0.5)
-
-
-def test_contexts_nest() -> None:
-    of, x = layer(), torch.ones(4, 20)
-    with mask_keys(1, 2, range(4)):
-        first = of.draw(x)
-        with mask_keys(1, 3, range(2)):
-            inner = of.draw(x[:2])
-        second = of.draw(x)
-    with mask_keys(1, 2, range(4)):
-        assert torch.equal(of.draw(x), first)
-        assert torch.equal(of.draw(x), second)
-    assert torch.equal(inner, draw(of, x[:2], step=3))
-    assert not keys.active()
-
-
-def test_a_context_closes_after_an_error() -> None:
-    with pytest.raises(ValueError, match="needs"), mask_keys(1, 2, range(4)):
-        layer(mask="channel")(torch.ones(4))
-    assert not keys.active()
-
-
-def test_a_context_is_entered_once() -> None:
-    context = mask_keys(1, 2, range(4))
-    with context:
-        pass
-    with pytest.raises(RuntimeError, match="a context is entered once; call mask_keys again"), context:
-        pass
-
-
-def test_a_copy_of_a_layer_has_its_masks() -> None:
-    of, x = layer(), torch.ones(4, 300)
-    assert torch.equal(draw(copy.deepcopy(of), x), draw(of, x))
 
 
 # Torch's own generator
@@ -332,223 +235,6 @@ def test_any_integer_is_a_seed() -> None:
     x = torch.ones(2, 8)
     for seed in (-1, 0, 2**70, torch.tensor(3)):
         assert torch.equal(draw(layer(), x, seed=seed), draw(layer(), x, seed=int(seed)))
-
-
-# Recomputation in backward
-
-
-def segment(p: float = 0.5, name: str = "00_drop") -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 40), layer(p, name), nn.Tanh(), nn.Linear(40, 6)).double()
-
-
-def gradients(parts: list[nn.Sequential], x: Tensor, forward: Callable[..., Tensor]) -> list[Tensor]:
-    """Gradients of keyed training steps whose backward passes run after their contexts closed, last step first."""
-    losses = []
-    for step in range(3):
-        with mask_keys(1, step, range(len(x))):
-            y = x
-            for part in parts:
-                y = forward(part, y)
-            losses.append(y.square().sum())
-    results = []
-    for loss in reversed(losses):
-        loss.backward()
-        for weight in (weight for part in parts for weight in part.parameters()):
-            results.append(weight.grad)
-            weight.grad = None
-    return results
-
-
-@torch._dynamo.config.patch(skip_fwd_side_effects_in_bwd_under_checkpoint=True)
-@partial(torch.compile, fullgraph=True, backend="aot_eager")
-def compiled_checkpoint(part: nn.Sequential, x: Tensor) -> Tensor:
-    """In one graph with its recomputation, which torch does where it may forget there that a layer counts its calls."""
-    return checkpoint(part, x, use_reentrant=False)
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-@pytest.mark.parametrize("meanwhile", ["closed", "other"])
-def test_checkpointing_recomputes_the_same_mask(meanwhile: str, use_reentrant: bool) -> None:
-    parts, x = [segment(0.5, "a"), segment(0.3, "b")], torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    expected = gradients(parts, x, lambda part, y: part(y))
-    with mask_keys(9, 9, range(7)) if meanwhile == "other" else nullcontext():
-        result = gradients(parts, x, partial(checkpoint, use_reentrant=use_reentrant))
-    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_another_thread_recomputes_the_same_mask(use_reentrant: bool) -> None:
-    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    (expected,) = gradients([part], x, lambda part, y: part(y))[:1]
-    with mask_keys(1, 2, range(4)):  # the last step of `gradients`
-        loss = checkpoint(part, x, use_reentrant=use_reentrant).square().sum()
-    thread = threading.Thread(target=loss.backward)
-    thread.start()
-    thread.join()
-    torch.testing.assert_close(next(part.parameters()).grad, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_a_layer_called_twice_is_not_recomputed_with_a_wrong_mask() -> None:
-    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    with mask_keys(1, 2, range(4)):
-        y = checkpoint(part, checkpoint(part, x, use_reentrant=False), use_reentrant=False)
-    with pytest.raises(RuntimeError, match="'00_drop' was called more than once and is recomputed in backward"):
-        y.sum().backward()
-
-
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
-def test_a_forward_waits_for_its_backward_while_255_others_are_run(compiled: bool) -> None:
-    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    (expected,) = gradients([part], x, lambda part, y: part(y))[:1]
-    torch._dynamo.reset()
-    run = compiled_checkpoint if compiled else partial(checkpoint, use_reentrant=False)
-    with mask_keys(1, 2, range(4)):  # the last step of `gradients`
-        loss = run(part, x).square().sum()
-    for step in range(255):
-        with mask_keys(3, step, range(5, 9)):
-            run(part, x)
-    loss.backward()
-    torch.testing.assert_close(next(part.parameters()).grad, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_unkeyed_checkpointing_stays_torchs() -> None:
-    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    torch.manual_seed(3)
-    part(x).sum().backward()
-    expected, x.grad = x.grad, None
-    torch.manual_seed(3)
-    checkpoint(part, x, use_reentrant=False).sum().backward()
-    assert torch.equal(x.grad, expected)
-
-
-# Threads
-
-
-def in_threads(*functions: Callable[[], T]) -> list[T]:
-    """What functions return that run at the same time, each in a thread of its own; an error of one is raised."""
-    with ThreadPoolExecutor(len(functions)) as threads:
-        futures = [threads.submit(function) for function in functions]
-    return [future.result() for future in futures]
-
-
-def alone(function: Callable[[], T]) -> T:
-    return in_threads(function)[0]
-
-
-def test_an_open_context_belongs_to_its_thread() -> None:
-    """Another thread draws from torch's generator, and the calls there are none of this context."""
-    of, x = layer(), torch.ones(4, 300)
-    torch.manual_seed(0)
-    unkeyed, first, second = of.draw(x), draw(of, x), None
-    torch.manual_seed(0)
-    with mask_keys(1, 2, range(4)):
-        assert alone(keys.active) is False
-        assert torch.equal(alone(partial(of.draw, x)), unkeyed)
-        assert torch.equal(of.draw(x), first)
-        second = alone(partial(draw, of, x, 5, 6))
-        assert keys.active()
-    assert torch.equal(second, draw(of, x, 5, 6))
-
-
-def test_contexts_nest_in_each_thread_by_itself() -> None:
-    of, x, together = layer(), torch.ones(4, 300), threading.Barrier(2)
-
-    def nested(seed: int, wait: Callable[[], Any]) -> Tensor:
-        masks = []
-        with mask_keys(seed, 2, range(4)):
-            wait()
-            masks.append(of.draw(x))
-            with mask_keys(seed, 3, range(4)):
-                wait()
-                masks.append(of.draw(x))
-                wait()
-            masks.append(of.draw(x))
-            wait()
-        assert not keys.active()
-        return torch.stack(masks)
-
-    expected = [nested(seed, lambda: None) for seed in (1, 2)]
-    results = in_threads(*(partial(nested, seed, partial(together.wait, 10)) for seed in (1, 2)))
-    assert [torch.equal(*pair) for pair in zip(results, expected, strict=True)] == [True, True]
-
-
-FORWARDS: dict[str, Callable[..., Tensor]] = {
-    "plain": lambda part, x: part(x),
-    "checkpointed": partial(checkpoint, use_reentrant=False),
-    "checkpointed, reentrant": partial(checkpoint, use_reentrant=True),
-}
-
-
-def trained(seed: int, steps: int, forward: Callable[..., Tensor], wait: Callable[[], Any]) -> Tensor:
-    """Weights after some steps of training; each step waits between its forward's layers and before its backward."""
-    parts = [segment(0.5, "a"), segment(0.3, "b")]
-    x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    weights = [weight for part in parts for weight in part.parameters()]
-    for step in range(steps):
-        with mask_keys(seed, step, range(seed, seed + 4)):
-            wait()
-            y = forward(parts[0], x)
-            wait()
-            loss = forward(parts[1], y).square().sum()
-            wait()
-        wait()
-        loss.backward()
-        wait()
-        with torch.no_grad():
-            for weight in weights:
-                weight -= 1e-3 * weight.grad
-                weight.grad = None
-    return torch.cat([weight.detach().flatten() for weight in weights])
-
-
-@pytest.fixture
-def initialised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`segment` sets torch's seed and draws, which threads can't do at once: they get copies."""
-    made = {(p, name): segment(p, name) for p, name in ((0.5, "a"), (0.3, "b"))}
-    monkeypatch.setitem(globals(), "segment", lambda p, name: copy.deepcopy(made[p, name]))
-
-
-@pytest.mark.parametrize("forward", FORWARDS)
-@pytest.mark.parametrize("turns", ["in turns", "freely"])
-def test_threads_that_train_side_by_side_end_where_each_would_alone(
-    turns: str, forward: str, initialised: None, switching: None
-) -> None:
-    steps, together = (3, threading.Barrier(2)) if turns == "in turns" else (30, None)
-    jobs = [partial(trained, seed, steps, FORWARDS[forward]) for seed in (1, 2)]
-    expected = [job(lambda: None) for job in jobs]
-    assert not torch.equal(*expected)
-    wait = partial(together.wait, 10) if together else lambda: None
-    results = in_threads(*(partial(job, wait) for job in jobs))
-    assert [torch.equal(*pair) for pair in zip(results, expected, strict=True)] == [True, True]
-
-
-def checkpointed(seed: int) -> tuple[Tensor, nn.Sequential]:
-    """A loss whose backward recomputes a keyed mask."""
-    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    with mask_keys(seed, 2, range(4)):
-        return checkpoint(part, x, use_reentrant=False).square().sum(), part
-
-
-CANNOT_BE_TOLD = "recomputes a mask here that more than one thread may have drawn: whose it is cannot be told.*[^\\n]$"
-
-
-def test_a_mask_that_two_threads_may_have_drawn_is_not_recomputed_in_a_third() -> None:
-    """Also where the second thread began after the first had ended, which gives both one number of the system."""
-    (first, _), _ = alone(partial(checkpointed, 1)), alone(partial(checkpointed, 2))
-    with pytest.raises(RuntimeError, match=CANNOT_BE_TOLD):
-        alone(first.backward)
-
-
-def test_a_forward_without_keys_is_not_recomputed_with_the_masks_of_another_thread() -> None:
-    part, x = segment(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-
-    def unkeyed() -> None:
-        checkpoint(part, x, use_reentrant=False).sum().backward()
-
-    alone(partial(checkpointed, 1))
-    with pytest.raises(RuntimeError, match=CANNOT_BE_TOLD):
-        alone(unkeyed)
 
 
 # Compilation

@@ -30,7 +30,8 @@ def run(*command: Any, **environment: str) -> str:
 @pytest.mark.slow
 def test_interpreted_kernels_keep_their_laws() -> None:
     """In a process of their own: whether Triton compiles or interprets is settled when it is imported."""
-    files, chosen = (HERE / "interpreted_kernels.py", HERE / "test_keys.py"), f"interpreted or (triton and ({LAWS}))"
+    files = (HERE / name for name in ("interpreted_kernels.py", "test_keys.py", "test_contexts.py"))
+    chosen = f"interpreted or (triton and ({LAWS}))"
     options = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "-k", chosen)
     output = run("-m", "pytest", *options, *files, TRITON_INTERPRET="1")
     assert "skipped" not in output
