@@ -17,7 +17,7 @@ LONGEST = [
         *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "wandb_logger"], ["dropout", "torchvision"]),
         *(["train", "main"], ["dropout", "folding", "fold"], ["data", "image_folder"], ["report", "browser"]),
         *(["baselines"], ["scripts", "rename"], ["activations", "compile"], ["compare"], ["experiments"]),
-        *(["report", "scale"],),
+        *(["report", "scale"], ["dropout", "philox_triton"]),
     )
 ]
 
