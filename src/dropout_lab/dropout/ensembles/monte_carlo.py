@@ -73,7 +73,7 @@ def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
     samples = samples if parts.layers else 1
     if parts.whole and samples > 1:
         enough = _TRACING * (10 + len(parts.modules))
-        seconds = _least_seconds(parts.parameters, x)
+        seconds = _least_seconds(parts.modules, x)
         if samples * seconds <= enough and x.ndim > 2:  # how often weights are used depends on sizes between the layers
             output, seconds = _observed_pass(model, x, parts)
             yield output[None]
@@ -89,9 +89,10 @@ def _passes(model: nn.Module, x: Tensor, samples: int) -> Iterator[Tensor]:
         yield parts.finish(values, now)
 
 
-def _least_seconds(parameters: list[nn.Parameter], x: Tensor) -> float:
+def _least_seconds(modules: list[nn.Module], x: Tensor) -> float:
     """A bound below the time of a pass: each parameter meets each row, those of convolutions a 256th of its pixels."""
     pixels = max(1, math.prod(x.shape[2:]) // 256)
+    parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
     products = sum(parameter.numel() * (pixels if parameter.ndim > 2 else 1) for parameter in parameters)
     return products * len(x) * _MULTIPLY_ADD
 
@@ -138,8 +139,10 @@ class _Moments:
 
     def result(self) -> MonteCarlo:
         """The moments of all passes so far."""
-        deviation, square, entropy = (total / self.count for total in self.sums)
-        mean = self.first[:, 0] + deviation
+        deviation, square, entropy = self.sums
+        share = 1 / self.count
+        mean = torch.add(self.first[:, 0], deviation, alpha=share)
+        variance = torch.sub(square, deviation.square(), alpha=share).mul_(share).clamp_min_(0)
         total = torch.special.entr(mean).sum(0)
-        variance = (square - deviation.square()).clamp_min_(0)
-        return MonteCarlo(mean.t().contiguous(), variance.t().contiguous(), total, (total - entropy).clamp_min_(0))
+        mutual = torch.sub(total, entropy, alpha=share).clamp_min_(0)
+        return MonteCarlo(mean.t().contiguous(), variance.t().contiguous(), total, mutual)

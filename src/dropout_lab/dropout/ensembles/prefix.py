@@ -6,7 +6,7 @@ rest can also be run for many passes at once, on copies of the HIDDEN activation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -47,7 +47,6 @@ class Prefix:
     Attributes:
         modules: all of the model.
         layers: dropout layers that drop something.
-        parameters: those of the rest.
         whole: whether all is rest.
     """
 
@@ -62,9 +61,7 @@ class Prefix:
         at = next((at for at, step in enumerate(steps) if not self.layers.isdisjoint(step.modules())), len(steps))
         if at < len(steps) and is_leaf(steps[at]):
             self._first, self._rest, self.whole = lambda x: [_call(steps[:at], x)], steps[at:], False
-        within = self.modules if self.whole else [module for step in self._rest for module in step.modules()]
-        self.parameters = _parameters(within)
-        if self.whole and cut:
+        elif cut:
             self.cut()
 
     def cut(self) -> None:
@@ -83,7 +80,6 @@ class Prefix:
         inputs = [node for node in traced.graph.nodes if node not in random and random.intersection(node.users)]
         self._first = _FirstPart(traced, random, inputs).values
         self._rest = [GraphModule(traced, _copy(random, inputs))]
-        self.parameters = _parameters(self._rest[0].modules())
         self._per_sample = [node in batch for node in inputs]
         self.whole = False
 
@@ -114,29 +110,16 @@ class Prefix:
         given = max((value.nbytes for value in values if isinstance(value, Tensor)), default=0)
         if most < 2 or 2 * given > _MOST_BYTES:
             return 1
-        each = self._known_bytes(values)
-        if not each or not all(type(step) in _BY_ROW and _unchanged(step) for step in self._rest):
-            each = self._tried_bytes(x, values, each)
+        each = _known_bytes(self._rest, values) or self._tried_bytes(x, values)
         size, allowed = max(given, each * rows), _CPU_BYTES if on_cpu else _MOST_BYTES
         if size * most > allowed and on_cpu:
             # Activations as large as the parameters, which each chunk reads, do no more harm than those.
-            read = sum(parameter.nbytes for parameter in self.parameters)
+            read = sum(parameter.nbytes for module in self._rest for parameter in module.parameters())
             allowed = min(max(allowed, read), _MOST_BYTES)
         return max(1, min(most, allowed // max(size, 1))) if each else 1
 
-    def _known_bytes(self, values: list[Any]) -> int:
-        """The most bytes that a row takes behind a module of a network of vectors, (N, features) in each module.
-
-        0 where that is not known: pixels or positions have features each.
-        """
-        vectors = len(values) == 1 and isinstance(values[0], Tensor) and values[0].ndim == 2
-        if not vectors or not values[0].is_floating_point() or any(parameter.ndim > 2 for parameter in self.parameters):
-            return 0
-        widths = [parameter.shape[0] for parameter in self.parameters if parameter.ndim]
-        return int(values[0].element_size() * max([values[0].shape[1], *widths]))
-
-    def _tried_bytes(self, x: Tensor, values: list[Any], known: int) -> int:
-        """The bytes of a row's largest activation in the rest, seen in a run without dropout where they are not known.
+    def _tried_bytes(self, x: Tensor, values: list[Any]) -> int:
+        """The bytes of a row's largest activation in the rest, seen in a run of two rows without dropout.
 
         0 where rows give something else between other rows, as they do where the rest uses the batch's mean.
         """
@@ -149,20 +132,19 @@ class Prefix:
             nonlocal largest
             largest = max(largest, output.nbytes if isinstance(output, Tensor) else 0)
 
-        seen = () if known else (module for step in self._rest for module in step.modules())
         pairs = zip(values, self._per_sample, strict=True)
         given = [_between_others(value) if per_sample else value for value, per_sample in pairs]
         try:
             with switched(dict.fromkeys(self.layers, False)):
                 alone = self.finish(values)[0]
-                with intercepting(seen, after=note):
+                with intercepting((module for step in self._rest for module in step.modules()), after=note):
                     output = logits(_call(self._rest, *given))
         except RuntimeError:  # shapes that do not fit
             return 0
         rows, tolerance = len(alone), torch.finfo(alone.dtype).eps ** 0.5
         if len(output) != 3 * rows or not torch.allclose(output[rows:-rows], alone, rtol=tolerance, atol=tolerance):
             return 0
-        return known or max(1, largest // len(output))
+        return max(1, largest // len(output))
 
 
 def logits(output: Any) -> Tensor:
@@ -190,15 +172,18 @@ def _unchanged(module: nn.Module) -> bool:
     return not hooked and "forward" not in vars(module)
 
 
-def _parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    # nn.Module.parameters would walk over the modules once more.
-    return [parameter for module in modules for parameter in module._parameters.values() if parameter is not None]
-
-
 def _call(steps: list[nn.Module], *values: Any) -> Any:
     for step in steps:
         values = (step(*values),)
     return values[0]
+
+
+def _known_bytes(steps: list[nn.Module], values: list[Any]) -> int:
+    """The bytes of a row's largest activation in steps that work row by row; 0 where that is not known of each."""
+    if not all(type(step) in _BY_ROW and _unchanged(step) for step in steps) or values[0].ndim != 2:
+        return 0
+    widths = [getattr(step, "out_features", 0) for step in steps]
+    return int(values[0].element_size() * max(values[0].shape[1], *widths))
 
 
 class _FirstPart(Interpreter):
