@@ -50,6 +50,14 @@ def test_modes_and_switches_come_back(on: bool, fails: bool) -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mode_that_is_changed_within_comes_back_where_nothing_had_to_be_switched(training: bool) -> None:
+    model = net(nn.Dropout(0.5)).train(training)
+    with in_mode(model, training=training):
+        model.train(not training)
+    assert {module.training for module in model.modules()} == {training}
+
+
 def test_off_is_off_for_a_layer_in_monte_carlo_mode_too() -> None:
     model, x = net(Dropout(0.5)).eval(), torch.randn(64, 4)
     plain = model(x)

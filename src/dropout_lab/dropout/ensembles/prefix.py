@@ -182,8 +182,8 @@ def _known_bytes(steps: list[nn.Module], values: list[Any]) -> int:
     """The bytes of a row's largest activation in steps that work row by row; 0 where that is not known of each."""
     if not all(type(step) in _BY_ROW and _unchanged(step) for step in steps) or values[0].ndim != 2:
         return 0
-    widths = [getattr(step, "out_features", 0) for step in steps]
-    return int(values[0].element_size() * max(values[0].shape[1], *widths))
+    widths = [step.out_features for step in steps if isinstance(step, nn.Linear)]
+    return int(values[0].element_size() * max([values[0].shape[1], *widths]))
 
 
 class _FirstPart(Interpreter):
