@@ -1,5 +1,6 @@
 """Streams of random words: numpy's, whatever computes them, and no two with a word in common."""
 
+import importlib.util
 import threading
 
 import numpy as np
@@ -167,3 +168,13 @@ def test_streams_have_no_word_in_common(source: str) -> None:
     together += [draw(Stream(5, 6, 7, 8), Rows(first, 16), width, source) for first in (16, 32, 2**20, 2**40, 2**47)]
     pairs = np.concatenate(together).ravel().view(np.uint64)
     assert len(np.unique(pairs)) == len(pairs)
+
+
+def test_the_operator_survives_a_second_import() -> None:
+    """As after an import that failed half-way, or in a notebook that reads changed files anew."""
+    found = importlib.util.find_spec("dropout_lab.dropout.streams")
+    assert found is not None
+    assert found.loader is not None
+    again = importlib.util.module_from_spec(found)
+    found.loader.exec_module(again)
+    assert again.compiled_row_words is compiled_row_words

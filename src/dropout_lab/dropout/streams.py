@@ -118,10 +118,11 @@ def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.int32]:
 #   table   int64 (count,) on the CPU: the rows where they are not contiguous
 #   layer   word of the stream, as int64 spells it
 # `torch.library.custom_op` would say this in fewer lines and take 20 microseconds more for a call.
-_library = torch.library.Library("dropout_lab", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define(  # type: ignore[no-untyped-call]
-    "row_words(Tensor place, Tensor? table, int layer, int call, int count, int width, Device device) -> Tensor"
-)
-_library.impl("row_words", _row_words_of_graph, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-torch.library.register_fake("dropout_lab::row_words", _shape_in_graph, lib=_library)
+if not hasattr(torch.ops.dropout_lab, "row_words"):  # as it is where this file is imported once more
+    _library = torch.library.Library("dropout_lab", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _library.define(  # type: ignore[no-untyped-call]
+        "row_words(Tensor place, Tensor? table, int layer, int call, int count, int width, Device device) -> Tensor"
+    )
+    _library.impl("row_words", _row_words_of_graph, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake("dropout_lab::row_words", _shape_in_graph, lib=_library)
 compiled_row_words = torch.ops.dropout_lab.row_words.default
