@@ -1,10 +1,10 @@
 """Warm-up: learning rates that rise before they fall (Goyal et al. 2017, section 2.2)."""
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 
-def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> SequentialLR:
+def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> LRScheduler:
     """Schedule of the learning rate: times 1/(w+1), 2/(w+1), ... in w epochs of warm-up, then down to 0 along a cosine.
 
     A large batch at its full rate diverges in the first steps (Goyal et al. 2017, section 2.2); the cosine is that of
@@ -20,6 +20,8 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, epochs: int) -> SequentialL
     """
     if warmup < 0:
         raise ValueError(f"lr_scheduler.warmup={warmup}: must be a number of epochs >= 0")
+    if warmup == 0:  # a sequence that begins with its second part goes wrong in torch 2.11
+        return CosineAnnealingLR(optimizer, T_max=epochs)
     rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
     fall = CosineAnnealingLR(optimizer, T_max=max(1, epochs - warmup))
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
