@@ -62,10 +62,10 @@ def test_rows_given_as_a_tensor_may_change_later(rows: list[int]) -> None:
 def test_a_table_is_read_again_as_the_rows_it_came_from() -> None:
     """What a compiled graph is handed: the first row and the table."""
     read = Rows.read([9, 4, 7])
-    again = Rows.of(read.first, read.size, read.table)
+    again = Rows(read.first, read.size, read.table)
     assert again[:3] == read[:3]
     assert again.order.tolist() == [5, 0, 3]
-    assert Rows.of(3, 2, None) == Rows.read([3, 4])
+    assert Rows(3, 2, None) == Rows.read([3, 4])
 
 
 LAST = 2**48 - 1

@@ -142,9 +142,8 @@ class Dropout(_DropoutNd):
     def _fused(self, x: Tensor) -> Tensor | None:
         """Dropout of x in one kernel, in training; None where there is none that does exactly what this layer does."""
         standard = (self.mask, self.noise) == ("element", "bernoulli") and type(self).draw is Dropout.draw
-        if (
-            not standard or torch.compiler.is_compiling()
-        ):  # there p would be a constant, and the formula is fused anyway
+        # A compiler fuses by itself, and would make a constant of p.
+        if not standard or torch.compiler.is_compiling():
             return None
         scaled = self.scaling == "inverted"
         if keys.active():

@@ -18,22 +18,11 @@ class Rows(NamedTuple):
         first: the smallest of them.
         size: how many rows.
         table: int64 (size,) on the CPU: all of them; None where they are contiguous from ``first``.
-        order: the same as an array, counted from ``first``.
     """
 
     first: int
     size: int
     table: Tensor | None = None
-    order: NDArray[np.int64] | None = None
-
-    @classmethod
-    def of(cls, first: int, size: int, table: Tensor | None) -> "Rows":
-        """Rows that are contiguous from ``first``, or those of a table."""
-        if table is None:
-            return cls(first, size)
-        array = table.numpy()
-        first = int(array.min()) if size else 0
-        return cls(first, size, table, array - first)
 
     @classmethod
     def read(cls, rows: Sequence[int] | Tensor) -> "Rows":
@@ -56,11 +45,15 @@ class Rows(NamedTuple):
             raise TypeError(f"mask_keys: rows must be integers, got {given.dtype}")
         table = given.astype(np.int64)  # a copy: what was given may change
         first = int(table.min(initial=_LAST))
-        order = table - first
         if table.ndim != 1 or first < 0 or table.max(initial=0) >= _LAST:
             raise ValueError(
                 f"mask_keys: rows must be 1-D positions >= 0 in the global batch, below 2^48, got {given.tolist()}"
             )
-        if np.array_equal(order, np.arange(len(order))):
+        if np.array_equal(table - first, np.arange(len(table))):
             return cls(first if len(table) else 0, len(table))
-        return cls(first, len(table), torch.from_numpy(table), order)
+        return cls(first, len(table), torch.from_numpy(table))
+
+    @property
+    def order(self) -> NDArray[np.int64] | None:
+        """The table as an array, counted from ``first``; None where there is none."""
+        return None if self.table is None else self.table.numpy() - self.first

@@ -93,7 +93,7 @@ def _row_words_of_graph(
 ) -> Tensor:
     seed, step, first = place.tolist()
     stream = Stream(seed % 2**64, layer % 2**64, step, call)
-    return torch.as_tensor(row_words(stream, Rows.of(first, count, table), width, device))
+    return torch.as_tensor(row_words(stream, Rows(first, count, table), width, device))
 
 
 def _shape_in_graph(
@@ -104,8 +104,9 @@ def _shape_in_graph(
 
 def _row_words(stream: Stream, rows: Rows, width: int) -> NDArray[np.int32]:
     """Words of rows on the CPU: in one draw where they lie together, else row by row."""
-    first, size, table, order = rows
-    if order is None or table is None:
+    first, size, table = rows
+    order = rows.order
+    if table is None or order is None:
         return _numpy.run(stream, first * width, size * width).reshape(size, width)
     reach = int(order.max(initial=-1)) + 1  # rows from the first to the last one
     if (reach - size) * width <= size * _RESTART:
