@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -15,7 +16,9 @@ from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.folder import read_config
 from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.resume import resumed_by_name
-from dropout_lab.runs.settings import NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRATEGY
+from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRATEGY
+
+LONGEST = 110  # characters of a label: W&B takes 128 in the name of a run or group, which also has the seed or a hash
 
 
 class Fingerprints(NamedTuple):
@@ -30,29 +33,36 @@ class Fingerprints(NamedTuple):
     group: str
 
 
-def describe(cfg: DictConfig, hydra_cfg: Any) -> None:
+def describe(cfg: DictConfig, hydra_cfg: Any, name: str | None = None) -> None:
     """Fill in the section ``run`` of a job: where it lies, what it is called, how it came about.
 
     A run that is resumed by its folder stays the run that it was, also if it was a job of a sweep. One that starts
     anew where another was has another id, unless it is the same over again: else W&B would draw both as one curve.
+
+    Args:
+        cfg: composed configuration.
+        hydra_cfg: its ``hydra`` node.
+        name: what a sweep calls the job, without the seed; None: the label of a job by itself.
     """
     directory = Path(hydra_cfg.runtime.output_dir)
     prints = fingerprints(cfg)
     cfg.run.config_hash = prints.run
     cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    group = label(cfg, hydra_cfg)[:110]
+    called = name or label(cfg, hydra_cfg)
     cfg.run.dir = str(directory)
     cfg.run.root = str(Path(hydra_cfg.sweep.dir).absolute()) if sweep else str(directory)
-    cfg.run.name = f"{group} seed={cfg.seed}"
-    cfg.run.group = f"{group} {prints.group[:8]}"
-    slug = "".join(c if c.isalnum() else "-" for c in group)[:40]
+    cfg.run.label = called
+    cfg.run.choices = _choices(hydra_cfg)
+    cfg.run.name = f"{called} seed={cfg.seed}"
+    cfg.run.group = f"{called} {prints.group[:8]}"
+    slug = "".join(c if c.isalnum() else "-" for c in called)[:40]
     anew = time.time_ns() if cfg.resume == "never" else ""
     identity = f"{directory} {prints.run} {provenance()['code_hash']} {anew}"
     cfg.run.id = f"{slug}-seed-{cfg.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if resumed_by_name(cfg.resume):
         before = read_config(directory).run
-        cfg.run.update({key: before[key] for key in ("root", "name", "group")})
+        cfg.run.update({key: before[key] for key in ("root", "label", "name", "group") if key in before})
 
 
 def fingerprints(cfg: DictConfig) -> Fingerprints:
@@ -70,18 +80,38 @@ def fingerprints(cfg: DictConfig) -> Fingerprints:
 
 
 def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -> str:
-    """The name of a configuration for a person: its arm or strategy, and what else was overridden but the seed.
+    """The name of a configuration: its arm or its option of dropout, and the other words that tell it from others.
+
+    Words are as they are typed, but for a leading +, and the seed is none of them. A name that is too long for W&B
+    ends in "…".
 
     Args:
         cfg: composed configuration.
         hydra: its ``hydra`` node.
-        leave_out: overrides that need no mention, as all jobs have them.
+        leave_out: words that need no mention, as all jobs of a sweep have them.
     """
-    overrides = [str(o) for o in hydra.overrides.task if o not in leave_out]
-    strategy = cfg.arm.replace("_", " ") if cfg.arm else hydra.runtime.choices.dropout
-    arm = hydra.sweeper.get("arms", {}).get(cfg.arm, "").split() if cfg.arm else []
-    told = {*NOT_OF_THE_STRATEGY, "dropout", *(o.split("=")[0] for o in arm)}
-    return " ".join([strategy, *(o for o in overrides if o.split("=")[0].lstrip("+~") not in told)])
+    own = shlex.split((hydra.sweeper.get("arms") or {}).get(cfg.arm, "")) if cfg.arm else ["dropout"]
+    told = {_key(word) for word in own}
+    if str(cfg.dropout._target_).endswith(".none"):
+        told.update(IGNORED_BY_NONE)
+    words = [str(cfg.arm or hydra.runtime.choices.dropout)]
+    for word in hydra.overrides.task:
+        key = _key(word)
+        if word not in leave_out and key not in told and key.partition(".")[0] not in NOT_OF_THE_STRATEGY:
+            words.append(word.lstrip("+"))
+    text = " ".join(words)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _key(word: str) -> str:
+    """The key or group that an override is about."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _choices(hydra: DictConfig) -> dict[str, str]:
+    """The option that was chosen of each group, but those of Hydra's own; groups without a choice are left out."""
+    chosen = {str(group): option for group, option in hydra.runtime.choices.items() if option is not None}
+    return {group: option for group, option in chosen.items() if group.partition("/")[0] != "hydra"}
 
 
 def _digest(values: dict[str, Any]) -> str:

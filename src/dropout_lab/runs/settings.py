@@ -9,6 +9,7 @@ from dropout_lab.jobs.overrides import flat
 NOT_OF_THE_CONFIGURATION = ("hydra", "run", "paths", "resume")  # where a run lies, and how it was started
 NOT_OF_THE_RESULT = (*NOT_OF_THE_CONFIGURATION, "logger", "tags", "notes")  # nor what is kept of it elsewhere
 NOT_OF_THE_STRATEGY = (*NOT_OF_THE_RESULT, "seed", "arm", "layers", "sweep")  # nor what a repetition changes, and names
+IGNORED_BY_NONE = ("dropout.p", "placement.p")  # dropout=none takes a p so that sweeps match, and drops nothing
 
 
 def summary(config: Mapping[str, Any]) -> str:
@@ -36,7 +37,7 @@ def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[st
     with the seed (``data.seed: ${seed}``).
     """
     configs = list(configs)
-    flats = [_of_the_strategy(config) for config in configs]
+    flats = [of_the_strategy(config) for config in configs]
     seen = {tuple(repr(config.get("seed")) for config in configs)}
     differing = []
     for key in dict.fromkeys(key for leaves in flats for key in leaves):
@@ -47,7 +48,7 @@ def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[st
     return differing
 
 
-def _of_the_strategy(config: Mapping[str, Any]) -> dict[str, Any]:
+def of_the_strategy(config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of a config that can tell strategies apart; the run's own folder, as in a checkpoint path, can not."""
     own = (config.get("run") or {}).get("dir")
     leaves = flat({key: value for key, value in config.items() if key not in NOT_OF_THE_STRATEGY})

@@ -1,13 +1,14 @@
 """Strategies: runs that differ in nothing but the seed, as rows of the table and lines of the pictures."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.read import Run
-from dropout_lab.runs.settings import differing_keys
+from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_STRATEGY, differing_keys, of_the_strategy
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class Strategy:
     """A strategy: the runs of one configuration, over seeds.
 
     Attributes:
-        name: ``base`` and the settings that tell it from others of that base.
-        base: the sweep's arm, else the kind of dropout.
+        name: the label of its runs, and the options or settings that tell it from others of that label.
+        base: the name without what it says of ``dropout.p``: strategies of one base are a line over p.
         kind: inverted, classic, spatial, unscaled, gaussian, none, or the class of a strategy of one's own.
         scaling: the law it follows, one of theory.SCALINGS of the report; None where that is not known.
         p: the drop probability; None where the config does not say.
@@ -55,29 +56,32 @@ class Strategy:
         return {float(p) for one in tracks for p in one.logged("p", layer)}
 
 
+class _Part(NamedTuple):
+    """Runs that belong into one row, with its name and the name's ``base``."""
+
+    name: str
+    base: str
+    runs: list[Run]
+
+
 def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strategy], list[Run]]:
     """Group runs into strategies, in the order of their first run; and the runs that are not counted.
 
     Of two runs with the same configuration and seed the newer one counts: a seed seen twice is not two samples.
     """
     runs = list(runs)
-    named: dict[str, list[Run]] = {}
+    labelled: dict[str, list[Run]] = {}
     for run in runs:
         if run.config:
-            named.setdefault(_base_name(run.config), []).append(run)
+            labelled.setdefault(_label(run.config), []).append(run)
+    parts = [part for label, members in labelled.items() for part in _told_apart(label, members)]
     strategies: list[Strategy] = []
     left_out = [run for run in runs if not run.config]
-    for base, members in named.items():
-        differing = differing_keys([run.config for run in members], _irrelevant(members[0].config))
-        parts: dict[str, list[Run]] = {}
-        for run in members:
-            parts.setdefault(_with_settings(base, run.config, differing), []).append(run)
-        for name, part in parts.items():
-            counted, repeated = _newest_of_each_seed([run for run in part if run.counted])
-            failures = [run for run in part if not run.counted]
-            left_out += repeated + failures
-            reason = None if counted else _why(failures)
-            strategies.append(_strategy(name, base, part[0].config, counted, reason))
+    for part in _joined(parts):
+        counted, repeated = _newest_of_each_seed([run for run in part.runs if run.counted])
+        failures = [run for run in part.runs if not run.counted]
+        left_out += repeated + failures
+        strategies.append(_strategy(part, counted, None if counted else _why(failures)))
     position = {run.name: n for n, run in enumerate(runs)}
     for name, reason in skipped.items():
         if all(strategy.name != name for strategy in strategies):
@@ -107,25 +111,88 @@ def kind_of(dropout: Mapping[str, Any]) -> tuple[str, str | None]:
     return " ".join(words), None if mask == "sample" else scaling  # the depth laws are for masks within a sample
 
 
-def _base_name(config: Mapping[str, Any]) -> str:
-    """The name of a run's strategy without its settings: the sweep's arm, else the kind of dropout."""
-    return str(config.get("arm") or kind_of(config.get("dropout") or {})[0])
+def arm_of(config: Mapping[str, Any]) -> str:
+    """What an experiment calls a run: the sweep's arm, else the option of dropout; of older runs, the kind."""
+    return str(config.get("arm") or _choices(config).get("dropout") or kind_of(config.get("dropout") or {})[0])
 
 
-def _irrelevant(config: Mapping[str, Any]) -> list[str]:
-    """The keys that don't tell runs of this kind of dropout apart."""
-    # "none" accepts a p so that sweeps match, and drops nothing.
-    return ["dropout.p", "placement.p"] if kind_of(config.get("dropout") or {})[0] == "none" else []
+def _label(config: Mapping[str, Any]) -> str:
+    """What a run was called when it started, without the seed; runs of before labels were saved have their arm."""
+    return str((config.get("run") or {}).get("label") or arm_of(config))
 
 
-def _with_settings(base: str, config: Mapping[str, Any], keys: list[str]) -> str:
-    """The name of a strategy with those of its settings that differ, as short as they are told apart."""
-    leaves = flat(config)
-    short = [key.rpartition(".")[2] for key in keys]
-    settings = [
-        f"{last if short.count(last) == 1 else key}={leaves.get(key)}" for key, last in zip(keys, short, strict=True)
-    ]
-    return " ".join([base, *settings])
+def _choices(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """Group -> the option that was chosen; empty for runs of before this was saved."""
+    return (config.get("run") or {}).get("choices") or {}
+
+
+def _told_apart(label: str, members: list[Run]) -> list[_Part]:
+    """The runs of one label, those of each configuration apart: named by the options or settings that differ."""
+    configs = [run.config for run in members]
+    keys = differing_keys(configs, _irrelevant(configs))
+    leaves = [flat(config) for config in configs]
+    brought = _brought(keys, configs, leaves)
+    short = Counter(key.rpartition(".")[2] for key in keys if key not in brought)
+    base = " ".join(word for word in label.split(" ") if word.partition("=")[0] != "dropout.p")
+    parts: dict[str, _Part] = {}
+    for run, values in zip(members, leaves, strict=True):
+        said = {}
+        for key in keys:
+            if option_of := brought.get(key):
+                said[option_of] = f"{option_of}={_choices(run.config).get(option_of, 'null')}"
+            else:
+                last = key.rpartition(".")[2]
+                said[key] = f"{last if short[last] == 1 else key}={values.get(key)}"
+        name = " ".join([label, *said.values()])
+        without_p = [text for key, text in said.items() if key != "dropout.p"]
+        parts.setdefault(name, _Part(name, " ".join([base, *without_p]), [])).runs.append(run)
+    return list(parts.values())
+
+
+def _brought(keys: list[str], configs: list[Mapping[str, Any]], leaves: list[dict[str, Any]]) -> dict[str, str]:
+    """Key -> the group whose option brings its values, where runs with the same option have the same value."""
+    choices = [_choices(config) for config in configs]
+    if not all(choices):
+        return {}
+    groups = dict.fromkeys(group for chosen in choices for group in chosen if group not in NOT_OF_THE_STRATEGY)
+    # Groups that are no section of the configuration, such as experiment, may bring keys of any section.
+    general = [group for group in groups if group.partition("/")[0] not in configs[0]]
+    brought = {}
+    for key in keys:
+        for group in [*(group for group in groups if key.startswith(f"{group.replace('/', '.')}.")), *general]:
+            options = [chosen.get(group) for chosen in choices]
+            pairs = {(option, repr(values.get(key))) for option, values in zip(options, leaves, strict=True)}
+            if len(pairs) == len(set(options)):
+                brought[key] = group
+                break
+    return brought
+
+
+def _joined(parts: Iterable[_Part]) -> list[_Part]:
+    """The parts, those of one configuration as one: two commands may have used other words for the same.
+
+    Arms of one configuration stay two: an experiment may compare them.
+    """
+    joined: list[_Part] = []
+    alike: dict[tuple[Any, str], list[_Part]] = {}  # but for seeds, which only all runs together tell to be the run's
+    for part in parts:
+        config = part.runs[0].config
+        rest = {key: value for key, value in of_the_strategy(config).items() if key.rpartition(".")[2] != "seed"}
+        candidates = alike.setdefault((config.get("arm"), repr(sorted(rest.items()))), [])
+        for other in candidates:
+            if not differing_keys([run.config for run in (*other.runs, *part.runs)]):
+                other.runs.extend(part.runs)
+                break
+        else:
+            candidates.append(part)
+            joined.append(part)
+    return joined
+
+
+def _irrelevant(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The keys that don't tell runs of these configurations apart."""
+    kinds = {kind_of(config.get("dropout") or {})[0] for config in configs}
+    return IGNORED_BY_NONE if kinds == {"none"} else ()
 
 
 def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
@@ -157,9 +224,9 @@ def _why(failures: list[Run]) -> str:
     return f"{reasons[0]}{more}" if reasons else "no run of it"
 
 
-def _strategy(name: str, base: str, config: Mapping[str, Any], runs: list[Run], reason: str | None) -> Strategy:
+def _strategy(part: _Part, runs: list[Run], reason: str | None) -> Strategy:
     """A strategy, its kind, law and p read from the configuration of one of its runs."""
-    dropout = config.get("dropout") or {}
+    dropout = part.runs[0].config.get("dropout") or {}
     kind, scaling = kind_of(dropout)
     p = 0.0 if kind == "none" else dropout.get("p")
-    return Strategy(name, base, kind, scaling, float(p) if isinstance(p, int | float) else None, runs, reason)
+    return Strategy(part.name, part.base, kind, scaling, float(p) if isinstance(p, int | float) else None, runs, reason)

@@ -22,7 +22,7 @@ import numpy as np
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
-from dropout_lab.runs.strategies import group
+from dropout_lab.runs.strategies import arm_of, group
 from dropout_lab.verdict.metrics import measure, measure_pair
 from dropout_lab.verdict.statement import Claim, Statement, read_statement
 from dropout_lab.verdict.statistics import bootstrap_interval, holm, p_equal, p_greater, p_less, smallest_p
@@ -96,9 +96,10 @@ def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     for strategy in group(runs, {})[0]:
         if not strategy.runs:
             continue
-        if strategy.base in arms:
-            raise UserError(f"arm {strategy.base}: its runs differ in more than the seed, e.g. {strategy.name}")
-        arms[strategy.base] = {run.seed: run for run in strategy.runs}
+        arm = arm_of(strategy.config)
+        if arm in arms:
+            raise UserError(f"arm {arm}: its runs differ in more than the seed, e.g. {strategy.name}")
+        arms[arm] = {run.seed: run for run in strategy.runs}
     return arms
 
 
