@@ -154,6 +154,8 @@ def _bindings(body: list[ast.stmt], package: str) -> Iterator[tuple[str, Origin]
                 yield from ((each.asname or each.name, (origin, each.name)) for each in names)
             case ast.Assign(targets=targets, value=value):
                 yield from ((each.id, value) for each in targets if isinstance(each, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
             case ast.If(body=then, orelse=otherwise):
                 one, other = list(_bindings(then, package)), list(_bindings(otherwise, package))
                 yield from [*one, *other]
