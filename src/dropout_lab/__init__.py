@@ -1,3 +1,30 @@
 """Dropout Lab: a Lightning + Hydra research template about dropout."""
 
+import atexit
+import os
+import signal
+import sys
+
 __version__ = "0.1.0"
+
+
+def end_at_once(number: int, frame: object, line: bytes = b"interrupted\n") -> None:
+    """End this process and what it has started, as the handler of Ctrl-C: one line, exit code 130.
+
+    Libraries answer a KeyboardInterrupt with tracebacks while they are imported, or take it for an error of their own.
+    """
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # whatever the functions wait for
+    os.write(2, b"\n" * (bool(line) and os.isatty(2)) + line)
+    atexit._run_exitfuncs()
+    os._exit(130)
+
+
+def _starts() -> bool:
+    """Whether Python is looking for one of our commands, to run it: ``python -m dropout_lab.train``."""
+    return sys.argv[:1] == ["-m"] and any(w.removeprefix("-m").startswith(f"{__name__}.") for w in sys.orig_argv)
+
+
+if _starts() and os.environ.get("HYDRA_FULL_ERROR") != "1" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Python's last moments, in which it has no handlers
+    signal.signal(signal.SIGINT, end_at_once)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))

@@ -2,15 +2,19 @@
 
 import os
 import re
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from hydra.errors import InstantiationException
+
+from dropout_lab import end_at_once
 
 
 class UserError(Exception):
@@ -19,14 +23,62 @@ class UserError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with a UserError's line and exit code 2; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
+    """End the program with one line: exit code 2 for a UserError, 130 for Ctrl-C.
+
+    ``HYDRA_FULL_ERROR=1`` shows the traceback.
+    """
     try:
         yield
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
         if full_errors():
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        if isinstance(error, UserError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(2)
+        print("\n" * sys.stderr.isatty() + (str(error) or "interrupted"), file=sys.stderr)
+        if _is_command():
+            signal.signal(signal.SIGINT, partial(end_at_once, line=b""))
+        sys.exit(130)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt within, for what has to be put in order then; another one ends at once.
+
+    Outside of this, a command ends at once (``dropout_lab.end_at_once``). Nothing changes in a process that is none.
+    """
+    if not _is_command():
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, end_at_once)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leave Ctrl-C unheard within while an earlier one is being answered: what is left of it does not take long."""
+    heard = _is_command()
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, end_at_once)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Raise KeyboardInterrupt, as the handler of the first Ctrl-C."""
+    signal.signal(signal.SIGINT, end_at_once)
+    raise KeyboardInterrupt
+
+
+def _is_command() -> bool:
+    """Whether this process is a command that Ctrl-C ends at once just now."""
+    return signal.getsignal(signal.SIGINT) is end_at_once
 
 
 def full_errors() -> bool:

@@ -4,6 +4,7 @@ A process that is started by itself takes 5 s of CPU time to import them. A fork
 every lock that one of its threads holds just then, such as those of a group of processes, and wait for it for ever.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -49,6 +50,14 @@ def server() -> ForkServerContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+@atexit.register
+def stop() -> None:
+    """End the server at once, if this process has started one: it would first import what it has begun to."""
+    if (number := forkserver._forkserver._forkserver_pid) is not None:  # type: ignore[attr-defined]
+        os.kill(number, signal.SIGKILL)
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def begin(environment: Mapping[str, str], command: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dropout_lab.cli import undisturbed
 from dropout_lab.jobs.devices import together
 from dropout_lab.jobs.forkserver import begin, server
 
@@ -131,11 +132,12 @@ def end(processes: "Collection[BaseProcess]") -> None:
     """End processes that are left, with what they have started: first kindly, then for good."""
     for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
         deadline = time.monotonic() + patience
-        for process in processes:
-            try:
-                os.killpg(process.pid or 0, kind)
-            except (ProcessLookupError, PermissionError):  # it has ended (macOS: PermissionError), or just begun
-                if process.is_alive():
-                    os.kill(process.pid or 0, kind)
-        for process in processes:
-            process.join(max(deadline - time.monotonic(), 0))
+        with undisturbed():
+            for process in processes:
+                try:
+                    os.killpg(process.pid or 0, kind)
+                except (ProcessLookupError, PermissionError):  # it has ended (macOS: PermissionError), or just begun
+                    if process.is_alive():
+                        os.kill(process.pid or 0, kind)
+            for process in processes:
+                process.join(max(deadline - time.monotonic(), 0))
