@@ -17,6 +17,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "spatial": {"mask": "channel", "elsewhere": "element"},
     "none": {},
 }
+CHOICES = {"data": "digits", "model": "cnn", "optimizer": "sgd", "placement": "existing", "trainer": "auto"}
 ROW = ("epoch", "step")
 LAYERS = ("01_conv1_dropout", "04_conv2_dropout", "08_hidden_dropout")
 
@@ -26,6 +27,8 @@ def write_run(
     *,
     kind: str = "inverted",
     arm: str | None = None,
+    label: str | None = None,
+    choices: dict[str, str] | None = None,
     seed: int = 0,
     p: float = 0.5,
     final: dict[str, float] | None = None,
@@ -35,8 +38,12 @@ def write_run(
     status: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of layers."""
+    """Write a run folder; ``final`` overrides the last value of scalar metrics, ``rates`` the recorded p of layers.
+
+    By itself its label is that of a job in a sweep over arms or kinds: all else that was typed, all jobs have.
+    """
     folder.mkdir(parents=True)
+    label = label or arm or kind
     steps = [9 * (epoch + 1) for epoch in range(epochs)]
     dropout = {
         "_target_": "dropout_lab.dropout." + ("none" if kind == "none" else "Dropout"),
@@ -63,7 +70,12 @@ def write_run(
                     "match": "inverted" if arm == "classic_matched" else None,
                 },
                 "trainer": {"max_epochs": epochs},
-                "run": {"dir": str(folder), "name": f"{kind} seed={seed}"},
+                "run": {
+                    "dir": str(folder),
+                    "label": label,
+                    "name": f"{label} seed={seed}",
+                    "choices": CHOICES | {"dropout": kind} | (choices or {}),
+                },
                 "callbacks": {"checkpoint": {"dirpath": f"{folder}/checkpoints"}, "activation_stats": {}},
                 "layers": {name: name[3:] for name in layers},
             }

@@ -103,6 +103,16 @@ def test_rates_are_one_line_for_each_swept_strategy(drawn):
     assert y == pytest.approx([96.95, 96.95])
 
 
+def test_rates_are_one_line_also_where_p_is_in_the_names(tmp_path, write_run):
+    for number, p in enumerate((0.2, 0.5)):
+        for optimizer in ("sgd", "adam"):
+            label, config = f"inverted optimizer={optimizer} dropout.p={p}", {"optimizer": {"_target_": optimizer}}
+            write_run(tmp_path / f"{number}{optimizer}", label=label, p=p, epochs=1, config=config)
+    (axes,) = figures.figures(table.rows(group(read_runs(tmp_path), {})[0]))["rates"].axes
+    at = {label: x.tolist() for label, (x, _) in lines(axes).items()}
+    assert at == {"inverted optimizer=sgd": [0.2, 0.5], "inverted optimizer=adam": [0.2, 0.5]}
+
+
 def test_curves_have_every_strategy_at_every_step_with_a_band(drawn):
     axes = {axes.get_title(): axes for axes in drawn["curves"].axes}
     loss = axes["validation cross-entropy, nats"]

@@ -70,8 +70,12 @@ def test_every_picture_has_a_place_words_and_a_text_for_those_who_do_not_see_it(
 
 
 def test_accuracy_by_p_is_drawn_only_where_p_was_swept(tmp_path, write_run):
-    write_run(tmp_path / "0", p=0.2)
+    write_run(tmp_path / "0", label="inverted dropout.p=0.2", p=0.2)
     assert 'id="rates"' not in build(tmp_path).page.read_text()
+    write_run(tmp_path / "1", label="inverted dropout.p=0.5", p=0.5)
+    page = build(tmp_path).page
+    assert 'id="rates"' in page.read_text()
+    assert [strategy["base"] for strategy in data_of(page)["strategies"]] == ["inverted", "inverted"]
 
 
 def test_pictures_hold_the_numbers_of_the_runs(page):

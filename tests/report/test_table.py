@@ -1,9 +1,15 @@
+import re
+from html import unescape
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from dropout_lab.report import build
-from dropout_lab.report.table import WIDTH
+from dropout_lab.report.figures import figures
+from dropout_lab.report.table import WIDTH, rows
+from dropout_lab.runs.read import read_runs
+from dropout_lab.runs.strategies import group
 
 # Accuracies of three seeds: mean 0.96, standard deviation 0.01, half width t(0.975, 2) * 0.01 / sqrt(3).
 ACCURACIES = (0.95, 0.96, 0.97)
@@ -61,11 +67,11 @@ def test_the_text_is_aligned_and_fits_a_terminal(sweep):
     assert max(map(len, lines)) <= WIDTH
     heads = "strategy seeds test acc % test NLL gap (NLL) gain train gain eval train/eval s/run"
     assert lines[0].split() == heads.split()
-    rows = [line for line in lines if line.startswith(("inverted ", "classic ", "unscaled ", "none "))]
-    assert len({len(row) for row in rows}) == 1
-    assert rows[-1].split("  ")[0] == "none"
-    assert "96.00 ± 2.48" in rows[-1]
-    assert "+0.030 ± 0.000" in rows[-1]
+    body = [line for line in lines if line.startswith(("inverted ", "classic ", "unscaled ", "none "))]
+    assert len({len(row) for row in body}) == 1
+    assert body[-1].split("  ")[0] == "none"
+    assert "96.00 ± 2.48" in body[-1]
+    assert "+0.030 ± 0.000" in body[-1]
 
 
 def test_the_sentences_explain_drift_and_matching_with_the_tables_own_numbers(sweep):
@@ -89,6 +95,23 @@ def test_without_statistics_of_activations_nothing_is_said_or_drawn_of_them(tmp_
     assert not [name for name in ("activations", "profile", "gain", "ratio", "heatmap") if f'id="{name}"' in page]
 
 
+def test_a_strategy_has_one_name_in_text_markdown_csv_page_and_figures(tmp_path, write_run):
+    labels = ["drop_path optimizer=adam", "classic_matched", "none ~callbacks.lr_monitor"]
+    for n, (label, kind) in enumerate(zip(labels, ("inverted", "classic", "none"), strict=True)):
+        write_run(tmp_path / str(n), label=label, kind=kind, epochs=2)
+    built = build(tmp_path)
+    assert [line.split("  ")[0] for line in built.text.split("\n\n")[0].splitlines()[2:]] == labels
+    markdown = (tmp_path / "table.md").read_text()
+    assert re.findall(r"^\| ([^|]*) \| 1 \| 9", markdown, re.MULTILINE) == labels
+    assert f"| minus {labels[2]} |" in markdown
+    assert pd.read_csv(tmp_path / "table.csv")["strategy"].tolist() == labels
+    page = built.page.read_text()
+    assert [unescape(chip) for chip in re.findall(r'class="chip".*?</svg>(.*?)</button>', page)] == labels
+    assert f"3 runs: {', '.join(labels)}; 1 seed each." in unescape(page)
+    drawn = figures(rows(group(read_runs(tmp_path), {})[0]))
+    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == labels
+
+
 def test_theory_is_not_quoted_for_a_table_of_several_p(tmp_path, write_run):
     write_run(tmp_path / "0", p=0.2)
     write_run(tmp_path / "1", p=0.5)
@@ -107,9 +130,9 @@ def test_a_strategy_that_could_not_run_is_a_row_that_says_why(tmp_path, write_ru
     write_run(tmp_path / "1", kind="spatial", status={"status": "failed", "error": "ValueError: no | maps"})
     (tmp_path / "skipped.json").write_text('{"gaussian": "needs a GPU"}')
     report = build(tmp_path)
-    rows = {line.split("  ")[0]: line for line in report.text.splitlines()}
-    assert "failed: ValueError: no | maps" in rows["spatial"]
-    assert "could not be applied: needs a GPU" in rows["gaussian"]
+    said = {line.split("  ")[0]: line for line in report.text.splitlines()}
+    assert "failed: ValueError: no | maps" in said["spatial"]
+    assert "could not be applied: needs a GPU" in said["gaussian"]
     assert "| spatial | 0 | failed: ValueError: no \\| maps |" in (tmp_path / "table.md").read_text()
     reasons = pd.read_csv(tmp_path / "table.csv").set_index("strategy")["reason"]
     assert reasons["gaussian"] == "could not be applied: needs a GPU"
@@ -128,9 +151,9 @@ def test_a_number_that_some_seeds_lack_says_how_many_have_it(tmp_path, write_run
 
 def test_the_markdown_tables_have_as_many_cells_in_each_row(sweep):
     first, second = (sweep / "table.md").read_text().split("Paired differences at equal seeds:")
-    for text, rows in ((first, 5), (second, 3)):
+    for text, count in ((first, 5), (second, 3)):
         lines = [line for line in text.splitlines() if line.startswith("|")]
-        assert len(lines) == 2 + rows
+        assert len(lines) == 2 + count
         assert len({line.count("|") for line in lines}) == 1
 
 

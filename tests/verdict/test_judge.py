@@ -16,15 +16,16 @@ LESS |= {"matters": 0.01}
 EQUAL = {"says": "same", "metric": "test/acc", "contrast": {"b": 1, "a": -1}, "direction": "equal", "margin": 0.01}
 
 
-def sweep(folder, *claims, effect=0.0, noise=0.001, seeds=8, **arguments):
-    """Two arms, b = a + effect + noise in accuracy, that state these claims."""
+def sweep(folder, *claims, effect=0.0, noise=0.001, seeds=8, words="", **arguments):
+    """Two arms, b = a + effect + noise in accuracy, that state these claims, with words behind their names."""
     config = {"verdict": {"alpha": 0.05, "claims": list(claims)}}
     for seed in range(seeds):
         base = 0.9 + 0.03 * NOISE[-1 - seed]
         for arm, acc in (("a", base), ("b", base + effect + noise * NOISE[seed])):
             final = {"test/acc": acc}
             path = folder / f"{arm}{seed}"
-            write_run(path, arm=arm, seed=seed, final=final, config=config, epochs=1, **arguments)
+            name = {"arm": arm, "label": arm + words}
+            write_run(path, **name, seed=seed, final=final, config=config, epochs=1, **arguments)
     return folder
 
 
@@ -82,6 +83,11 @@ def test_seeds_are_paired(tmp_path):
     (tmp_path / "a7" / "status.json").write_text('{"status": "failed"}')
     (one,) = judged(tmp_path)
     assert (one.word, one.seeds) == (verdict.HOLDS, 7)
+
+
+def test_an_arm_is_itself_whatever_else_its_runs_are_called(tmp_path):
+    (one,) = judged(sweep(tmp_path, LESS, effect=-0.02, words=" model=mlp"))
+    assert (one.word, one.seeds) == (verdict.HOLDS, 8)
 
 
 def test_an_arm_without_runs_leaves_it_open(tmp_path):
