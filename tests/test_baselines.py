@@ -115,7 +115,7 @@ def test_every_recipe_is_planned_and_built_at_its_full_size(name, words):
 def test_the_steps_in_the_comment_follow_from_the_settings(name):
     sizes = {"mnist": 60_000, "svhn": 73_257, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
     size = sizes[name.partition("_")[0]]
-    (job,) = plan([f"experiment=baseline/{name}", "data.root=nowhere"]).jobs
+    job = plan([f"experiment=baseline/{name}", "data.root=nowhere"]).base
     rest = size - round(size * job.data.val_fraction)
     steps = rest // job.data.batch_size * job.trainer.max_epochs
     assert f"{steps:,} steps of {job.data.batch_size} images" in head(name)["Hardware"]

@@ -62,9 +62,8 @@ def test_jobs_run_side_by_side_where_there_is_room_unless_a_launcher_is_chosen(
     monkeypatch.setattr(compare, "visible_gpus", lambda: gpus)
     assert exit_code("dropout=none", "seed=0", *words) == 0
     (one,) = planned[0].jobs
-    assert one.hydra.runtime.choices["hydra/launcher"] == launcher
-    assert planned[0].elsewhere == (launcher != "basic")
-    assert not [word for word in one.hydra.overrides.task if "hydra" in word]  # else it would be another run
+    assert planned[0].launcher == launcher
+    assert not [word for word in one.config.hydra.overrides.task if "hydra" in word]  # else it would be another run
 
 
 def test_an_experiment_may_choose_a_launcher(tmp_path, monkeypatch):
@@ -75,7 +74,7 @@ def test_an_experiment_may_choose_a_launcher(tmp_path, monkeypatch):
     text = "# @package _global_\ndefaults:\n  - base/small\n  - override /hydra/launcher: submitit_slurm\n"
     (tmp_path / "experiment" / "on_the_cluster.yaml").write_text(text)
     assert exit_code("experiment=on_the_cluster", f"hydra.searchpath=[file://{tmp_path}]") == 0
-    assert planned[0].jobs[0].hydra.runtime.choices["hydra/launcher"] == "submitit_slurm"
+    assert planned[0].launcher == "submitit_slurm"
 
 
 @pytest.mark.slow

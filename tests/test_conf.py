@@ -47,11 +47,12 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
     group, _, name = option.partition("/")
     words = [f"{group}={name}", *NEEDS.get(option, []), f"hydra.run.dir={tmp_path}", "+where_torch_is=here"]
     try:
-        (cfg,) = plan(words).jobs
+        (job,) = plan(words).jobs
     except UserError as error:
         if "needs a value" in str(error):
             pytest.skip(f"{error} (NEEDS in this file may give one)")
         raise
+    cfg = job.config
     cfg.run = {key: str(tmp_path) for key in cfg.run}
     if group in ("dropout", "placement", "dropout_schedule", "model", "data", "optimizer", "lr_scheduler"):
         data = build_data(cfg)
@@ -64,7 +65,7 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
     elif group == "loss":
         assert instantiate(cfg.loss)(torch.zeros(1, 2), torch.tensor([0])) > 0
     else:
-        try_trainer(cfg)
+        try_trainer(job)
     assert not list(tmp_path.iterdir())
 
 
@@ -77,6 +78,6 @@ def test_every_strategy_is_a_partial_with_p(path: Path):
 
 def test_no_value_is_repeated_that_follows_from_another():
     """placement.p and data.seed follow dropout.p and seed unless they are given."""
-    (cfg,) = plan(["dropout.p=0.25", "seed=3"]).jobs
+    cfg = plan(["dropout.p=0.25", "seed=3"]).base
     assert cfg.placement.p == 0.25
     assert cfg.data.seed == 3

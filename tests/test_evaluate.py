@@ -61,7 +61,7 @@ def test_a_run_of_gpus_is_evaluated_where_there_are_none(trainer, folder, tmp_pa
     if torch.accelerator.is_available():
         pytest.skip("there is a GPU here")
     config = OmegaConf.load(folder / "config.yaml")
-    config.trainer = plan([f"trainer={trainer}", "trainer.max_epochs=2"]).jobs[0].trainer
+    config.trainer = plan([f"trainer={trainer}", "trainer.max_epochs=2"]).base.trainer
     OmegaConf.save(config, tmp_path / "config.yaml")
     (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
     assert evaluation.evaluate(tmp_path) == evaluation.evaluate(folder)

@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 
 from dropout_lab import compare
 from dropout_lab.jobs.conf import CONF
-from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.jobs.job import resolved
+from dropout_lab.jobs.plan import plan
 from dropout_lab.report.results import experiments, header
 from dropout_lab.verdict.metrics import LAYER_METRICS
 from dropout_lab.verdict.network_metrics import MEASURES
@@ -23,7 +24,7 @@ OF_PAIRS = {"weights/difference", "weights/norm_ratio", "val/loss/difference"}
 @pytest.fixture(scope="module", params=experiments())
 def experiment(request):
     """Name, the sweep's settings, and what is claimed."""
-    (cfg,) = plan([f"experiment={request.param}"]).jobs
+    cfg = plan([f"experiment={request.param}"]).base
     return request.param, cfg.hydra.sweeper, read_statement(resolved(cfg.verdict))
 
 
@@ -60,7 +61,7 @@ def test_seeds_are_enough_to_tell(experiment):
 
 @pytest.mark.parametrize("name", experiments())
 def test_every_arm_composes(name):
-    arms = [job.arm for job in plan(["-m", f"experiment={name}", "seed=0"]).jobs]
+    arms = [job.alike["arm"] for job in plan(["-m", f"experiment={name}", "seed=0"]).jobs]
     assert len(arms) == len(set(arms)) > 1
 
 

@@ -73,11 +73,12 @@ def test_commands_for_several_machines_are_valid_and_have_as_many_processes_as_t
     words = shlex.split(block.replace("\\\n", " "))
     given = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
     key = "-m" if words[0] == "scripts/train" else "dropout_lab.train"
-    job = plan([*(["-m"] if key == "-m" else []), *words[words.index(key) + 1 :]]).jobs[0]
+    job_plan = plan([*(["-m"] if key == "-m" else []), *words[words.index(key) + 1 :]])
+    trainer = job_plan.jobs[0].alike["trainer"]
     if key == "-m":
-        assert planned(job) == 8
+        assert planned(trainer, job_plan.base.hydra.launcher) == 8
     else:
-        assert (int(given["nnodes"]), int(given["nproc-per-node"])) == (job.trainer.num_nodes, job.trainer.devices)
+        assert (int(given["nnodes"]), int(given["nproc-per-node"])) == (trainer["num_nodes"], trainer["devices"])
 
 
 def test_no_command_is_left_out():

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors, root_cause
+from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.overrides import only_asks
-from dropout_lab.jobs.plan import Plan, plan, resolved
+from dropout_lab.jobs.plan import Plan, plan
 from dropout_lab.jobs.workers import free_cores, visible_gpus
 from dropout_lab.runs.folder import LOOK, SKIPPED, read_status
-from dropout_lab.runs.identity import label
 from dropout_lab.runs.resume import with_those_of_resumed
 from dropout_lab.train.__main__ import main as train
-from dropout_lab.train.sweep import execute, refusals, require_feasible
+from dropout_lab.train.sweep import execute, known, refusals, require_feasible
 from dropout_lab.verdict.statement import read_statement
 
 SIDE_BY_SIDE = "hydra/jobs=side_by_side"  # weaker than what an experiment or the command line says of launchers
@@ -45,9 +45,10 @@ def planned_side_by_side(words: Sequence[str]) -> Plan:
     import everything once more.
     """
     side_by_side = plan([*words, SIDE_BY_SIDE])
-    if side_by_side.known[0].hydra.launcher.get("n_jobs", 1) is not None:
+    if side_by_side.base.hydra.launcher.get("n_jobs", 1) is not None:
         return side_by_side
-    if any(job.trainer.devices != 1 for job in side_by_side.known) or (free_cores() == 1 and not visible_gpus()):
+    one_device = all(job.alike["trainer"]["devices"] == 1 for job in side_by_side.known)
+    if not one_device or (free_cores() == 1 and not visible_gpus()):
         return plan(words)
     return side_by_side
 
@@ -61,17 +62,12 @@ def compare(job_plan: Plan) -> int:
     Raises:
         UserError: no strategy applies, or the experiment's claims are none.
     """
-    if section := job_plan.known[0].get("verdict"):
+    if section := job_plan.known[0].config.get("verdict"):
         read_statement(resolved(section))
     if not job_plan.jobs:
         raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
     refused = refusals(job_plan)
-    common = set.intersection(*({*job.hydra.overrides.task} for job in job_plan.jobs))
-    reasons = {
-        job.arm or label(job, job.hydra, leave_out=common): refused[number]
-        for number, job in enumerate(job_plan.jobs)
-        if number in refused
-    }
+    reasons = {known(job_plan)[number].label: reason for number, reason in refused.items()}
     if len(refused) == len(job_plan.jobs):
         raise UserError(next(iter(reasons.values())))
     if refused:

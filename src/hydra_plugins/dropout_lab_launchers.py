@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -31,24 +32,28 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """Composes and runs one job in a process that knows nothing yet, as Hydra's own launcher does in this one.
+    """Runs one job in a process that knows nothing yet, as Hydra's own launcher does in this one.
 
     Of several processes of a job only the first writes its configuration and its log. Started a second time by a
     cluster, a job goes on in its folder.
+
+    Args:
+        context: of the sweep; that of the job has a loader of its own, as ours holds the whole plan.
+        task: what runs the configuration.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction) -> None:
-        self.context, self.config, self.task = context, config, task
+    def __init__(self, context: HydraContext, task: TaskFunction) -> None:
+        loader = ConfigLoaderImpl(context.config_loader.get_search_path())
+        self.context, self.task = HydraContext(config_loader=loader, callbacks=context.callbacks), task
         self.singletons = Singleton.get_state()
         self.again = False
 
-    def __call__(self, overrides: Sequence[str], number: int) -> JobReturn:
-        """Run the job with this number and these overrides."""
+    def __call__(self, config: DictConfig, number: int) -> JobReturn:
+        """Run the job with this configuration, as the one with this number."""
         from dropout_lab.jobs.devices import rank
 
         setup_globals()
         Singleton.set_state(self.singletons)
-        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         first = rank() == 0
         with open_dict(config):
             config.hydra.job.id = f"{config.hydra.job.name}_{number}"
@@ -73,6 +78,10 @@ class _Elsewhere(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
         self.folder = Path(str(config.hydra.sweep.dir)).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def composed(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job."""
+        return self.context.config_loader.load_sweep_config(self.config, list(overrides))
 
 
 class Joblib(_Elsewhere):
@@ -100,12 +109,14 @@ class Joblib(_Elsewhere):
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers[:count]:
             free.put(worker)
-        job = Job(self.context, self.config, self.task)
+        job, composing = Job(self.context, self.task), Lock()
 
         def run(overrides: Sequence[str], number: int) -> JobReturn:
             worker = free.get()
             try:
-                return worker.run(job, overrides, number)
+                with composing:
+                    config = self.composed(overrides)
+                return worker.run(job, config, number)
             finally:
                 free.put(worker)
 
@@ -143,14 +154,15 @@ class Submitit(_Elsewhere):
         executor = submitit.AutoExecutor(
             self.folder / ".submitit" / "%j", self.cluster, **{f"{self.cluster}_max_num_timeout": self.max_num_timeout}
         )
-        job = Job(_reading_from(self.code, self.context), self.config, self.task)
+        job = Job(_reading_from(self.code, self.context), self.task)
+        configs = [self.composed(overrides) for overrides in job_overrides]
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         with _importing_from(self.code) as exports:
             settings = {**self.settings, "setup": [*exports, *self.settings.get("setup", ())]}
             if self.cluster == "local":
                 del settings["setup"]  # the processes inherit what is exported
             executor.update_parameters(**{_parameter(key, self.cluster): value for key, value in settings.items()})
-            submitted = executor.map_array(job, [list(overrides) for overrides in job_overrides], numbers)
+            submitted = executor.map_array(job, configs, numbers)
         if self.cluster == "slurm":
             self._tell(submitted)
         try:

@@ -252,12 +252,13 @@ def test_jobs_that_were_done_before_are_counted_first(tmp_path, capsys):
     ],
 )
 def test_the_tasks_of_slurm_are_the_devices_of_the_job(words, devices):
-    (job,) = plan(["-m", "hydra/launcher=submitit_slurm", *words]).jobs
+    job_plan = plan(["-m", "hydra/launcher=submitit_slurm", *words])
+    asked = job_plan.jobs[0].alike["trainer"], job_plan.base.hydra.launcher
     if devices:
-        assert planned(job) == devices
+        assert planned(*asked) == devices
     else:
         with pytest.raises(UserError, match=r"so the two pairs must be equal"):
-            planned(job)
+            planned(*asked)
 
 
 def test_a_launcher_without_a_sweep_is_refused():
@@ -282,8 +283,9 @@ def test_a_search_is_planned_with_the_first_of_the_values_of_each_key(tmp_path):
     words = ["-m", "sweep=optuna", "dropout.p=interval(0.2,0.8)", "model=choice(mlp,cnn)", "optimizer.lr=range(1,9)"]
     searched = plan([*words, f"hydra.sweep.dir={tmp_path}"])
     assert searched.jobs == []
-    assert (searched.example.dropout.p, searched.example.optimizer.lr) == (0.2, 1)
-    assert "MLP" in searched.example.model._target_
+    example = searched.example.config
+    assert (example.dropout.p, example.optimizer.lr) == (0.2, 1)
+    assert "MLP" in example.model._target_
     with pytest.raises(UserError, match=r"dropout\.p=2\.0: must be the probability"):
         plan(["-m", "sweep=optuna", "dropout.p=interval(2,3)"])
 

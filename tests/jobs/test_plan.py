@@ -12,12 +12,13 @@ from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.conf import CONF, VERSION_BASE, one_store
-from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.jobs.job import resolved
+from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.identity import fingerprints, label
 
 
 def job(*overrides):
-    return plan(overrides).jobs[0]
+    return plan(overrides).jobs[0].config
 
 
 @pytest.mark.slow
@@ -42,7 +43,6 @@ def job(*overrides):
         (["trainer.max_epochs=-1"], "trainer.max_epochs=-1: must be an integer >= 1"),
         (["trainer.max_epochs=2.5"], "trainer.max_epochs=2.5: must be an integer >= 1"),
         (["data.batch_size=0"], "data.batch_size=0: must be an integer >= 1"),
-        (["data.val_fraction=1.0"], "data.val_fraction=1.0: must be a number between 0 and 1, both excluded"),
         (["seed=-1"], "seed=-1: must be an integer with 0 <= seed < 2^32"),
         (["seed=0,1"], "seed=0,1: several values make a sweep; add -m"),
         (["optimizer.lr=0"], "optimizer.lr=0: must be a number > 0"),
@@ -105,12 +105,12 @@ def test_jobs_that_share_a_composition_are_those_of_composing_each():
         ]
     for ours, theirs in zip(planned, single, strict=True):
         assert fingerprints(ours) == fingerprints(theirs)
-        assert ours.data.seed == theirs.seed
+        assert ours.config.data.seed == theirs.seed
 
 
 @pytest.mark.slow
 def test_a_glob_is_the_names_that_it_matches():
-    names = [job.hydra.runtime.choices.placement for job in plan(["-m", "placement=glob([c*,i*],exclude=con*)"]).jobs]
+    names = [job.choices["placement"] for job in plan(["-m", "placement=glob([c*,i*],exclude=con*)"]).jobs]
     assert names == ["classifier", "input"]
 
 
@@ -122,10 +122,10 @@ def test_what_is_true_of_this_machine_only_counts_without_being_asked_for(header
     (tmp_path / "conf" / "local" / "default.yaml").write_text(
         header + "defaults: [override /model: mlp]\nseed: 7\ndropout: {p: 0.2}\npaths: {runs: /scratch/runs}\n"
     )
-    (job,) = plan(["dropout=classic"]).jobs
+    job = plan(["dropout=classic"]).base
     assert (job.seed, job.dropout.p, job.paths.runs) == (7, 0.2, "/scratch/runs")
     assert job.hydra.runtime.choices.model == "mlp"
-    assert plan(["seed=1"]).jobs[0].seed == 1
+    assert plan(["seed=1"]).base.seed == 1
     assert "local" not in job
 
 
@@ -133,8 +133,9 @@ def test_the_folder_is_settled_once_for_planning_and_running(tmp_path):
     odd = tmp_path / "it's, a=b"
     one = plan([f"hydra.run.dir='{str(odd).replace(chr(39), chr(92) + chr(39))}'"])
     assert one.folder == odd
-    assert plan(one.hydra_arguments).folder == odd
-    assert plan(["-m", "seed=0,1"]).hydra_arguments[-1].startswith("hydra.sweep.dir=")
+    assert one.jobs[0].config.hydra.run.dir == one.base.hydra.run.dir == str(odd)
+    sweep = plan(["-m", "seed=0,1"])
+    assert {job.config.hydra.sweep.dir for job in sweep.jobs} == {str(sweep.folder)}
 
 
 @pytest.mark.slow
@@ -181,10 +182,10 @@ def test_a_label_is_the_strategy_and_what_else_was_overridden(arguments, expecte
 
 @pytest.mark.slow
 def test_an_arm_is_its_own_label():
-    cfgs = plan(["-m", "sweep=compare", "model=mlp"]).jobs
+    cfgs = [job.config for job in plan(["-m", "sweep=compare", "model=mlp"]).jobs]
     assert list(dict.fromkeys(label(cfg, cfg.hydra) for cfg in cfgs)) == [
         f"{name} model=mlp"
-        for name in ("inverted", "classic matched", "classic unmatched", "spatial", "none", "unscaled")
+        for name in ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled")
     ]
     assert len(cfgs) == 30
 

@@ -27,7 +27,8 @@ from dropout_lab.jobs import processes
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.devices import needed as needed_devices
 from dropout_lab.jobs.devices import planned, rank
-from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.jobs.job import resolved
+from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.failures import failing_as_one, first_failure_told
 from dropout_lab.runs.folder import RunFolder, read_status
 from dropout_lab.runs.wandb_files import disagreements
@@ -56,7 +57,7 @@ def alone(monkeypatch):
 
 
 def needed(*words):
-    return needed_devices(plan(words).jobs[0])
+    return needed_devices(plan(words).jobs[0].alike["trainer"])
 
 
 def test_one_device_needs_no_other_process(alone):
@@ -135,12 +136,13 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(alone, monkey
 def test_jobs_side_by_side_share_the_gpus_out(devices, n_jobs, fits, alone, monkeypatch):
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 4)
     words = ["-m", "seed=0,1", "trainer=gpu", f"trainer.devices={devices}", "hydra/launcher=joblib"]
-    (job, _) = plan([*words, f"hydra.launcher.n_jobs={n_jobs}"]).jobs
+    job_plan = plan([*words, f"hydra.launcher.n_jobs={n_jobs}"])
+    asked = job_plan.jobs[0].alike["trainer"], job_plan.base.hydra.launcher
     if fits is None:
         with pytest.raises(UserError, match=r"has 1 of the 4 GPUs; hydra\.launcher\.n_jobs=2 gives each enough"):
-            planned(job)
+            planned(*asked)
     else:
-        assert planned(job) == fits
+        assert planned(*asked) == fits
 
 
 def test_the_batch_must_be_divisible_by_the_devices(tmp_path, capsys):
@@ -236,7 +238,7 @@ def worlds(tmp_path_factory):
     folders = {world: {} for world in (1, 2, 4)}
     for number, (strategy, more, _) in enumerate(CASES):
         asked = [*words, "callbacks.activation_stats.probe_masks=1", f"dropout={strategy}", *more.split()]
-        job = plan(asked).jobs[0]
+        job = plan(asked).jobs[0].config
         config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
         for world in sizes(number):
             folder = folders[world][number] = root / f"{world}-{number}"

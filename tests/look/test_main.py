@@ -264,7 +264,7 @@ def run(tmp_path_factory):
     from dropout_lab.jobs.build import build_data, build_network
 
     folder = tmp_path_factory.mktemp("run")
-    (config,) = plan(["dropout=spatial", "dropout.p=0.3", f"hydra.run.dir={folder}"]).jobs
+    config = plan(["dropout=spatial", "dropout.p=0.3", f"hydra.run.dir={folder}"]).base
     with open_dict(config):
         del config["hydra"]
     config.run = {"dir": str(folder), "root": str(folder), "name": "spatial p=0.3", "group": "spatial", "id": "0"}

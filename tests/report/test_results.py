@@ -8,13 +8,14 @@ from fake_runs import write_run
 from dropout_lab import compare
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.conf import REPOSITORY
-from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.jobs.job import resolved
+from dropout_lab.jobs.plan import plan
 from dropout_lab.report import results
 
 
 def write_depth(folder, effect=-0.1, seeds=8):
     """The experiment `depth`, `rising` being better by `effect` in NLL."""
-    section = resolved(plan(["experiment=depth"]).jobs[0].verdict)
+    section = resolved(plan(["experiment=depth"]).base.verdict)
     for seed in range(seeds):
         for arm in ("constant", "rising", "falling"):
             loss = 0.3 + 0.01 * seed + (effect + 0.001 * seed if arm == "rising" else 0)

@@ -240,7 +240,7 @@ def test_the_headline_command_leaves_a_wandb_run_for_each_job(sweep):
 
 def test_names_say_the_strategy_what_differs_and_the_seed_however_long_they_get(tmp_path):
     long = "data.train_size=1000 trainer.max_epochs=50 optimizer.momentum=0.8 optimizer.weight_decay=0.001 compile=true"
-    (job,) = plan(["dropout=classic", "seed=7", *long.split(), f"hydra.run.dir={tmp_path}"]).known
+    job = plan(["dropout=classic", "seed=7", *long.split(), f"hydra.run.dir={tmp_path}"]).base
     with read_write(job.hydra.runtime):
         job.hydra.runtime.output_dir = str(tmp_path)
     identity.describe(job, job.hydra)
@@ -332,7 +332,7 @@ def test_a_schedule_changes_the_rates_as_training_goes_on(tmp_path, monkeypatch)
 @pytest.mark.parametrize("preset", ["fast", "cpu", "profiler"])
 def test_a_preset_leaves_time_for_a_validation(preset):
     """The experiment by itself validates at every fifth epoch."""
-    (job,) = plan(["experiment=rate", f"debug={preset}"]).jobs
+    job = plan(["experiment=rate", f"debug={preset}"]).base
     assert job.trainer.check_val_every_n_epoch == job.trainer.max_epochs == 1
 
 
@@ -340,7 +340,7 @@ def test_a_preset_leaves_time_for_a_validation(preset):
 @pytest.mark.parametrize("recipe", ["cifar10_conv", "cifar10_resnet18"])
 def test_the_overfit_preset_shows_the_same_images_without_dropout(recipe):
     """The recipes drop with a list of rates, and augment."""
-    (job,) = plan([f"experiment=baseline/{recipe}", "debug=overfit"]).known
+    job = plan([f"experiment=baseline/{recipe}", "debug=overfit"]).base
     assert (job.data.augment, job.data.mixup, job.loss.label_smoothing) == (None, 0, 0)
     assert (job.dropout.p, job.placement.rate) == (0, "constant")
 

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from dropout_lab.cli import UserError
 from dropout_lab.dropout import rates_of
 from dropout_lab.jobs.build import build_data, build_network, build_optimizer
-from dropout_lab.jobs.plan import plan, resolved
+from dropout_lab.jobs.job import resolved
+from dropout_lab.jobs.plan import plan
 from dropout_lab.runs import read
 from dropout_lab.runs.folder import RunFolder
 from dropout_lab.runs.read import Run
@@ -26,7 +27,8 @@ def test_curves_are_compared_at_every_step(tmp_path):
 @pytest.mark.slow
 def test_weights_of_matched_classic_training_are_those_of_inverted_divided_by_q(tmp_path):
     def saved(name, *words):
-        (cfg,) = plan(["model=mlp", "model.widths=[8]", "dropout.p=0.2", f"hydra.run.dir={tmp_path}", *words]).jobs
+        (job,) = plan(["model=mlp", "model.widths=[8]", "dropout.p=0.2", f"hydra.run.dir={tmp_path}", *words]).jobs
+        cfg = job.config
         cfg.run = {key: str(tmp_path / name) for key in cfg.run}
         torch.manual_seed(0)
         data = build_data(cfg)

@@ -1,7 +1,8 @@
 """Devices of a job: how many processes it needs for them, how many there are already, and which of them this one is."""
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -25,11 +26,11 @@ def together() -> int:
     return _slurm_tasks()
 
 
-def needed(cfg: DictConfig, beside: int | None = 1) -> int:
+def needed(trainer: Mapping[str, Any] | DictConfig, beside: int | None = 1) -> int:
     """How many processes to start for a job: 1 where it uses one device, or where its processes are started already.
 
     Args:
-        cfg: the job's configuration.
+        trainer: the section of that name of the job's configuration.
         beside: among so many jobs at a time the GPUs are shared out; None: one for each GPU.
 
     Raises:
@@ -37,12 +38,12 @@ def needed(cfg: DictConfig, beside: int | None = 1) -> int:
     """
     if "RANK" in os.environ or _in_slurm_step():
         return 1
-    if cfg.trainer.get("num_nodes", 1) > 1:
+    if trainer.get("num_nodes", 1) > 1:
         raise UserError(
-            f"trainer.num_nodes={cfg.trainer.num_nodes}: on several machines torchrun or SLURM has to start one "
+            f"trainer.num_nodes={trainer['num_nodes']}: on several machines torchrun or SLURM has to start one "
             "process a device; see the README, Several GPUs"
         )
-    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
+    devices, accelerator = trainer["devices"], trainer["accelerator"]
     if accelerator == "cpu" or (accelerator == "auto" and devices == 1):
         return 1 if devices == "auto" else int(devices)
     import torch
@@ -63,20 +64,20 @@ def needed(cfg: DictConfig, beside: int | None = 1) -> int:
     return wanted
 
 
-def planned(job: DictConfig) -> int:
+def planned(trainer: Mapping[str, Any], launcher: DictConfig) -> int:
     """How many processes a job of a plan will have, wherever its launcher runs it.
 
     Args:
-        job: composed together with its ``hydra`` node.
+        trainer: the section of that name of the job's configuration.
+        launcher: of its sweep.
 
     Raises:
         UserError: as ``needed``; a cluster's tasks that are not the job's devices.
     """
-    launcher = job.hydra.launcher
     tasks = launcher.get("tasks_per_node")
     if tasks is None:
-        return needed(job, launcher.get("n_jobs", 1))
-    devices, nodes = job.trainer.devices, job.trainer.get("num_nodes", 1)
+        return needed(trainer, launcher.get("n_jobs", 1))
+    devices, nodes = trainer["devices"], trainer.get("num_nodes", 1)
     if tasks == 1 and launcher.nodes == 1 and isinstance(devices, int) and nodes == 1:
         return devices  # the job starts them itself
     if (devices, nodes) != (tasks, launcher.nodes):

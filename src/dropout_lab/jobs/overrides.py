@@ -71,8 +71,14 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(words))
 
 
-def explain_error(error: Exception, overrides: Sequence[str]) -> str:
-    """One line for an error of Hydra or OmegaConf."""
+def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[str]) -> str:
+    """One line for an error of Hydra or OmegaConf.
+
+    Args:
+        error: as it was raised.
+        overrides: the words that were composed.
+        files: those of them that choose files.
+    """
     cause = error.__cause__
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not an override; write key=value, quote values with special characters: key='a b'"
@@ -90,7 +96,7 @@ def explain_error(error: Exception, overrides: Sequence[str]) -> str:
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if key and "not in struct" in str(cause or error):
         given = next((o for o in overrides if key in o.split("=")[0] or o.split("=")[0] in key), key)
-        known = _flat_keys(compose("train"))
+        known = _flat_keys(compose("train", list(files)))
         meant = nearest(given.split("=")[0].lstrip("+~"), known)
         return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
     first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()

@@ -3,60 +3,74 @@
 Imports neither torch nor Lightning, so that a typo is answered at once.
 """
 
+import copy
 import importlib.util
-import pickle
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs import schema
+from dropout_lab.jobs.composition import Composer
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
+from dropout_lab.jobs.devices import rank
+from dropout_lab.jobs.job import Job, checked_jobs, let_hydra_be_read
 from dropout_lab.jobs.overrides import explain_error, needs_extra, parse_arguments, parse_overrides, quoted
 
+SILENT = ("hydra.output_subdir=null", "hydra/job_logging=none")  # for all processes of a job but the first
 
-@dataclass
+
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The jobs that a command line asks for."""
+    """The jobs that a command line asks for.
 
-    arguments: list[str]  # as given
+    Attributes:
+        multirun: whether they are a sweep.
+        jobs: composed and checked; empty where only the sweeper knows (optuna).
+        folder: of the run, or of the sweep.
+        base: the configuration of the sweep as a whole, or of the run, with its node ``hydra``.
+        composer: of its jobs.
+        example: where jobs is empty, one with the first of the values that each key may take.
+        names_folder: whether the command line says where a run lies.
+    """
+
     multirun: bool
-    jobs: list[DictConfig]  # composed and checked; empty where only the sweeper knows (optuna)
-    folder: Path  # of the run, or of the sweep
-    example: DictConfig | None = None  # where jobs is empty: with the first of the values that each key may take
+    jobs: list[Job]
+    folder: Path
+    base: DictConfig
+    composer: Composer
+    example: Job | None = None
+    names_folder: bool = False
 
     @property
-    def known(self) -> list[DictConfig]:
-        """The configurations that are known before the jobs run."""
+    def known(self) -> list[Job]:
+        """The jobs that are known before they run."""
         return self.jobs or [job for job in [self.example] if job is not None]
 
     @property
-    def elsewhere(self) -> bool:
-        """Whether the jobs of the plan run in other processes than this one."""
-        return bool(self.known[0].hydra.runtime.choices["hydra/launcher"] != "basic")
+    def folders(self) -> list[Path]:
+        """The run folders of the jobs."""
+        return [self.folder / str(number) for number in range(len(self.jobs))] if self.multirun else [self.folder]
 
     @property
-    def hydra_arguments(self) -> list[str]:
-        """The arguments for Hydra, with the folder settled: two processes must not each ask the clock."""
-        key = "hydra.sweep.dir" if self.multirun else "hydra.run.dir"
-        return [*(a for a in self.arguments if not a.startswith(f"{key}=")), f"{key}={quoted(str(self.folder))}"]
+    def launcher(self) -> str:
+        """The option of ``hydra/launcher`` that starts the jobs."""
+        return str(self.base.hydra.runtime.choices["hydra/launcher"])
 
     def without(self, numbers: Collection[int]) -> "Plan":
         """The plan of the sweep that leaves these of its jobs out; the others are numbered anew."""
         jobs = [job for number, job in enumerate(self.jobs) if number not in numbers]
-        return replace(self, jobs=jobs, arguments=[*self.arguments, f"hydra.sweeper.skip={sorted(numbers)}"])
+        base = copy.deepcopy(self.base)
+        base.hydra.sweeper.skip = sorted(numbers)
+        return replace(self, jobs=jobs, base=base)
 
 
 def plan(arguments: Sequence[str]) -> Plan:
@@ -65,54 +79,84 @@ def plan(arguments: Sequence[str]) -> Plan:
     Raises:
         UserError: the first thing that is wrong.
     """
-    arguments = list(arguments)
-    options = parse_arguments(arguments)
-    overrides = options.overrides
+    options = parse_arguments(list(arguments))
+    words: list[str] = options.overrides
+    files: list[str] = []
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         try:
-            parsed = parse_overrides(overrides)
-            fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-            swept = [o.input_line or "" for o in parsed if o.is_sweep_override()]
-            if swept and not options.multirun:
-                raise UserError(f"{swept[0]}: several values make a sweep; add -m to run one job for each")
-            if any(o.key_or_group == "hydra.sweeper.skip" for o in parsed):
-                raise UserError("hydra.sweeper.skip: is what a comparison leaves out by itself; choose what is swept")
-            # What is swept may be what makes a fixed key valid: a sweep's own settings are composed without the rest.
-            about_sweep = [word for word in fixed if re.match(r"[+~]*(hydra|sweep|experiment|paths)\b", word)]
-            base = compose("train", about_sweep if options.multirun else fixed, return_hydra_config=True)
-            _resolve(base)
-            launcher = base.hydra.runtime.choices["hydra/launcher"]
-            if not options.multirun and launcher != "basic":
-                raise UserError(f"hydra/launcher={launcher}: launchers start the jobs of a sweep; add -m")
-            if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
-                raise UserError(needs_extra(f"hydra/launcher={launcher}", launcher))
+            parsed = parse_overrides(words)
+            _require_sweepable(parsed, options.multirun)
+            about = [word for word, o in zip(words, parsed, strict=True) if o.is_hydra_override()]
+            own = [word for word, o in zip(words, parsed, strict=True) if not o.is_hydra_override()]
+            composer = Composer([*about, *(SILENT if rank() else ())])
+            files = [word for word in composer.files(own) if not composer.parsed(word).is_sweep_override()]
+            base = _base(composer, own, options.multirun)
+            _require_launcher(base, options.multirun)
+            folder = _settle_folder(composer, base, options.multirun)
+            base = _base(composer, own, options.multirun)
             if not options.multirun:
-                _checked(base)
-                return Plan(arguments, False, [base], Path(base.hydra.run.dir).absolute())
-            folder = Path(base.hydra.sweep.dir).absolute()
+                named = any(o.key_or_group == "hydra.run.dir" for o in parsed)
+                return Plan(False, checked_jobs(composer, [own], base), folder, base, composer, names_folder=named)
             if not hasattr(get_class(base.hydra.sweeper._target_), "jobs"):  # a search: it decides as it goes
-                example = compose("train", _one_of_each(base.hydra.sweeper, parsed), return_hydra_config=True)
-                _checked(example)
-                return Plan(arguments, True, [], folder, example)
-            own = [o.input_line or "" for o in parsed if not o.get_key_element().lstrip("+~").startswith("hydra")]
-            hydra = [o for o in fixed if o not in own]
-            jobs = _compose_jobs(
-                hydra, instantiate(base.hydra.sweeper).jobs(own, GlobalHydra.instance().config_loader())
-            )
+                (example,) = checked_jobs(composer, [_one_of_each(base.hydra.sweeper, own)], base)
+                return Plan(True, [], folder, base, composer, example)
+            jobs = instantiate(base.hydra.sweeper).jobs(own, GlobalHydra.instance().config_loader())
             if not jobs:
                 raise UserError("this sweep has no jobs: one of its ranges is empty, or a glob(...) matches nothing")
-            return Plan(arguments, True, jobs, folder)
+            return Plan(True, checked_jobs(composer, jobs, base), folder, base, composer)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(explain_error(error, overrides)) from error
+            raise UserError(explain_error(error, words, files)) from error
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A configuration as plain containers."""
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+def _require_sweepable(overrides: Sequence[Override], multirun: bool) -> None:
+    """Refuse several values where there is one run, and of what is not a job's own."""
+    for override in overrides:
+        if override.is_sweep_override() and not multirun:
+            raise UserError(f"{override.input_line}: several values make a sweep; add -m to run one job for each")
+        if override.is_sweep_override() and override.is_hydra_override():
+            raise UserError(
+                f"{override.input_line}: is of the sweep as a whole and has one value; start a sweep for each"
+            )
+        if override.key_or_group == "hydra.sweeper.skip":
+            raise UserError("hydra.sweeper.skip: is what a comparison leaves out by itself; choose what is swept")
+        if override.key_or_group == "hydra.mode":
+            raise UserError("hydra.mode: add -m for a sweep, leave it out for a run")
 
 
-def _one_of_each(sweeper: DictConfig, overrides: Sequence[Override]) -> list[str]:
+def _base(composer: Composer, words: Sequence[str], multirun: bool) -> DictConfig:
+    """The configuration of the run, or of the sweep as a whole; then values are left out that only some jobs have."""
+    if not multirun:
+        return composer.config(words)
+    try:
+        return composer.config(words, RunMode.MULTIRUN)
+    except (HydraException, OmegaConfBaseException):
+        base = composer.config(composer.files(words), RunMode.MULTIRUN)
+        base.hydra.overrides.task = list(words)
+        return base
+
+
+def _require_launcher(base: DictConfig, multirun: bool) -> None:
+    """Refuse a launcher where there is one run, and one whose packages are not installed."""
+    launcher = base.hydra.runtime.choices["hydra/launcher"]
+    if not multirun and launcher != "basic":
+        raise UserError(f"hydra/launcher={launcher}: launchers start the jobs of a sweep; add -m")
+    if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
+        raise UserError(needs_extra(f"hydra/launcher={launcher}", launcher))
+
+
+def _settle_folder(composer: Composer, base: DictConfig, multirun: bool) -> Path:
+    """Settle where the run or the sweep lies: two processes must not each ask the clock."""
+    let_hydra_be_read(base)
+    node, mode = (base.hydra.sweep, RunMode.MULTIRUN) if multirun else (base.hydra.run, RunMode.RUN)
+    folder = Path(node.dir).absolute()
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    composer.settle([f"{key}={quoted(str(folder))}", f"hydra.mode={mode.name}"])
+    return folder
+
+
+def _one_of_each(sweeper: DictConfig, words: Sequence[str]) -> list[str]:
     """The overrides of a job that the sweeper may come up with: each key has the first of its values."""
+    overrides = parse_overrides(words)
     given = {override.key_or_group for override in overrides}
     own = [f"{key}={values}" for key, values in (sweeper.get("params") or {}).items() if key not in given]
     return [_first(override) for override in [*parse_overrides(own), *overrides]]
@@ -129,44 +173,3 @@ def _first(override: Override) -> str:
     if first is None:
         raise UserError(f"{override.input_line}: a search needs at least one value to try")
     return f"{key}={first}"
-
-
-def _compose_jobs(hydra: list[str], jobs: list[list[str]]) -> list[DictConfig]:
-    """The configuration of every job; jobs that differ in nothing but the seed share one composition (0.1 s each)."""
-    composed: dict[tuple[str, ...], tuple[bytes, dict[str, Any]]] = {}  # pickled: a copy takes a fifth of the time so
-    configs = []
-    for job in jobs:
-        key = tuple(override for override in job if not override.startswith("seed="))
-        if key not in composed:
-            configs.append(compose("train", [*hydra, *job], return_hydra_config=True))
-            composed[key] = pickle.dumps(configs[-1]), _checked(configs[-1])
-        else:
-            seeds = parse_overrides([o for o in job if o not in key])
-            copy, values = composed[key]
-            configs.append(pickle.loads(copy))
-            configs[-1].seed = seeds[-1].value()
-            schema.validate({**values, "seed": configs[-1].seed})
-    return configs
-
-
-def _checked(cfg: DictConfig) -> dict[str, Any]:
-    """The values of a composed configuration, but those of its ``hydra`` node.
-
-    Raises:
-        UserError: the first one that is missing or not allowed.
-    """
-    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "run")])
-    OmegaConf.set_struct(own, False)
-    own.run = dict.fromkeys(cfg.run, "")
-    for key in sorted(OmegaConf.missing_keys(own)):
-        raise UserError(f"{key} needs a value: {key}=...")
-    values = resolved(own)
-    schema.validate(values)
-    return values
-
-
-def _resolve(cfg: DictConfig) -> None:
-    """Let ``${hydra:...}`` and the folder's time stamp be read from a composition."""
-    OmegaConf.set_readonly(cfg.hydra, False)
-    cfg.hydra.mode = RunMode.MULTIRUN if cfg.hydra.mode is None else cfg.hydra.mode
-    HydraConfig.instance().set_config(cfg)

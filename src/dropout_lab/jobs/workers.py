@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
 
 from dropout_lab.cli import root_cause
 from dropout_lab.jobs.forkserver import begin, server
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
-Task = Callable[[Sequence[str], int], JobReturn]  # of the overrides of a job, and its number
+Task = Callable[[DictConfig, int], JobReturn]  # of the configuration of a job, and its number
 
 
 class Worker:
@@ -40,14 +41,14 @@ class Worker:
         self.process: Any = None
         self.ended = False
 
-    def run(self, job: Task, overrides: Sequence[str], number: int) -> JobReturn:
+    def run(self, job: Task, config: DictConfig, number: int) -> JobReturn:
         """Run a job; one that is killed has no result, and the others go on."""
         import cloudpickle  # the resolvers of OmegaConf are local functions
 
         if self.process is None:
             self._start()
         try:
-            self.pipe.send((cloudpickle.dumps(job), overrides, number))
+            self.pipe.send((cloudpickle.dumps(job), cloudpickle.dumps(config), number))
             returned = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
@@ -55,7 +56,7 @@ class Worker:
                 ending = _ending(self.process.exitcode)
                 print(f"failed: job {number}: its process was killed: {ending}", file=sys.stderr)
             self.process = None
-            return without_result(overrides)
+            return without_result(config.hydra.overrides.task)
         if isinstance(returned, BaseException):
             raise returned
         return returned  # type: ignore[no-any-return]
@@ -91,9 +92,9 @@ def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str
     begin(environment, command)
     with suppress(EOFError, KeyboardInterrupt):  # the latter is the answer of a job to SIGTERM
         while True:
-            job, overrides, number = pipe.recv()
+            job, config, number = pipe.recv()
             try:
-                pipe.send(pickle.loads(job)(overrides, number))
+                pipe.send(pickle.loads(job)(pickle.loads(config), number))
             except Exception as error:
                 pipe.send(_portable(error))
 

@@ -5,13 +5,14 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dropout_lab.jobs.job import Job, written
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.folder import read_config
 from dropout_lab.runs.provenance import provenance
@@ -65,21 +66,23 @@ def describe(cfg: DictConfig, hydra_cfg: Any, name: str | None = None) -> None:
         cfg.run.update({key: before[key] for key in ("root", "label", "name", "group") if key in before})
 
 
-def fingerprints(cfg: DictConfig) -> Fingerprints:
-    """Fingerprints of a composed configuration, by which a run is known again.
+def fingerprints(cfg: DictConfig | Job) -> Fingerprints:
+    """Fingerprints of a composed configuration, or of that of a planned job, by which a run is known again.
 
     They are of its values as they are written, since resolving all takes 10 times as long. So a value that another one
     is taken from counts once: the seed, and where runs and data lie. What a resolver says, such as ``${oc.env:NAME}``,
     is written nowhere and counts as well.
     """
-    plain: Any = OmegaConf.to_container(cfg)
+    plain = cfg.written if isinstance(cfg, Job) else written(cfg)
     own = {key: value for key, value in plain.items() if key not in NOT_OF_THE_CONFIGURATION}
     called = [key for key, value in flat(own).items() if re.search(r"\$\{[\w.]+:", str(value))]
-    own[""] = {key: str(OmegaConf.select(cfg, key)) for key in called}
+    own[""] = {key: str(OmegaConf.select(cfg.config if isinstance(cfg, Job) else cfg, key)) for key in called}
     return Fingerprints(_digest(own), _digest({**own, "seed": None}))
 
 
-def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -> str:
+def label(
+    cfg: Mapping[str, Any] | DictConfig, hydra: Mapping[str, Any] | DictConfig, leave_out: Collection[str] = ()
+) -> str:
     """The name of a configuration: its arm or its option of dropout, and the other words that tell it from others.
 
     Words are as they are typed, but for a leading +, and the seed is none of them. A name that is too long for W&B
@@ -90,12 +93,12 @@ def label(cfg: DictConfig, hydra: DictConfig, leave_out: Collection[str] = ()) -
         hydra: its ``hydra`` node.
         leave_out: words that need no mention, as all jobs of a sweep have them.
     """
-    own = shlex.split((hydra.sweeper.get("arms") or {}).get(cfg.arm, "")) if cfg.arm else ["dropout"]
+    own = shlex.split((hydra["sweeper"].get("arms") or {}).get(cfg["arm"], "")) if cfg["arm"] else ["dropout"]
     told = {_key(word) for word in own}
-    if str(cfg.dropout._target_).endswith(".none"):
+    if str(cfg["dropout"]["_target_"]).endswith(".none"):
         told.update(IGNORED_BY_NONE)
-    words = [str(cfg.arm or hydra.runtime.choices.dropout)]
-    for word in hydra.overrides.task:
+    words = [str(cfg["arm"] or hydra["runtime"]["choices"]["dropout"])]
+    for word in hydra["overrides"]["task"]:
         key = _key(word)
         if word not in leave_out and key not in told and key.partition(".")[0] not in NOT_OF_THE_STRATEGY:
             words.append(word.lstrip("+"))

@@ -11,9 +11,8 @@ from dropout_lab.cli import UserError, one_line_errors
 from dropout_lab.jobs.conf import one_store
 from dropout_lab.jobs.overrides import only_asks
 from dropout_lab.jobs.plan import plan
-from dropout_lab.runs.identity import label
 from dropout_lab.runs.resume import with_those_of_resumed
-from dropout_lab.train.sweep import answer, execute, refusals, require_feasible
+from dropout_lab.train.sweep import answer, execute, known, refusals, require_feasible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         job_plan = plan(with_those_of_resumed(arguments))
         require_feasible(job_plan)
         for number, reason in refusals(job_plan).items():
-            which = f"job {number} ({label(job_plan.known[number], job_plan.known[number].hydra)}): "
+            which = f"job {number} ({known(job_plan)[number].label}): "
             raise UserError((which if job_plan.multirun else "") + reason)
         sys.exit(execute(job_plan))
 

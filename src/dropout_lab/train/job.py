@@ -14,13 +14,13 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
-from dropout_lab.cli import full_errors, root_cause
+from dropout_lab.cli import UserError, full_errors, root_cause
 from dropout_lab.data import ImageData
 from dropout_lab.dropout.placement.install import site_table
 from dropout_lab.dropout.placement.other_noise import other_noise
 from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.devices import environment, needed, rank, together
-from dropout_lab.jobs.plan import resolved
+from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.processes import launch, leaving_nothing
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Resume, newest
@@ -40,13 +40,18 @@ log = logging.getLogger(__name__)
 _told: set[str] = set()  # warnings of this process, so that a sweep gives each once
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig, label: str | None = None, planned: str | None = None) -> float:
     """Run a job, as Hydra calls it: never raises, so that the sweep goes on; its folder says how it ended.
+
+    Args:
+        cfg: its configuration.
+        label: its name without the seed, where that was planned.
+        planned: the fingerprint that its configuration has to have; None: any.
 
     Returns:
         the best validation loss, NaN when the job failed.
     """
-    describe(cfg, HydraConfig.get())
+    describe(cfg, HydraConfig.get(), label)
     folder = RunFolder(Path(cfg.run.dir), cfg.run.config_hash, writes=rank() == 0)
     if progress.current is not None:
         progress.current.start(cfg.run.name)
@@ -58,7 +63,9 @@ def run(cfg: DictConfig) -> float:
         if checkpoint is not None:  # at W&B, too, it stays the run that it was
             cfg.run.id = read_config(folder.path).run.id
         with folder.recording(), failing_as_one(folder.path), leaving_nothing():
-            if (count := needed(cfg)) > 1:
+            if planned not in (None, folder.config_hash):
+                raise UserError("its launcher brought another configuration than was planned and checked; use ours")
+            if (count := needed(cfg.trainer)) > 1:
                 folder.objective = _on_several(cfg, folder, count)
             else:
                 folder.objective = train(cfg, folder, checkpoint)

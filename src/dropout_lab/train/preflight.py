@@ -3,12 +3,14 @@
 Each part is built as the job will, but what is for its own processes is left alone: devices, groups, files.
 """
 
+import copy
 import inspect
 import json
-import math
+import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import lightning
@@ -18,18 +20,17 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from torch import nn
 
 from dropout_lab.activations.callback import ActivationStats
 from dropout_lab.cli import UserError, nearest
 from dropout_lab.data import ImageData
 from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.build_errors import diagnose
-from dropout_lab.jobs.devices import planned
-from dropout_lab.jobs.plan import Plan
+from dropout_lab.jobs.job import Job
 from dropout_lab.modules.classification import MONITORED
 from dropout_lab.runs.checkpoints import Checkpoint, EndOfEpoch, WithinEpoch
-from dropout_lab.runs.identity import fingerprints
 from dropout_lab.runs.loggers import Csv, TensorBoard
 from dropout_lab.runs.wandb_logger import Wandb
 from dropout_lab.train.progress import ProgressBar
@@ -42,13 +43,17 @@ PATIENT = (Csv, TensorBoard, Wandb)
 # Callbacks that have no metrics of their own.
 SILENT = (ActivationStats, Checkpoint, EndOfEpoch, MaxNorm, ProgressBar, WeightAveraging, WithinEpoch)
 
-_batches: dict[str, int] = {}  # of an epoch, by fingerprint of the configuration; known once its data was built
+NETWORK = "data model channels_last dropout placement"  # what a network with its dropout depends on
+EVERYTHING = f"{NETWORK} dropout_schedule optimizer lr_scheduler trainer.max_epochs"  # its training
+
+_batches: dict[str, int] = {}  # of an epoch, by data and model; known once the data was built
 
 
-def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
+def refusals(jobs: Sequence[Job]) -> dict[int, str]:
     """Build all that the jobs of a sweep will.
 
-    Each part is built once for all the jobs in which what it depends on is the same.
+    Each part is built once for all the jobs in which what it depends on is the same but for p, learning rate and seed;
+    a dropout layer is made for each p. Of the networks there is one at a time.
 
     Returns:
         number of a job -> why its dropout can't be installed in its model or trained as asked.
@@ -57,27 +62,29 @@ def refusals(jobs: Sequence[DictConfig]) -> dict[int, str]:
         UserError: data, loss, loggers, callbacks or Trainer cannot be built.
     """
     once = _Once()
-    why: dict[str, str | None] = {}
     found: dict[int, str] = {}
+    networks: dict[str, list[int]] = {}
     for number, job in enumerate(jobs):
-        key = fingerprints(job).group
-        if key not in why:
-            why[key] = _why_not(job, key, once)
-        if reason := why[key]:
+        data = once(data_of, job, "data model")
+        once(try_trainer, job, "trainer callbacks logger")
+        once(try_loss, job, "loss data model", data)
+        if reason := once(why_no_layer, job, "dropout placement", p=job.varied.get("dropout.p")):
             found[number] = reason
-    return found
+        else:
+            networks.setdefault(_key(job, NETWORK), []).append(number)
+    for numbers in networks.values():
+        data = once(data_of, jobs[numbers[0]], "data model")
+        net = network_of(jobs[numbers[0]], data)
+        for number in numbers:
+            reason = net if isinstance(net, str) else once(why_untrainable, jobs[number], EVERYTHING, data, net)
+            if reason:
+                found[number] = reason
+    return dict(sorted(found.items()))
 
 
-def outline(job_plan: Plan) -> str:
-    """One line about a sweep: how many jobs, devices and optimizer steps of each, where they will lie."""
-    jobs = job_plan.known
-    trials = jobs[0].hydra.sweeper.get("n_trials")
-    count = _amount([len(jobs)], "job") if job_plan.jobs else f"{trials or 'unknown number of'} jobs"
-    devices = _amount(map(planned, jobs), "device")
-    steps = _amount(map(_steps, jobs), "step")
-    launcher = jobs[0].hydra.runtime.choices["hydra/launcher"]
-    through = "" if launcher == "basic" else f" through {launcher}"
-    return f"{count}{through}, each {devices} and {steps}, in {job_plan.folder}"
+def batches_of(job: Job) -> int:
+    """How many batches an epoch of a job has, whose data was built."""
+    return _batches[_key(job, "data model")]
 
 
 class _Once:
@@ -86,64 +93,42 @@ class _Once:
     def __init__(self) -> None:
         self._answers: dict[str, Any] = {}
 
-    def __call__(self, check: Callable[..., Any], job: DictConfig, parts: str, *arguments: Any) -> Any:
-        values = [OmegaConf.select(job, part) for part in parts.split()]
-        plain = [OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for v in values]
-        key = json.dumps([check.__name__, plain], default=str)
+    def __call__(self, check: Callable[..., Any], job: Job, parts: str, *arguments: Any, p: object = None) -> Any:
+        key = f"{check.__name__} {_key(job, parts)} {p}"
         if key not in self._answers:
             self._answers[key] = check(job, *arguments)
         return self._answers[key]
 
 
-def _why_not(job: DictConfig, key: str, once: _Once) -> str | None:
-    job = job.copy()
-    job.run = dict.fromkeys(job.run, "")  # filled in when the job starts
-    data = data_of(job)
-    _batches[key] = once(batches_of, job, "data model", data)
-    once(try_trainer, job, "trainer callbacks logger")
-    once(try_loss, job, "loss data model", data)
-    parts = "data model channels_last dropout placement dropout_schedule optimizer lr_scheduler trainer.max_epochs"
-    reason: str | None = once(why_untrainable, job, parts, data)
-    return reason
+def _key(job: Job, parts: str) -> str:
+    """Parts of a job's configuration, but for what changes from job to job more than anything else."""
+    keys = [part.split(".") for part in parts.split()]
+    return json.dumps([reduce(operator.getitem, key, job.alike) for key in keys], default=str)
 
 
-def _steps(job: DictConfig) -> int:
-    """Optimizer steps of a job whose data was built."""
-    batches: int = _batches[fingerprints(job).group]
-    limit = job.trainer.get("limit_train_batches")
-    limit = 1.0 if limit is None else limit
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = int(job.trainer.max_epochs) * math.ceil(batches / job.trainer.accumulate_grad_batches)
-    most = job.trainer.get("max_steps", -1)
-    return int(min(steps, most)) if most >= 0 else steps
+def _config(job: Job) -> DictConfig:
+    config = job.config
+    config.run = dict.fromkeys(config.run, "")  # filled in when the job starts
+    return config
 
 
-def _amount(numbers: Iterable[int], thing: str) -> str:
-    found = sorted(set(numbers))
-    if len(found) == 1:
-        return f"{found[0]} {thing}{'s' * (found[0] != 1)}"
-    return f"{found[0]} to {found[-1]} {thing}s"
-
-
-def data_of(job: DictConfig) -> ImageData:
-    """The data module of a job, not set up yet."""
+def data_of(planned: Job) -> ImageData:
+    """The data module of a job, set up."""
+    job = _config(planned)
     with _telling(job, "data"):
-        return build_data(job)  # type: ignore[no-any-return]
-
-
-def batches_of(job: DictConfig, data: ImageData) -> int:
-    """How many training batches a job's epoch has."""
-    with _telling(job, "data"):
+        data: ImageData = build_data(job)
         data.setup("fit")
-        return len(data.train_dataloader())
+        _batches[_key(planned, "data model")] = len(data.train_dataloader())
+    return data
 
 
-def try_trainer(job: DictConfig) -> None:
+def try_trainer(planned: Job) -> None:
     """Build a job's Trainer, loggers and callbacks, for one process on the CPU: nothing starts, no GPU is taken.
 
     What it would set for all of this process, ``deterministic`` and ``benchmark``, the schema has checked.
     """
     quieten_lightning()
+    job = _config(planned)
     with _telling(job):
         callbacks = {str(name): instantiate(callback) for name, callback in job.callbacks.items()}
         loggers = [logger for name in job.logger if (logger := _logger(job, str(name)))]
@@ -159,8 +144,9 @@ def try_trainer(job: DictConfig) -> None:
         instantiate(job.trainer, **here, **own, **given, enable_progress_bar=True)
 
 
-def try_loss(job: DictConfig, data: ImageData) -> None:
+def try_loss(planned: Job, data: ImageData) -> None:
     """Build a job's loss and try it on a batch."""
+    job = _config(planned)
     logits = torch.zeros(2, data.num_classes, requires_grad=True)
     classes = torch.zeros(2, data.num_classes) if data.mixup else torch.zeros(2, dtype=torch.int64)
     with _telling(job, "loss"):
@@ -169,13 +155,34 @@ def try_loss(job: DictConfig, data: ImageData) -> None:
             raise ValueError("must be one number for a batch, which depends on the logits")
 
 
-def why_untrainable(job: DictConfig, data: ImageData) -> str | None:
-    """Why a job's network can't be built or trained; None where it can."""
+def network_of(planned: Job, data: ImageData) -> nn.Module | str:
+    """The network of a job with its dropout; or why it can't be built."""
+    job = _config(planned)
+    try:
+        with _telling(job):
+            return build_network(job, data)[0]
+    except UserError as error:
+        return str(error)
+
+
+def why_no_layer(planned: Job) -> str | None:
+    """Why no dropout layer can be made with a job's p; None where it can."""
+    job = _config(planned)
     try:
         with _telling(job, "dropout"):
             instantiate(job.dropout)(p=job.dropout.p)
-        with _telling(job):
-            net, _ = build_network(job, data)
+        with _telling(job, "placement"):
+            instantiate(job.placement)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def why_untrainable(planned: Job, data: ImageData, net: nn.Module) -> str | None:
+    """Why a job's network can't be trained as asked; None where it can."""
+    job = _config(planned)
+    net = copy.deepcopy(net) if job.optimizer.get("match") else net  # which changes it
+    try:
         with _telling(job, "dropout_schedule"):
             build_rates(job, net)
         with _telling(job, "optimizer"):

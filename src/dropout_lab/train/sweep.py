@@ -5,32 +5,67 @@ Torch is imported once the plan has been checked.
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import hydra
+from hydra import main as hydra_main
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import run_and_report
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from dropout_lab.cli import UserError, root_cause
+from dropout_lab.jobs.composition import ROOT, PlannedLoader
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
-from dropout_lab.jobs.devices import needed, planned, rank, together
+from dropout_lab.jobs.devices import planned, rank, together
 from dropout_lab.jobs.forkserver import import_beforehand, server
 from dropout_lab.jobs.overrides import options_last
 from dropout_lab.jobs.plan import Plan
 from dropout_lab.runs.folder import read_status, require_writable
-from dropout_lab.runs.identity import fingerprints, label
+from dropout_lab.runs.identity import Fingerprints, fingerprints, label
 from dropout_lab.runs.resume import is_done, require_own_run
 from dropout_lab.runs.wandb_files import warn_of_losses
 from dropout_lab.train.runtime import close_wandb
+
+OURS = ("hydra_plugins.dropout_lab_launchers.", "hydra._internal.core_plugins.basic_launcher.")  # run what was planned
 
 import_beforehand(f"{__package__}.job")
 
 
 def answer(arguments: Sequence[str]) -> None:
     """Let Hydra answer a command line that only asks: --help, --cfg job, ..."""
-    _through_hydra(lambda _: None, arguments)
+    sys.argv = [sys.argv[0], *options_last(arguments)]
+    hydra_main(version_base=VERSION_BASE, config_path=str(CONF), config_name=ROOT)(lambda _: None)()
+
+
+class Known(NamedTuple):
+    """What is known of a job before it runs: its fingerprints, its name without the seed, how many processes it has."""
+
+    prints: Fingerprints
+    label: str
+    seed: int
+    processes: int
+
+
+@cache
+def known(job_plan: Plan) -> list[Known]:
+    """What is known of the jobs of a plan; what all jobs of a sweep have in common is not in their names.
+
+    Raises:
+        UserError: devices that there are not, or a batch that can't be split over them.
+    """
+    common = set.intersection(*(set(job.words) for job in job_plan.jobs)) if len(job_plan.jobs) > 1 else set()
+    hydra, found = job_plan.base.hydra, []
+    for job in job_plan.known:
+        of_job = {"sweeper": hydra.sweeper, "overrides": {"task": job.words}, "runtime": {"choices": job.choices}}
+        name, seed = label(job.alike, of_job, leave_out=common), job.written["seed"]
+        found.append(Known(fingerprints(job), name, seed, _processes(job.alike, hydra.launcher)))
+    return found
 
 
 def require_feasible(job_plan: Plan) -> None:
@@ -40,26 +75,13 @@ def require_feasible(job_plan: Plan) -> None:
         UserError: the first thing that is in the way.
     """
     group = together()
-    if group > 1 and (job_plan.multirun or not any("hydra.run.dir=" in word for word in job_plan.arguments)):
+    if group > 1 and (job_plan.multirun or not job_plan.names_folder):
         raise UserError(f"{group} processes were started together: they train one run, in a hydra.run.dir you name")
     require_writable(job_plan.folder)
     if job_plan.multirun:
-        _try_plugins(job_plan.known[0].hydra)
-    for number, job in enumerate(job_plan.known):
-        folder = job_plan.folder / str(number) if job_plan.multirun else job_plan.folder
-        if job_plan.jobs:
-            require_own_run(folder, fingerprints(job).run, job.resume)
-        count = max(planned(job), group)
-        if job.data.batch_size % count:
-            raise UserError(
-                f"data.batch_size={job.data.batch_size} is the batch over all devices and must be divisible by their "
-                f"number, {count}"
-            )
-        if job.data.get("mixup") and job.data.batch_size % (2 * count):
-            raise UserError(
-                f"data.mixup={job.data.mixup} mixes pairs of a device's images: data.batch_size={job.data.batch_size} "
-                f"must be divisible by twice the number of devices, {2 * count}"
-            )
+        _try_plugins(job_plan.base.hydra)
+    for folder, job, its in zip(job_plan.folders, job_plan.jobs, known(job_plan), strict=False):
+        require_own_run(folder, its.prints.run, job.alike["resume"])
 
 
 def refusals(job_plan: Plan) -> dict[int, str]:
@@ -71,7 +93,7 @@ def refusals(job_plan: Plan) -> dict[int, str]:
     Raises:
         UserError: data, loss, loggers, callbacks or Trainer cannot be built.
     """
-    if any(map(_forks, job_plan.known)):
+    if _forks(job_plan):
         server()  # it imports while this process does
     from dropout_lab.train import preflight
 
@@ -85,20 +107,19 @@ def execute(job_plan: Plan) -> int:
         the exit code: 0, 1 or 130.
     """
     from dropout_lab.train import progress
-    from dropout_lab.train.job import run
-    from dropout_lab.train.preflight import outline
+    from dropout_lab.train.outline import outline
 
     names = _names(job_plan)
     counting: AbstractContextManager[None] = nullcontext()
     if job_plan.multirun:
-        print(outline(job_plan), file=sys.stderr)
+        print(outline(job_plan, [its.processes for its in known(job_plan)]), file=sys.stderr)
         progress.current = progress.SweepProgress(len(names))
-        if job_plan.elsewhere:
+        if job_plan.launcher != "basic":
             counting = progress.counting_from_folders(progress.current, names, _done(job_plan))
     broken = False
     try:
         with counting:
-            _through_hydra(run, job_plan.hydra_arguments)
+            _through_hydra(job_plan)
     except SystemExit as end:  # Hydra has said why
         broken = end.code != 0
     except KeyboardInterrupt:
@@ -125,22 +146,53 @@ def _try_plugins(node: DictConfig) -> None:
             raise UserError(f"hydra/{part}={name}: it can't be made: {root_cause(error)}") from error
 
 
-def _forks(job: DictConfig) -> bool:
-    """Whether this process will have others run the job: beside others, or on several devices."""
-    launcher = job.hydra.launcher
-    return "n_jobs" in launcher or ("tasks_per_node" not in launcher and needed(job) > 1)
+def _processes(config: Mapping[str, Any], launcher: DictConfig) -> int:
+    """How many processes a job will have; refuses devices that there are not, and a batch that can't be split."""
+    count = max(planned(config["trainer"], launcher), together())
+    batch, mixup = config["data"]["batch_size"], config["data"].get("mixup")
+    if batch % count:
+        raise UserError(
+            f"data.batch_size={batch} is the batch over all devices and must be divisible by their number, {count}"
+        )
+    if mixup and batch % (2 * count):
+        raise UserError(
+            f"data.mixup={mixup} mixes pairs of a device's images: data.batch_size={batch} must be divisible by twice "
+            f"the number of devices, {2 * count}"
+        )
+    return count
 
 
-def _through_hydra(task: Callable[[DictConfig], object], arguments: Sequence[str]) -> None:
-    """Have Hydra read a command line and call a task for each of its jobs."""
-    program, before = sys.argv[0], sys.argv
+def _forks(job_plan: Plan) -> bool:
+    """Whether this process will have others run the jobs: beside others, or on several devices."""
+    launcher = job_plan.base.hydra.launcher
+    several = any(its.processes > together() for its in known(job_plan))
+    return "n_jobs" in launcher or ("tasks_per_node" not in launcher and several)
+
+
+def _through_hydra(job_plan: Plan) -> None:
+    """Have Hydra call each job of a plan, with its logs, its folders and its callbacks."""
     logging.raiseExceptions = False  # Hydra's log on a full disk would be a traceback a line
-    silent = ["hydra.output_subdir=null", "hydra/job_logging=none"] if rank() else []
-    sys.argv = [program, *options_last([*arguments, *silent])]
+    hydra = Hydra(ROOT, PlannedLoader(job_plan.base, job_plan.composer))
+    GlobalHydra.instance().initialize(hydra)
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="train")(task)()
+        run_and_report(lambda: (hydra.multirun if job_plan.multirun else hydra.run)(ROOT, _task(job_plan), []))
     finally:
-        sys.argv = before
+        GlobalHydra.instance().clear()
+
+
+def _task(job_plan: Plan) -> Callable[[DictConfig], float]:
+    """What Hydra calls for each job of a plan, wherever its launcher does; foreign launchers may bring another job."""
+    from dropout_lab.train.job import run
+
+    expected = known(job_plan) if job_plan.jobs else []
+    multirun = job_plan.multirun
+    foreign = not str(job_plan.base.hydra.launcher._target_).startswith(OURS)
+
+    def task(cfg: DictConfig) -> float:
+        its = expected[HydraConfig.get().job.num if multirun else 0] if expected else None
+        return run(cfg, its and its.label, its.prints.run if its and foreign else None)
+
+    return task
 
 
 def _close_logs(folder: Path) -> None:
@@ -157,16 +209,16 @@ def _names(job_plan: Plan) -> dict[Path, str]:
     if not job_plan.multirun:
         return {job_plan.folder: "run"}
     if job_plan.jobs:
-        names = [f"{label(job, job.hydra)} seed={job.seed}" for job in job_plan.jobs]
+        names = [f"{its.label} seed={its.seed}" for its in known(job_plan)]
     else:
-        names = [f"trial {number}" for number in range(job_plan.known[0].hydra.sweeper.get("n_trials", 0))]
+        names = [f"trial {number}" for number in range(job_plan.base.hydra.sweeper.get("n_trials", 0))]
     return {job_plan.folder / str(number): name for number, name in enumerate(names)}
 
 
 def _done(job_plan: Plan) -> set[Path]:
     """The run folders of the jobs that have nothing to do, as they are done already."""
-    folders = {job_plan.folder / str(number): job for number, job in enumerate(job_plan.jobs)}
-    return {at for at, job in folders.items() if job.resume != "never" and is_done(at, fingerprints(job).run)}
+    jobs = zip(job_plan.folders, job_plan.jobs, known(job_plan), strict=False)
+    return {at for at, job, its in jobs if job.alike["resume"] != "never" and is_done(at, its.prints.run)}
 
 
 def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:

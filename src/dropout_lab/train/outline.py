@@ -1,0 +1,40 @@
+"""One line about a sweep, before it starts: what it will take, and where it will lie."""
+
+import math
+from collections.abc import Iterable
+
+from dropout_lab.jobs.job import Job
+from dropout_lab.jobs.plan import Plan
+from dropout_lab.train.preflight import batches_of
+
+
+def outline(job_plan: Plan, processes: Iterable[int]) -> str:
+    """One line about a sweep: how many jobs, devices and optimizer steps of each, where they will lie.
+
+    Args:
+        job_plan: the sweep.
+        processes: how many each of its known jobs will have.
+    """
+    trials = job_plan.base.hydra.sweeper.get("n_trials")
+    count = _amount([len(job_plan.jobs)], "job") if job_plan.jobs else f"{trials or 'unknown number of'} jobs"
+    devices, steps = _amount(processes, "device"), _amount(map(_steps, job_plan.known), "step")
+    through = "" if job_plan.launcher == "basic" else f" through {job_plan.launcher}"
+    return f"{count}{through}, each {devices} and {steps}, in {job_plan.folder}"
+
+
+def _steps(job: Job) -> int:
+    """Optimizer steps of a job whose data was built."""
+    trainer = job.alike["trainer"]
+    limit = trainer.get("limit_train_batches")
+    limit = 1.0 if limit is None else limit
+    batches = min(batches_of(job), limit) if isinstance(limit, int) else int(batches_of(job) * limit)
+    steps = int(trainer["max_epochs"]) * math.ceil(batches / trainer.get("accumulate_grad_batches", 1))
+    most = trainer.get("max_steps", -1)
+    return int(min(steps, most)) if most >= 0 else steps
+
+
+def _amount(numbers: Iterable[int], thing: str) -> str:
+    found = sorted(set(numbers))
+    if len(found) == 1:
+        return f"{found[0]} {thing}{'s' * (found[0] != 1)}"
+    return f"{found[0]} to {found[-1]} {thing}s"
