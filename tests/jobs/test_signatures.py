@@ -273,6 +273,12 @@ def test_nothing_is_known_without_source(write):
         from sig_not_there import Base
         class Silent(Base): ...
         class Error(Exception): ...
+        class Known:
+            def __init__(self, known): ...
+        class Mixed(Base, Known): ...
+        class Same(Known, Known): ...
+        def method(x): ...
+        bound = Known.method
         class Open(Base):
             def __init__(self, x, **others): ...
     """
@@ -296,7 +302,9 @@ def test_nothing_is_known_without_source(write):
         "sig_not_there.at.all",
     ):
         assert arguments(f"{module}.f") == set(), module
-    for target in ("", ".", "sig_half", "sig_half.", "..x", "math.sqrt", "sig_half.Silent", "sig_half.Error"):
+    for name in ("Silent", "Error", "Mixed", "Same", "bound"):
+        assert arguments(f"sig_half.{name}") == set(), name
+    for target in ("", ".", "sig_half", "sig_half.", "..x", "math.sqrt"):
         assert arguments(target) == set(), target
     assert arguments("sig_half.Open") == {"x"}
 
