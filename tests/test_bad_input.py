@@ -3,6 +3,8 @@
 import pytest
 from commands import main_of
 
+from dropout_lab.data import GlobalBatches
+
 # command, its words, part of the line. DIR is a folder that does not exist, EMPTY one that holds nothing.
 TABLE = [
     # unknown names: the nearest is offered
@@ -47,9 +49,12 @@ TABLE = [
     ("train", "dropout.p=-0.5", "a number with 0 <= p < 1"),
     ("train", "dropout.p=nan", "a number with 0 <= p < 1"),
     ("train", "dropout.p=half", "a number with 0 <= p < 1"),
-    ("train", "dropout.mask=row", "mask='row' is not a kind of dropout; allowed: element, channel, sample"),
-    ("train", "dropout.noise=uniform", "allowed: bernoulli, gaussian"),
-    ("train", "dropout.scaling=none", "allowed: inverted, classic, unscaled"),
+    ("train", "dropout.mask=row", "dropout.mask=row: must be element, channel or sample"),
+    ("train", "dropout.noise=uniform", "dropout.noise=uniform: must be bernoulli or gaussian"),
+    ("train", "dropout.scaling=none", "dropout.scaling=none: must be inverted, classic or unscaled"),
+    ("train", "dropout=spatial dropout.elsewhere=row", "dropout.elsewhere=row: must be element or sample, or null"),
+    ("train", "placement.p=1", "placement.p=1: must be the probability to DROP a unit, a number with 0 <= p < 1"),
+    ("train", "placement.rate=[0.1,0.2,1]", "placement.rate: p=1: must be the probability to DROP a unit"),
     ("train", "trainer.max_epochs=-1", "must be an integer >= 1"),
     ("train", "trainer.max_epochs=many", "must be an integer >= 1"),
     ("train", "trainer.max_epochs=2 +trainer.check_val_every_n_epoch=5", "would end before the first validation"),
@@ -57,8 +62,28 @@ TABLE = [
     ("train", "trainer.devices=two", "must be a number of devices >= 1, or auto"),
     ("train", "trainer.accumulate_grad_batches=0", "must be an integer >= 1"),
     ("train", "data.batch_size=0", "must be an integer >= 1"),
-    ("train", "data.val_fraction=1.5", "must be a number between 0 and 1"),
-    ("train", "data.image_size=0", "must be an integer >= 1"),
+    ("train", "data.val_fraction=1.5", "data.val_fraction=1.5: must be a number with 0 < val_fraction < 1"),
+    ("train", "data.val_fraction=half", "data.val_fraction=half: must be a number with 0 < val_fraction < 1"),
+    ("train", "data.test_fraction=0", "data.test_fraction=0: must be a number with 0 < test_fraction < 1"),
+    ("train", "data.label_noise=2", "data.label_noise=2: must be a number with 0 <= label_noise <= 1"),
+    ("train", "data.label_noise=abc", "data.label_noise=abc: must be a number with 0 <= label_noise <= 1"),
+    ("train", "data.label_noise=true", "data.label_noise=True: must be a number with 0 <= label_noise <= 1"),
+    ("train", "data.label_noise=null", "data.label_noise=null: must be a number with 0 <= label_noise <= 1"),
+    ("train", "data.augment=rotate", "data.augment=rotate: must be crop_flip or resized_crop_flip, or null"),
+    ("train", "data.mixup=-1", "data.mixup=-1: must be a number >= 0, the alpha of Beta(alpha, alpha); 0: no mixup"),
+    ("train", "data.split_seed=-1", "data.split_seed=-1: must be an integer with 0 <= split_seed < 2^32"),
+    ("train", "data.image_size=0", "data.image_size=0: must be an integer >= 1, or null"),
+    ("train", "data.channels=2.5", "data.channels=2.5: must be an integer >= 1, or null"),
+    ("train", "data.train_size=all", "data.train_size=all: must be an integer >= 1, or null"),
+    ("train", "data=image_folder data.root=DIR data.num_workers=-1", "data.num_workers=-1: must be an integer >= 0"),
+    ("train", "data=image_folder data.root=DIR data.num_classes=1", "data.num_classes=1: must be an integer >= 2, or"),
+    ("train", "data=mnist data.download=perhaps", "data.download=perhaps: must be true or false"),
+    ("train", "data=mnist data.root=3", "data.root=3: must be str"),
+    ("train", "data=synthetic data.num_classes=1", "data.num_classes=1: must be an integer >= 2"),
+    ("train", "data=synthetic data.size=0", "data.size=0: must be an integer >= 1"),
+    ("train", "data=synthetic data.noise=-1", "data.noise=-1: must be a number >= 0"),
+    ("train", "data=synthetic data.shape=[8,8]", "data.shape=[8, 8]: must be a list of 3 integers >= 1: channels, "),
+    ("train", "loss.label_smoothing=1", "loss.label_smoothing=1: must be the share of the target for all classes"),
     ("train", "optimizer.lr=-1", "must be a number > 0"),
     ("train", "optimizer.weight_decay=-1", "must be a number >= 0"),
     ("train", "optimizer.match=classic", "must be inverted or null"),
@@ -67,7 +92,13 @@ TABLE = [
     ("train", "keyed=perhaps", "must be true or false"),
     ("train", "compile=3", "must be true or false"),
     ("train", "threads=-2", "must be an integer >= 1, or null"),
-    ("train", "callbacks.activation_stats.every_n_steps=0", "every_n_steps must be at least 1"),
+    ("train", "callbacks.activation_stats.every_n_steps=0", "stats.every_n_steps=0: must be an integer >= 1"),
+    ("train", "callbacks.activation_stats.every_n_steps=null", "stats.every_n_steps=null: must be an integer >= 1"),
+    ("train", "callbacks.activation_stats.probe_masks=-1", "stats.probe_masks=-1: must be an integer >= 0"),
+    ("train", "callbacks.activation_stats.max_layers=1", "stats.max_layers=1: must be an integer >= 2, or null"),
+    ("train", "callbacks=[default,max_norm] callbacks.max_norm.radius=0", "max_norm.radius=0: must be a number > 0"),
+    ("train", "callbacks=[default,weight_averaging] callbacks.weight_averaging.decay=2", "averaging: Invalid decay"),
+    ("train", "lr_scheduler=warmup_cosine lr_scheduler.warmup=-1", "warmup=-1: must be a number of epochs >= 0"),
     ("train", "trainer.precision=fp99", "trainer.precision=fp99: must be 64, 32, 16 or "),
     ("train", "trainer.deterministic=perhaps", "must be true, false, warn or null"),
     ("train", "trainer.num_nodes=two", "must be an integer >= 1"),
@@ -79,28 +110,31 @@ TABLE = [
     ("train", "+loss.reduction=none", "loss: must be one number for a batch"),
     ("train", "logger.wandb.mode=offlin", "must be auto, online, offline or disabled"),
     ("train", "model.hidden=0", "model.hidden=0: must be an integer >= 1"),
+    ("train", "model.batch_norm=perhaps", "model.batch_norm=perhaps: must be true or false"),
     ("train", "model.widths=[]", "model.widths=[]: must be a list of 1 or more integers >= 1"),
     ("train", "model.widths=3", "model.widths=3: must be a list of 1 or more integers >= 1"),
     ("train", "model=mlp model.widths=[8,0]", "model.widths=[8, 0]: must be a list of 0 or more integers >= 1"),
     ("train", "model=convnet model.hidden=8", "model.hidden=8: must be a list of 0 or more integers >= 1"),
     ("train", "model=wide_resnet model.depth=10 model.width=0", "model.width=0: must be an integer >= 1"),
+    ("train", "model=wide_resnet model.depth=abc", "model.depth=abc: must be 6n + 4, as 10, 16, 22, 28, 40"),
     ("train", "optimizer.momentum=abc", "optimizer.momentum=abc: must be float"),
-    ("train", "dropout_schedule=early dropout_schedule.cutoff=2", "cutoff must be in [0, 1]"),
-    ("train", "placement.rate=steep", "allowed: constant, linear, geometric, or a list"),
+    ("train", "dropout_schedule=early dropout_schedule.cutoff=2", "schedule.cutoff=2: must be a number with 0 <= "),
+    ("train", "dropout_schedule=linear dropout_schedule.end=abc", "dropout_schedule.end=abc: must be float"),
+    ("train", "placement.rate=steep", "placement.rate=steep: must be constant, linear, geometric, or a list of p"),
     ("train", "placement.rate=[0.1,0.2]", "lists 2 rates, and the placement has 3 sites"),
-    ("train", "placement.where=everywhere", "is not a place for dropout; allowed:"),
+    ("train", "placement.where=everywhere", "placement.where=everywhere: must be one or several of default, "),
     ("train", "dropout", "not an override; write key=value"),
     ("train", "seed=0,1", "add -m"),
     # choices that do not go together
     ("train", "dropout=classic dropout_schedule=linear", "multiplies by 1-p in eval"),
     ("train", "model=mlp dropout=spatial dropout.elsewhere=null", "needs (N, C, *spatial) maps"),
     ("train", "optimizer.match=inverted trainer.gradient_clip_val=1.0", "clipping by the global norm"),
+    ("train", "optimizer._target_=torch.optim.Adamax ~optimizer.momentum optimizer.match=inverted", "for Adamax; "),
     (
         "train",
         "trainer=ddp_cpu data.batch_size=34 data.mixup=0.2",
         "must be divisible by twice the number of devices, 4",
     ),
-    ("train", "data.mixup=-1", "data.mixup=-1: must be a number >= 0"),
     ("train", "trainer=ddp_cpu trainer.devices=3", "must be divisible by their number, 3"),
     ("train", "trainer=ddp_cpu trainer.num_nodes=2", "torchrun or SLURM"),
     ("train", "trainer=ddp trainer.devices=99", "this machine has"),
@@ -126,7 +160,6 @@ TABLE = [
     ("train", "-m sweep=optuna hydra.sweeper.sampler._target_=nowhere.Sampler", "it can't be made: ImportError: "),
     ("train", "-m hydra/launcher=joblib hydra.launcher._target_=no.Launcher", "Invalid plugin 'no.Launcher'"),
     ("train", "-m hydra/launcher=joblib +hydra.launcher.jobs=2", "joblib: it can't be made: TypeError: "),
-    ("train", "-m seed=0,1 hydra.sweeper.skip=[0]", "is what a comparison leaves out by itself"),
     ("train", "--cfgg=job", "--cfgg=job; did you mean '--cfg'? usage: "),
     ("train", "--cfg jobb", "invalid choice: 'jobb' (choose from"),
     ("train", "-sc", "--shell-completion: add install=SHELL"),
@@ -188,6 +221,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(command, words, expected, tmp_
     assert expected in lines[0]
     assert "Error locating target" not in lines[0]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty"]
+
+
+@pytest.mark.slow
+def test_what_is_refused_before_torch_is_imported_and_by_the_data_has_the_same_words(capsys):
+    with pytest.raises(SystemExit):
+        main_of("dropout_lab.train").main(["trainer=ddp_cpu", "trainer.devices=3"])
+    with pytest.raises(ValueError, match="must be divisible") as caught:
+        GlobalBatches(size=1000, batch_size=64, seed=0, world_size=3)
+    assert capsys.readouterr().err == f"error: {caught.value}\n"
 
 
 def test_the_table_is_as_long_as_promised():

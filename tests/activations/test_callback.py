@@ -565,10 +565,19 @@ def test_the_variance_ratio_is_logged_where_a_batch_norm_reads(tmp_path):
     assert found["activation_variance_ratio/03_3"] > 1
 
 
-@pytest.mark.parametrize("bad", [{"every_n_steps": 0}, {"probe_masks": -1}, {"probe_size": 0}, {"max_layers": 1}])
-def test_settings_out_of_range_are_refused_by_name(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        ActivationStats(**bad)
+@pytest.mark.parametrize(
+    ("key", "values", "allowed"),
+    [
+        ("every_n_steps", [0, 2.5, None, True, "2"], "an integer >= 1"),
+        ("probe_masks", [-1, None], "an integer >= 0"),
+        ("probe_size", [0, None], "an integer >= 1"),
+        ("max_layers", [1, False, 2.5], "an integer >= 2, or null"),
+    ],
+)
+def test_settings_that_are_no_such_numbers_are_refused_by_name(key, values, allowed):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{key}={value}: must be {allowed}$"):
+            ActivationStats(**{key: value})
 
 
 def test_numbers_survive_a_half_written_last_line(tmp_path):

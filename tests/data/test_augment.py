@@ -323,14 +323,3 @@ def test_bytes_are_standardised_before_they_are_rounded_to_the_precision_of_trai
     assert seen.dtype == dtype
     assert torch.equal(seen, data.prepare(data.train.images[rows]).to(dtype))
     assert torch.equal(recorder.seen["val"][0], data.prepare(data.val.images).to(dtype))
-
-
-@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
-def test_an_alpha_that_is_none_is_refused(alpha):
-    with pytest.raises(ValueError, match=r"data.mixup=.*: must be a number >= 0"):
-        Colours(batch_size=4, seed=1, mixup=alpha)
-
-
-def test_an_unknown_augmentation_is_refused():
-    with pytest.raises(ValueError, match=r"data.augment=rotate: must be crop_flip or resized_crop_flip, or null"):
-        Colours(batch_size=4, seed=1, augment="rotate")

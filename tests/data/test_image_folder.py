@@ -55,6 +55,19 @@ def test_images_and_classes_are_torchvisions(root):
     assert data.class_names == ["bird", "cat"]
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "allowed"),
+    [
+        ("num_workers", [-1, 1.5, "many", None, True], "an integer >= 0"),
+        ("num_classes", [0, 1, 2.5, "many", True], "an integer >= 2, or null"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_a_folder_is_looked_at(key, values, allowed):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^data.{key}={value}: must be {allowed}$"):
+            made("nowhere", setup=False, **{key: value})
+
+
 def test_test_images_come_in_torchvisions_order(root):
     data = made(root)
     seen = torch.cat([images for images, _ in data.test_dataloader()])

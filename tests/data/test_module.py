@@ -3,6 +3,7 @@
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from dropout_lab.data import InMemoryData, Samples
 
 PARTS = ("train", "val", "test")
+NAN = float("nan")
 
 
 class Numbered(InMemoryData):
@@ -133,6 +135,7 @@ def test_all_training_samples_by_number_are_the_same_as_all_by_default():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"train_size": 0}, r"data.train_size=0: must be an integer >= 1, or null$"),
         ({"train_size": 111}, r"data.train_size=111: must be between 4 \(one a class\) and 110, or null for all"),
         ({"train_size": 3, "batch_size": 2}, "data.train_size=3: must be between 4"),
         ({"train_size": 7}, "data.train_size=7: must be at least data.batch_size=8"),
@@ -144,6 +147,31 @@ def test_all_training_samples_by_number_are_the_same_as_all_by_default():
 def test_sizes_that_cannot_be_had_are_refused_by_the_name_of_their_key(options, message):
     with pytest.raises(ValueError, match=message):
         made(**options)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "allowed"),
+    [
+        ("split_seed", [-1, 2**32, 1.5, "0", None, True], r"an integer with 0 <= split_seed < 2\^32"),
+        ("val_fraction", [0, 1, 1.5, NAN, "half", None, True], "a number with 0 < val_fraction < 1"),
+        ("test_fraction", [0.0, 1.0, -0.5, NAN, "half", None, False], "a number with 0 < test_fraction < 1"),
+        ("train_size", [0, 100.5, "all", True], "an integer >= 1, or null"),
+        ("label_noise", [-0.1, 1.1, NAN, "much", None, True], "a number with 0 <= label_noise <= 1"),
+        ("channels", [0, 2.5, "grey", True], "an integer >= 1, or null"),
+        ("image_size", [0, 8.5, "large", True], "an integer >= 1, or null"),
+        ("augment", ["rotate", 3, True], "crop_flip or resized_crop_flip, or null"),
+        ("mixup", [-0.1, NAN, float("inf"), "much", None, True], r"a number >= 0, the alpha of Beta\(alpha, alpha\); "),
+    ],
+)
+def test_a_value_that_an_argument_cannot_have_is_refused_with_what_it_may_be(key, values, allowed):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^data.{key}={value}: must be {allowed}"):
+            made(**{key: value}, setup=False)
+
+
+@pytest.mark.parametrize("value", [0, 1, np.float32(0.5)])
+def test_ends_and_numbers_of_any_kind_are_taken(value):
+    assert made(label_noise=value, mixup=value, split_seed=np.int64(3), setup=False).label_noise == value
 
 
 @pytest.mark.parametrize(("shift", "there"), [(0, "0 to 3"), (1, "1 to 4"), (-1, "-1 to 2")])

@@ -84,12 +84,6 @@ def test_synthetic_data_take_label_noise_too():
     assert (clean.train.classes != noisy.train.classes).sum() == round(0.2 * len(clean.train.classes))
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
-def test_label_noise_that_is_no_fraction_is_refused(fraction):
-    with pytest.raises(ValueError, match=r"data.label_noise=.*: must be a fraction"):
-        made(label_noise=fraction)
-
-
 def test_mean_and_standard_deviation_are_of_each_channel():
     images = bytes_of(50, 3, 7, 9)
     images[:, 1] //= 2

@@ -1,5 +1,7 @@
 """Laws of the synthetic task: reproducible, balanced, as difficult as asked."""
 
+import re
+
 import pytest
 import torch
 
@@ -42,3 +44,22 @@ def test_the_noise_has_the_standard_deviation_that_was_asked_for():
 def test_a_size_too_small_for_its_classes_is_refused():
     with pytest.raises(ValueError, match=r"data.test_fraction=0.3 is 3 of 10 samples"):
         made(size=10).setup()
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "allowed"),
+    [
+        ("size", [0, 2.5, "many", None], "an integer >= 1"),
+        ("num_classes", [1, 2.5, "many", None, True], "an integer >= 2"),
+        ("noise", [-1, float("nan"), float("inf"), "much", None, True], "a number >= 0"),
+        (
+            "shape",
+            [8, [8, 8], [1, 0, 8], [1, 8.0, 8], "188", None],
+            "a list of 3 integers >= 1: channels, height, width",
+        ),
+    ],
+)
+def test_a_task_that_cannot_be_made_is_refused_by_the_name_of_its_key(key, values, allowed):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{re.escape(f'data.{key}={value}: must be {allowed}')}$"):
+            made(**{key: value})

@@ -108,6 +108,12 @@ def one_line(error, *parts):
         assert str(part) in text
 
 
+@pytest.mark.parametrize("value", ["perhaps", 1, None])
+def test_download_is_a_switch(value):
+    with pytest.raises(ValueError, match=f"^data.download={value}: must be true or false$"):
+        made("MNIST", "nowhere", setup=False, download=value)
+
+
 # What is read.
 
 

@@ -331,13 +331,14 @@ BAD_RATES: list[object] = [-0.1, -1e-300, 1, 1.0, 1.5, math.nan, math.inf, "0.5"
 
 @pytest.mark.parametrize("p", BAD_RATES, ids=repr)
 def test_a_bad_rate_is_refused_at_construction_and_assignment(p: object) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"p is the probability to drop.*0 <= p < 1, got "):
+    rule = r"p=.*: must be the probability to DROP a unit, a number with 0 <= p < 1$"
+    with pytest.raises((ValueError, TypeError), match=f"^{rule}"):
         Dropout(p)  # type: ignore[arg-type]
     layer = Dropout(0.25)
     layer.name = "03_relu"
-    with pytest.raises((ValueError, TypeError), match=r"'03_relu': p is the probability to drop.*got "):
+    with pytest.raises((ValueError, TypeError), match=f"^dropout layer '03_relu': {rule}"):
         layer.p = p  # type: ignore[assignment]
-    with pytest.raises((ValueError, TypeError), match="p is the probability to drop"):
+    with pytest.raises((ValueError, TypeError), match=f"^{rule}"):
         none(p)  # type: ignore[arg-type]
     assert layer.p == 0.25
 
@@ -348,9 +349,17 @@ def test_any_real_rate_from_0_to_below_1_is_taken(p: float) -> None:
     assert type(Dropout(p).p) is float
 
 
-@pytest.mark.parametrize("axis", ["mask", "noise", "scaling", "elsewhere"])
-def test_an_unknown_kind_is_refused(axis: str) -> None:
-    with pytest.raises(ValueError, match=f"{axis}='spatial' is not a kind of dropout; allowed: "):
+@pytest.mark.parametrize(
+    ("axis", "allowed"),
+    [
+        ("mask", "element, channel or sample"),
+        ("noise", "bernoulli or gaussian"),
+        ("scaling", "inverted, classic or unscaled"),
+        ("elsewhere", "element or sample, or null"),
+    ],
+)
+def test_an_unknown_kind_is_refused(axis: str, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{axis}=spatial: must be {allowed}$"):
         Dropout(0.5, **{axis: "spatial"})  # type: ignore[arg-type]
 
 

@@ -14,6 +14,10 @@ class Base:
     def __init__(self, size: int = None, rate: float = 0.5) -> None:  # noqa: RUF013  # a wrong type, as many have
         if rate > 1:
             raise RuntimeError("inside")
+        if rate < 0:
+            raise ValueError(f"rate={rate}: must be a number >= 0")
+        if size == 0:
+            raise TypeError(f"model.part.size={size}: must be a number of things")
 
 
 class Own(Base):
@@ -35,6 +39,16 @@ def test_a_node_within_a_section_is_named_and_a_base_classs_keys_are_known():
 
 def test_a_value_is_held_against_the_type_that_the_signature_states():
     assert told(rate="high") == "model.part.rate=high: must be float"
+
+
+def test_what_a_constructor_says_of_a_value_is_told_by_the_values_place_in_the_configuration():
+    assert told(rate=-1) == "model.part.rate=-1: must be a number >= 0"
+    assert told(rate=-1, size="x") == "model.part.rate=-1: must be a number >= 0"  # its word before its signature's
+    assert told(size=0) == "model.part.size=0: must be a number of things"
+
+
+def test_nothing_is_null_as_in_the_configuration():
+    assert told(rate=None) == "model.part.rate=null: must be float"
 
 
 def test_values_that_a_signature_is_wrong_or_unclear_about_are_not_blamed():

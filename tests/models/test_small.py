@@ -106,6 +106,13 @@ def test_sizes_that_are_none_are_refused_by_the_name_of_their_key(sizes):
             CNN((1, 8, 8), 10, hidden=sizes)
 
 
+@pytest.mark.parametrize("kind", [CNN, MLP])
+def test_a_switch_is_true_or_false_as_any_word_would_count_as_true(kind):
+    for value in ("no", "false", 0, None):
+        with pytest.raises(ValueError, match=f"^model.batch_norm={value}: must be true or false$"):
+            kind((1, 8, 8), 10, batch_norm=value)
+
+
 @pytest.mark.parametrize(("kind", "sites"), [(CNN, 3), (MLP, 2)])
 def test_the_default_placement_finds_the_dropout_of_both(kind, sites):
     net = kind((1, 8, 8), 10)

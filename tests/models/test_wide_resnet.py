@@ -56,10 +56,16 @@ def test_dropout_is_between_the_convolutions_of_each_block_behind_the_relu():
     assert order == ["norm1", "relu1", "conv1", "norm2", "relu2", "dropout", "conv2"]
 
 
-@pytest.mark.parametrize("depth", [4, 12, 27])
+@pytest.mark.parametrize("depth", [4, 12, 27, 16.0, "16"])
 def test_another_depth_is_refused(depth):
     with pytest.raises(ValueError, match=rf"model.depth={depth}: must be 6n \+ 4"):
         WideResNet((3, 32, 32), 10, depth=depth)
+
+
+@pytest.mark.parametrize("width", [0, 1.5, "wide", True, None])
+def test_a_width_that_is_none_is_refused(width):
+    with pytest.raises(ValueError, match=f"^model.width={width}: must be an integer >= 1$"):
+        WideResNet((3, 32, 32), 10, depth=10, width=width)
 
 
 def test_an_image_too_small_to_be_halved_twice_is_refused():

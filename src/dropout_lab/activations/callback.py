@@ -60,8 +60,8 @@ class ActivationStats(L.Callback):
         path: of the CSV file with all numbers; None: none is written, and W&B gets no pictures.
 
     Raises:
-        ValueError: ``every_n_steps`` or ``probe_size`` below 1, ``max_layers`` below 2, ``probe_masks`` below 0; at the
-            start of the trainer, a pattern that matches no layer.
+        ValueError: ``every_n_steps`` or ``probe_size`` is no integer >= 1, ``max_layers`` none >= 2, ``probe_masks``
+            none >= 0; at the start of the trainer, a pattern that matches no layer.
     """
 
     def __init__(
@@ -79,8 +79,10 @@ class ActivationStats(L.Callback):
             ("probe_size", probe_size, 1),
             ("max_layers", max_layers, 2),
         ):
-            if value is not None and value < least:
-                raise ValueError(f"ActivationStats: {key} must be at least {least}, got {value}")
+            null = key == "max_layers"
+            fits = null if value is None else isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if not fits:
+                raise ValueError(f"{key}={value}: must be an integer >= {least}" + ", or null" * null)
         self.every_n_steps, self.probe_masks, self.probe_size = every_n_steps, probe_masks, probe_size
         self.layers, self.max_layers, self.path = layers, max_layers, Path(path) if path else None
         self.meter = Meter([])

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dropout_lab.data.module import ImageData
+from dropout_lab.data.rules import require_integer
 from dropout_lab.data.samples import Samples, mean_and_std
 
 STATISTICS_OF = 1000  # training images that mean and standard deviation are taken from
@@ -33,11 +34,13 @@ class ImageFolder(ImageData):
 
     Raises:
         FileNotFoundError: a folder is missing, or has no images.
-        ValueError: classes, or sizes of images, that do not match.
+        ValueError: as :class:`ImageData`; classes, or sizes of images, that do not match.
     """
 
     def __init__(self, *, root: str, num_workers: int = 0, num_classes: int | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
+        require_integer("num_workers", num_workers, 0)
+        require_integer("num_classes", num_classes, 2, null=True)
         self.root, self.num_workers = Path(root).expanduser(), num_workers
         self.num_classes = num_classes or sum(path.is_dir() for path in self._folder("train").iterdir())
         if self.image_size is None:

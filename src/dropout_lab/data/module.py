@@ -6,7 +6,7 @@ samples from ``load()``. One whose test part is given subclasses ``ImageData`` a
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 import lightning
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from dropout_lab.data.augment import CHANGES, batch_key, mixing_share, mixup
 from dropout_lab.data.batches import GlobalBatches, ResumableLoader
+from dropout_lab.data.rules import is_integer, is_number, require, require_integer, require_share
 from dropout_lab.data.samples import Rows, Samples, mean_and_std, mislabel, split, subset
 from dropout_lab.jobs.forkserver import end_with_parent, import_beforehand, server
 
@@ -45,9 +46,9 @@ class ImageData(lightning.LightningDataModule):
             classes in training batches; 0: nothing is mixed.
 
     Raises:
-        ValueError: more training samples asked for than there are, fewer than classes or than a batch; a fraction that
-            leaves a part without samples of every class; channels that the images don't have. On ``setup``: a class
-            that is not among ``num_classes``.
+        ValueError: an argument that is not what it is said to be here; fewer training samples than a batch; channels
+            that the images don't have. On ``setup``: more training samples than there are, fewer than classes; a
+            fraction that leaves a part without samples of every class; a class that is not among ``num_classes``.
     """
 
     native_shape: tuple[int, int, int]
@@ -68,16 +69,20 @@ class ImageData(lightning.LightningDataModule):
         mixup: float = 0.0,
     ) -> None:
         super().__init__()
+        seed_fits = is_integer(split_seed) and 0 <= split_seed < 2**32
+        require("split_seed", split_seed, seed_fits, "an integer with 0 <= split_seed < 2^32")
+        require_share("val_fraction", val_fraction, ends=False)
+        require_integer("train_size", train_size, 1, null=True)
         if train_size is not None and train_size < batch_size:
             raise ValueError(
                 f"data.train_size={train_size}: must be at least data.batch_size={batch_size}: no full batch"
             )
-        if augment is not None and augment not in CHANGES:
-            raise ValueError(f"data.augment={augment}: must be {' or '.join(CHANGES)}, or null")
-        if not 0 <= mixup < inf:
-            raise ValueError(f"data.mixup={mixup}: must be a number >= 0, the alpha of Beta(alpha, alpha)")
-        if not 0 <= label_noise <= 1:
-            raise ValueError(f"data.label_noise={label_noise}: must be a fraction with 0 <= label_noise <= 1")
+        require_share("label_noise", label_noise)
+        require_integer("channels", channels, 1, null=True)
+        require_integer("image_size", image_size, 1, null=True)
+        require("augment", augment, augment in (None, *CHANGES), f"{' or '.join(CHANGES)}, or null")
+        alpha_fits = is_number(mixup) and mixup >= 0
+        require("mixup", mixup, alpha_fits, "a number >= 0, the alpha of Beta(alpha, alpha); 0: no mixup")
         self.batch_size, self.seed, self.split_seed = batch_size, seed, split_seed
         self.val_fraction, self.train_size, self.label_noise = val_fraction, train_size, label_noise
         self.channels, self.image_size = channels, image_size
@@ -218,6 +223,7 @@ class InMemoryData(ImageData):
 
     def __init__(self, *, test_fraction: float = 0.3, **arguments: Any) -> None:
         super().__init__(**arguments)
+        require_share("test_fraction", test_fraction, ends=False)
         self.test_fraction = test_fraction
 
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 
 from dropout_lab.data.files import Download, make_ready
 from dropout_lab.data.module import ImageData
+from dropout_lab.data.rules import require
 from dropout_lab.data.samples import Samples
 
 
@@ -30,6 +31,7 @@ class TorchvisionData(ImageData):
 
     def __init__(self, *, root: str, download: bool = True, **arguments: Any) -> None:
         super().__init__(**arguments)
+        require("download", download, isinstance(download, bool), "true or false")
         self.root, self.download = Path(root).expanduser(), download
 
     def downloads(self) -> list[Download]:

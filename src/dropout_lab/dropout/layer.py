@@ -17,6 +17,7 @@ With p the probability to DROP, q = 1 - p, and raw noise m of mean q:
     gaussian    q * N(1, p/q): same mean and variance (Srivastava et al. 2014, section 10; they write p for our q)
 """
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -69,10 +70,11 @@ class Dropout(_DropoutNd):
         torch.nn.Module.__init__(self)  # _DropoutNd's own would accept p = 1 and NaN
         self.inplace = False
         self.name = None
-        self.mask = _one_of("mask", mask, MASKS)
-        self.noise = _one_of("noise", noise, NOISES)
-        self.scaling = _one_of("scaling", scaling, SCALINGS)
-        self.elsewhere = None if elsewhere is None else _one_of("elsewhere", elsewhere, ("element", "sample"))
+        require_one_of("mask", mask, MASKS)
+        require_one_of("noise", noise, NOISES)
+        require_one_of("scaling", scaling, SCALINGS)
+        require_one_of("elsewhere", elsewhere, ("element", "sample"), null=True)
+        self.mask, self.noise, self.scaling, self.elsewhere = mask, noise, scaling, elsewhere
         self.monte_carlo = False
         self.p = p
 
@@ -113,13 +115,7 @@ class Dropout(_DropoutNd):
 
     @p.setter
     def p(self, p: float) -> None:
-        if isinstance(p, bool) or not isinstance(p, Real):
-            raise TypeError(f"{self._who()}: p is the probability to drop, a number with 0 <= p < 1, got {p!r}")
-        if not 0 <= p < 1:  # written so that NaN fails
-            raise ValueError(
-                f"{self._who()}: p is the probability to drop and must be a number with 0 <= p < 1, got {p!r}"
-                + ("; at p = 1 nothing is left to rescale" if p == 1 else "")
-            )
+        require_rate(p, f"dropout layer {self.name!r}: " if self.name else "")
         self._p = float(p)
         self._off = self._p == 0
         self._rate = noises.Rate.of(self._p)
@@ -181,6 +177,40 @@ def none(p: float = 0.5, **axes: Any) -> Dropout:
     return layer
 
 
+def require_rate(p: Any, whose: str = "") -> None:
+    """Refuse what is no probability to drop.
+
+    Args:
+        p: to be 0 <= p < 1.
+        whose: what has it, to be told in front.
+
+    Raises:
+        ValueError: p outside [0, 1).
+        TypeError: p is not a real number.
+    """
+    number = isinstance(p, Real) and not isinstance(p, bool)
+    if not (number and 0 <= p < 1):  # written so that NaN fails
+        error = ValueError if number else TypeError
+        raise error(f"{whose}p={p!r}: must be the probability to DROP a unit, a number with 0 <= p < 1")
+
+
+def require_one_of(axis: str, value: str | None, allowed: Sequence[str], null: bool = False) -> None:
+    """Refuse what is no kind of dropout.
+
+    Args:
+        axis: name of the argument.
+        value: to be one of those allowed.
+        allowed: two or more.
+        null: None will do, too.
+
+    Raises:
+        ValueError: the value is none of those.
+    """
+    if not (null and value is None) and value not in allowed:
+        kinds = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise ValueError(f"{axis}={value}: must be {kinds}" + ", or null" * null)
+
+
 def eval_factor(scaling: str, p: float) -> float:
     """What a layer multiplies its input by in eval mode: 1 - p if it is classic, else 1.
 
@@ -199,9 +229,3 @@ def _refusal(x: Tensor) -> str:
         return f"dense input, got one of layout {x.layout}; convert it with x.to_dense()"
     remedy = "pass torch.view_as_real(x), or x.abs() and x.angle()" if x.is_complex() else "convert it with x.float()"
     return f"floating-point input, got {x.dtype}; {remedy}"
-
-
-def _one_of(axis: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{axis}={value!r} is not a kind of dropout; allowed: {', '.join(allowed)}")
-    return value

@@ -127,7 +127,7 @@ class ScheduledRates:
 
 def _part(name: str, value: float) -> float:
     if not 0 <= value <= 1:  # written so that NaN fails
-        raise ValueError(f"dropout schedule: {name} must be in [0, 1], got {value!r}")
+        raise ValueError(f"{name}={value}: must be a number with 0 <= {name} <= 1")
     return value
 
 

@@ -25,15 +25,17 @@ FROM_CODE = {  # arguments that are not in the configuration
 def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str:
     """One line about an error that building a part of a job has raised.
 
-    Python's own message about a wrong key speaks of a class, and about a wrong type often of the inside of one. Values
-    are held against the types that a signature states only now that building has failed: many state them wrongly.
+    A constructor that refuses a value says ``KEY=VALUE: must be WHAT IS ALLOWED``, and its place in the configuration
+    is put in front. Python's own message about a wrong key speaks of a class, and about a wrong type often of the
+    inside of one. Values are held against the types that a signature states only now that building has failed: many
+    state them wrongly.
 
     Args:
         job: the job's configuration.
         error: as it was raised.
         group: the section that was being built; None: Hydra says so where it is known.
     """
-    told = root_cause(error)
+    told = re.sub(r"^TypeError: (?=.*=.*: must be )", "", root_cause(error)).replace("=None: must", "=null: must")
     found = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)  # may be a node within the section
     key = found[1] if found else group
     node = OmegaConf.select(job, key) if key else None
@@ -47,9 +49,12 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
     if unknown and (name := unknown[1] or unknown[2]) in node:
         known = [argument for argument in arguments if argument not in FROM_CODE.get(str(key), ())]
         return f"{key}.{unknown_key(name, node['_target_'], known)}"
+    if (refused := re.match(r"(\w+)=", told)) and refused[1] in arguments:
+        return f"{key}.{told}"
     for name, parameter in arguments.items():
         if name in node and not _fits(node[name], parameter):
-            return f"{key}.{name}={node[name]}: must be {_spelled(parameter.annotation)}"
+            value = "null" if node[name] is None else node[name]
+            return f"{key}.{name}={value}: must be {_spelled(parameter.annotation)}"
     return told if f"{str(key).partition('.')[0]}." in told else f"{key}: {told}"
 
 

@@ -1,6 +1,10 @@
 """The schema of a configuration: what its values may be, checked without importing torch.
 
-It has the keys that the lab itself knows.
+It has the keys that are read before the first thing is built: by the planner, by launchers, or to start a job. With
+them are those that nothing else refuses in words, as torch and Lightning take them: ``optimizer.lr`` and
+``weight_decay``, ``loss.label_smoothing``, some of ``trainer``. What a class of this package takes it refuses itself,
+in the same form, and the preflight passes that on: each rule is worded once. ``dropout.p``, which is swept most, has
+the words of ``dropout_lab.dropout.layer`` here, too.
 
 A fork's own keys pass through unchecked. Field descriptions are the error messages: "KEY=VALUE: must be DESCRIPTION".
 """
@@ -12,12 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dropout_lab.cli import UserError
 
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
-
-
-CountOrAll = Annotated[int | None, Field(ge=1, description="an integer >= 1, or null")]
-
-
-Fraction = Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1, both excluded")]
 
 
 Switch = Annotated[bool, Field(description="true or false")]
@@ -37,21 +35,6 @@ class Data(_Section):
     """Values of conf/data."""
 
     batch_size: Count
-    train_size: CountOrAll = None
-    channels: CountOrAll = None
-    image_size: CountOrAll = None
-    num_classes: Annotated[int | None, Field(ge=2, description="an integer >= 2, or null")] = None
-    num_workers: Annotated[int, Field(ge=0, description="an integer >= 0")] = 0
-    label_noise: Annotated[float, Field(ge=0, le=1, description="a number with 0 <= label_noise <= 1")] = 0.0
-    augment: Annotated[
-        Literal["crop_flip", "resized_crop_flip"] | None, Field(description="crop_flip or resized_crop_flip, or null")
-    ] = None
-    mixup: Annotated[float, Field(ge=0, description="a number >= 0, the alpha of Beta(alpha, alpha); 0: no mixup")] = (
-        0.0
-    )
-    download: Switch = True
-    val_fraction: Fraction = 0.5
-    test_fraction: Fraction = 0.5
 
 
 class Loss(_Section):
@@ -92,7 +75,7 @@ class Config(_Section):
     keyed: Switch
     compile: Switch
     channels_last: Switch
-    threads: CountOrAll
+    threads: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null")]
     resume: Annotated[str, Field(min_length=1, description="auto, never or the folder of an interrupted run")]
     dropout: Dropout
     data: Data
@@ -135,13 +118,8 @@ def validate(config: dict[str, Any]) -> None:
 
 
 def _require_matchable(config: dict[str, Any]) -> None:
-    """Refuse matched training, which rescales single weights, where something mixes all or is not in its table."""
-    if config["optimizer"].get("match") is None:
-        return
-    optimizer = config["optimizer"]["_target_"].rsplit(".", 1)[-1]
-    if optimizer not in ("SGD", "Adam", "AdamW"):
-        raise UserError(f"optimizer.match=inverted: not known for {optimizer}; use optimizer=sgd, adam or adamw")
-    if config["trainer"].get("gradient_clip_val") is not None:
+    """Refuse matched training, which rescales single weights, where something mixes them all."""
+    if config["optimizer"].get("match") is not None and config["trainer"].get("gradient_clip_val") is not None:
         raise UserError(
             "optimizer.match=inverted: clipping by the global norm mixes the rescaled weights with the others, so no "
             "matched training exists; set trainer.gradient_clip_val=null or optimizer.match=null"

@@ -20,7 +20,8 @@ class CNN(nn.Module):
         batch_norm: BatchNorm between convolution and ReLU, as Li et al. 2019 would have it: dropout comes after.
 
     Raises:
-        ValueError: the image is too small for so many poolings; a width that is no number of channels or units.
+        ValueError: the image is too small for so many poolings; a width that is no number of channels or units;
+            ``batch_norm`` that is not true or false.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         _require_sizes("widths", widths, 1)
-        _require_size("hidden", hidden)
+        require_size("hidden", hidden)
+        _require_switch("batch_norm", batch_norm)
         channels, height, width = input_shape
         if min(height, width) < 2 ** len(widths):
             raise ValueError(
@@ -68,7 +70,7 @@ class MLP(nn.Module):
         batch_norm: BatchNorm before each ReLU.
 
     Raises:
-        ValueError: a width that is no number of units.
+        ValueError: a width that is no number of units; ``batch_norm`` that is not true or false.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         _require_sizes("widths", widths, 0)
+        _require_switch("batch_norm", batch_norm)
         self.flatten = nn.Flatten()
         features = 1
         for size in input_shape:
@@ -136,16 +139,26 @@ class ConvNet(nn.Module):
         return self.head(self.blocks(x))  # type: ignore[no-any-return]
 
 
+def require_size(key: str, size: Any) -> None:
+    """Refuse what is no number of channels or units.
+
+    Raises:
+        ValueError: ``model.<key>``, and what it may be.
+    """
+    if not _is_size(size):
+        raise ValueError(f"model.{key}={size}: must be an integer >= 1")
+
+
 def _require_sizes(key: str, sizes: Any, least: int) -> None:
     """Refuse what is no list of at least so many widths."""
     if not isinstance(sizes, list | tuple) or len(sizes) < least or not all(map(_is_size, sizes)):
         raise ValueError(f"model.{key}={sizes}: must be a list of {least} or more integers >= 1, such as [32,64]")
 
 
-def _require_size(key: str, size: Any) -> None:
-    """Refuse what is no number of units."""
-    if not _is_size(size):
-        raise ValueError(f"model.{key}={size}: must be an integer >= 1")
+def _require_switch(key: str, value: Any) -> None:
+    """Refuse what is neither true nor false: any word would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"model.{key}={value}: must be true or false")
 
 
 def _is_size(size: Any) -> bool:

@@ -5,6 +5,8 @@ Source: Zagoruyko and Komodakis 2016, "Wide Residual Networks", section 2, figur
 
 from torch import Tensor, nn
 
+from dropout_lab.models.small import require_size
+
 
 class WideResNet(nn.Module):
     """WRN-depth-width: a convolution, three groups of (depth - 4) / 6 blocks, the second and third at half the size.
@@ -22,10 +24,9 @@ class WideResNet(nn.Module):
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int, depth: int = 28, width: int = 10) -> None:
         super().__init__()
         channels, height, image_width = input_shape
-        if depth < 10 or (depth - 4) % 6:
+        if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
             raise ValueError(f"model.depth={depth}: must be 6n + 4, as 10, 16, 22, 28, 40")
-        if width < 1:
-            raise ValueError(f"model.width={width}: must be an integer >= 1")
+        require_size("width", width)
         if min(height, image_width) < 4:
             raise ValueError(f"a wide residual net halves the image twice, too often for {height}x{image_width} pixels")
         before = 16

@@ -461,7 +461,7 @@ def test_training_goes_on_differently_without_the_optimizer() -> None:
 @pytest.mark.parametrize(
     ("layer", "scaling", "optimizer", "message"),
     [
-        (Classic(0.5), "twice", None, "scaling='twice' is not a kind of dropout; allowed: inverted, classic, unscaled"),
+        (Classic(0.5), "twice", None, "scaling=twice: must be inverted, classic or unscaled"),
         (nn.Dropout(0.5), "classic", None, "'1' is torch's Dropout, which is always inverted"),
         (Classic(0.5), "unscaled", SGD, "can't go from classic to unscaled with the optimizer"),
         (Dropout(0.5, scaling="unscaled"), "inverted", SGD, "can't go from unscaled to inverted with the optimizer"),

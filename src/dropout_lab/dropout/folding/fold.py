@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from dropout_lab.dropout.folding.match import require_known_optimizer, rescale_group
 from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.graph.hooks import detach
-from dropout_lab.dropout.layer import SCALINGS, Dropout, eval_factor
+from dropout_lab.dropout.layer import SCALINGS, Dropout, eval_factor, require_one_of
 
 
 def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
@@ -80,8 +80,7 @@ def convert(model: nn.Module, scaling: str, example_input: Tensor, optimizer: Op
 
     Source: Srivastava et al. 2014, section 10; the optimizer's part follows from V = W / q.
     """
-    if scaling not in SCALINGS:
-        raise ValueError(f"scaling={scaling!r} is not a kind of dropout; allowed: {', '.join(SCALINGS)}")
+    require_one_of("scaling", scaling, SCALINGS)
     _require_known_layers(model)
     _require_scaling(model, scaling)
     if optimizer is not None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, detach, require_free
+from dropout_lab.dropout.layer import require_rate
 from dropout_lab.dropout.placement.sites import PLACES, Site, find_sites, fit_mask, input_host
 
 RATES = ("constant", "linear", "geometric")
@@ -48,9 +49,9 @@ class Placement:
     A module that is called twice in a forward pass is one site, at the place of its first call.
 
     Raises:
-        ValueError: an unknown place or rate rule; `p` outside [0, 1); "pattern" without a pattern,
-            or a pattern without "pattern".
-        TypeError: `p` is not a number.
+        ValueError: an unknown place or rate rule; `p`, or one of the list, outside [0, 1); "pattern" without a
+            pattern, or a pattern without "pattern".
+        TypeError: `p`, or one of the list, is not a number.
     """
 
     where: str | Sequence[str] = "existing"
@@ -59,19 +60,16 @@ class Placement:
     pattern: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if not self.places:
-            raise ValueError(f"placement.where is empty; allowed: {', '.join(PLACES)}")
-        for place in self.places:
-            if place not in PLACES:
-                raise ValueError(f"placement.where={place!r} is not a place for dropout; allowed: {', '.join(PLACES)}")
+        unknown = [str(place) for place in self.places if place not in PLACES]
+        if unknown or not self.places:
+            raise ValueError(f"placement.where={','.join(unknown)}: must be one or several of {', '.join(PLACES)}")
         if "none" in self.places and len(self.places) > 1:
             raise ValueError(f"placement.where={','.join(self.places)}: none can't be together with other places")
         if isinstance(self.rate, str) and self.rate not in RATES:
-            raise ValueError(f"placement.rate={self.rate!r} is unknown; allowed: {', '.join(RATES)}, or a list of p")
-        if isinstance(self.p, bool) or not isinstance(self.p, Real):
-            raise TypeError(f"placement.p is the probability to drop, a number with 0 <= p < 1, got {self.p!r}")
-        if not 0 <= self.p < 1:
-            raise ValueError(f"placement.p is the probability to drop and must be 0 <= p < 1, got {self.p!r}")
+            raise ValueError(f"placement.rate={self.rate}: must be {', '.join(RATES)}, or a list of p")
+        require_rate(self.p, "placement.")
+        for p in () if isinstance(self.rate, str) else self.rate:
+            require_rate(p, "placement.rate: ")
         if ("pattern" in self.places) != bool(self.patterns):
             raise ValueError(
                 f"placement.where={self.where!r} with pattern={self.pattern!r}: "
@@ -158,7 +156,8 @@ def rates(p: float, rate: str | Sequence[float], count: int) -> list[float]:
         return [p if depth == 1 else -math.expm1(depth * math.log1p(-p)) for depth in depths]
     if len(rate) != count:
         raise ValueError(
-            f"placement.rate lists {len(rate)} rates, and the placement has {count} sites; give one for each"
+            f"placement.rate={list(rate)}: lists {len(rate)} rates, and the placement has {count} sites; "
+            "give one for each"
         )
     return list(rate)  # type: ignore[arg-type]
 
