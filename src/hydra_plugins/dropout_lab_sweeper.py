@@ -22,7 +22,6 @@ class ArmsSweeper(BasicSweeper):
         params: key -> values swept by default; the command line replaces them.
         arms: name -> overrides, e.g. ``{"classic_matched": "dropout=classic optimizer.match=inverted"}``. Each job
             also gets ``arm=<name>``. A key that all arms set, given on the command line, replaces the arms.
-        skip: numbers of jobs to leave out, as counted without skipping.
         max_batch_size: jobs handed to the launcher at a time; None: all.
     """
 
@@ -30,11 +29,10 @@ class ArmsSweeper(BasicSweeper):
         self,
         params: Mapping[str, Any] | None = None,
         arms: Mapping[str, str] | None = None,
-        skip: Sequence[int] = (),
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=dict(params or {}))
-        self.arms, self.skip = arms or {}, skip
+        self.arms = arms or {}
 
     def jobs(self, overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
         """The overrides of every job of a sweep, without starting it: by this method a plan knows its jobs.
@@ -49,10 +47,12 @@ class ArmsSweeper(BasicSweeper):
     def split_arguments(  # type: ignore[override]  # static in the base class, which calls it on self
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
-        """The jobs of the sweep, in batches."""
-        grid = BasicSweeper.split_arguments(overrides, None)[0]
-        jobs = [arm + job for arm in self._arms(overrides) for job in grid]
-        jobs = [job for number, job in enumerate(jobs) if number not in self.skip]
+        """The jobs of the sweep, in batches; where they were planned, those that were."""
+        loader = self.hydra_context and self.hydra_context.config_loader
+        jobs = getattr(loader, "planned", None)  # not again: some may be left out, and shuffle(...) has another order
+        if jobs is None:
+            grid = BasicSweeper.split_arguments(overrides, None)[0]
+            jobs = [arm + job for arm in self._arms(overrides) for job in grid]
         return list(self.split_overrides_to_chunks(jobs, max_batch_size)) if jobs else []
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -68,6 +68,6 @@ class ArmsSweeper(BasicSweeper):
             if setters:
                 raise ConfigCompositionException(
                     f"{key} is set by {', '.join(setters)} of this sweep; leave it out, "
-                    "or name the arms yourself: hydra.sweeper.arms={...}"
+                    "or write a sweep with other arms into conf/sweep"
                 )
         return [[*arm, f"arm={name}"] for name, arm in arms.items()] or [[]]

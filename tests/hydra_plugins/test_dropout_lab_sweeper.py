@@ -42,8 +42,3 @@ def test_a_key_that_all_arms_set_replaces_the_arms():
 def test_a_key_that_some_arms_set_is_refused_with_their_names():
     with pytest.raises(ConfigCompositionException, match=r"optimizer\.match is set by matched of this sweep"):
         jobs({"arms": ARMS, "params": {}}, ["optimizer.match=inverted"])
-
-
-def test_skipped_jobs_keep_the_numbers_of_the_others():
-    everything = jobs({"arms": ARMS, "params": {"seed": "0,1"}}, [])
-    assert jobs({"arms": ARMS, "params": {"seed": "0,1"}, "skip": [1, 2]}, []) == [everything[0], everything[3]]

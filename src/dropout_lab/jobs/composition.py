@@ -21,6 +21,13 @@ from dropout_lab.jobs.overrides import parse_overrides
 from dropout_lab.jobs.signatures import arguments
 
 ROOT = "train"  # conf/train.yaml
+SET_LATER = (
+    "hydra.sweeper.",
+    "hydra.launcher.",
+    "hydra.sweep.",
+    "hydra.run.",
+    "hydra.mode",
+)  # which Hydra looks at last
 
 
 class Composer:
@@ -32,15 +39,15 @@ class Composer:
 
     def __init__(self, about: Sequence[str]) -> None:
         self._about = list(about)
-        self._settled: list[str] = []
         self._loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
         self._repository = self._loader._parse_overrides_and_create_caching_repo(ROOT, self._about)[1]
         self._parsed: dict[str, Override] = {}
         self._compositions: dict[tuple[Any, ...], bytes] = {}  # pickled: a copy takes a fifth of the time so
 
     def settle(self, words: Sequence[str]) -> None:
-        """Add words about Hydra itself that set values which are known by now."""
-        self._settled += words
+        """Add words about Hydra itself that set values which are known by now, instead of those that have set them."""
+        known = [self.parsed(word).key_or_group for word in words]
+        self._about = [word for word in self._about if self.parsed(word).key_or_group not in known] + list(words)
 
     def parsed(self, word: str) -> Override:
         """A word as Hydra understands it."""
@@ -49,16 +56,16 @@ class Composer:
         return self._parsed[word]
 
     def chooses_files(self, word: str) -> bool:
-        """Whether a word says of which files a configuration is made, and does not set a value in it."""
+        """Whether a word says of which files a configuration is made, or how, and does not set a value in it."""
         override = self.parsed(word)
         if override.is_hydra_override():
-            return True
+            return not override.key_or_group.startswith(SET_LATER)
         if not self._repository.group_exists(override.key_or_group):
             return False
         return override.is_sweep_override() or not isinstance(override.value(), dict)
 
     def files(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Those of the words that choose files."""
+        """Words of a command line that choose files, out of all its words."""
         return tuple(word for word in words if self.chooses_files(word))
 
     def config(self, words: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
@@ -70,20 +77,21 @@ class Composer:
         """
         files = self.files(words)
         if (mode, *files) not in self._compositions:
-            composed = self._loader.load_configuration(ROOT, [*self._about, *files], mode, from_shell=False)
+            about = self.files(self._about)
+            composed = self._loader.load_configuration(ROOT, [*about, *files], mode, from_shell=False)
             self._compositions[mode, *files] = pickle.dumps(composed)
         config: DictConfig = pickle.loads(self._compositions[mode, *files])
-        ConfigLoaderImpl._apply_overrides_to_config([self.parsed(word) for word in self._settled], config)
-        settled = tuple(f"{self.parsed(word).key_or_group}=" for word in self._settled)
-        about = [word for word in config.hydra.overrides.hydra if not word.startswith(settled)]
-        config.hydra.overrides.hydra = [*about, *self._settled]
-        task = [word if word in files else self._set(config, self.parsed(word)) for word in words]
-        config.hydra.overrides.task = task
+        config.hydra.overrides.hydra = self._set_all(config, self._about)
+        config.hydra.overrides.task = task = self._set_all(config, words)
         form = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(
             [self.parsed(word) for word in task], form.exclude_keys, form.item_sep, form.kv_sep
         )
         return config
+
+    def _set_all(self, config: DictConfig, words: Sequence[str]) -> list[str]:
+        """Set the values that words set in what others have chosen; the words with which Hydra does it."""
+        return [word if self.chooses_files(word) else self._set(config, self.parsed(word)) for word in words]
 
     def _set(self, config: DictConfig, override: Override) -> str:
         """Set the value of an override that has one; the word with which Hydra does it.
@@ -96,11 +104,11 @@ class Composer:
         parent, _, name = override.key_or_group.rpartition(".")
         node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
         if isinstance(node, DictConfig) and name in arguments(str(node.get("_target_", ""))):
-            there = name in node
+            there, line = name in node, override.input_line or ""
             if there and override.is_add():
-                override = self.parsed((override.input_line or "").removeprefix("+"))
-            elif not there and override.type == OverrideType.CHANGE:
-                override = self.parsed(f"+{override.input_line}")
+                override = self.parsed(line.removeprefix("+"))
+            elif override.type == OverrideType.CHANGE and (not there or isinstance(override.value(), dict)):
+                override = self.parsed(f"+{line}")
         ConfigLoaderImpl._apply_overrides_to_config([override], config)
         return override.input_line or ""
 
@@ -116,12 +124,13 @@ class PlannedLoader(ConfigLoaderImpl):
 
     Args:
         base: the configuration of the run, or of the sweep as a whole.
-        composer: composes those of its jobs.
+        planned: the words of each job of the sweep; None: a sweeper finds them as it goes.
+        composer: composes their configurations.
     """
 
-    def __init__(self, base: DictConfig, composer: Composer) -> None:
+    def __init__(self, base: DictConfig, planned: Sequence[Sequence[str]] | None, composer: Composer) -> None:
         super().__init__(create_config_search_path(str(CONF)))
-        self._base, self._composer = base, composer
+        self._base, self.planned, self._composer = base, planned and [list(words) for words in planned], composer
 
     def load_configuration(self, *arguments: Any, **options: Any) -> DictConfig:
         """The configuration of the run, or of the sweep as a whole."""

@@ -73,6 +73,7 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
         like = tuple(word if given.get(word) is None else word.partition("=")[0] for word in words)
         if like not in made:
             try:
+                _require_own(composer, words)
                 config = composer.config(words)
                 if (files := composer.files(words)) not in of_one_sweep:
                     of_one_sweep.add(files)
@@ -162,6 +163,13 @@ def _made_of(name: str, texts: Mapping[str, str]) -> Collection[str]:
             return texts.keys()
         new |= set(named) - found
     return found
+
+
+def _require_own(composer: Composer, words: Sequence[str]) -> None:
+    """Refuse words about Hydra itself in an arm of a sweep."""
+    for word in words:
+        if composer.parsed(word).is_hydra_override():
+            raise UserError(f"{word}: is of the sweep as a whole and can't be in an arm; say it for all")
 
 
 def _require_one_sweep(config: DictConfig, base: DictConfig, files: Collection[str]) -> None:

@@ -3,7 +3,6 @@
 Imports neither torch nor Lightning, so that a typo is answered at once.
 """
 
-import copy
 import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -68,9 +67,7 @@ class Plan:
     def without(self, numbers: Collection[int]) -> "Plan":
         """The plan of the sweep that leaves these of its jobs out; the others are numbered anew."""
         jobs = [job for number, job in enumerate(self.jobs) if number not in numbers]
-        base = copy.deepcopy(self.base)
-        base.hydra.sweeper.skip = sorted(numbers)
-        return replace(self, jobs=jobs, base=base)
+        return replace(self, jobs=jobs)
 
 
 def plan(arguments: Sequence[str]) -> Plan:
@@ -117,8 +114,6 @@ def _require_sweepable(overrides: Sequence[Override], multirun: bool) -> None:
             raise UserError(
                 f"{override.input_line}: is of the sweep as a whole and has one value; start a sweep for each"
             )
-        if override.key_or_group == "hydra.sweeper.skip":
-            raise UserError("hydra.sweeper.skip: is what a comparison leaves out by itself; choose what is swept")
         if override.key_or_group == "hydra.mode":
             raise UserError("hydra.mode: add -m for a sweep, leave it out for a run")
 

@@ -172,7 +172,8 @@ def _forks(job_plan: Plan) -> bool:
 def _through_hydra(job_plan: Plan) -> None:
     """Have Hydra call each job of a plan, with its logs, its folders and its callbacks."""
     logging.raiseExceptions = False  # Hydra's log on a full disk would be a traceback a line
-    hydra = Hydra(ROOT, PlannedLoader(job_plan.base, job_plan.composer))
+    planned = [job.words for job in job_plan.jobs] or None
+    hydra = Hydra(ROOT, PlannedLoader(job_plan.base, planned, job_plan.composer))
     GlobalHydra.instance().initialize(hydra)
     try:
         run_and_report(lambda: (hydra.multirun if job_plan.multirun else hydra.run)(ROOT, _task(job_plan), []))
