@@ -8,13 +8,15 @@ import sys
 __version__ = "0.1.0"
 
 
-def end_at_once(number: int, frame: object, line: bytes = b"interrupted\n") -> None:
+def end_at_once(number: int = signal.SIGINT, frame: object = None, line: str = "interrupted") -> None:
     """End this process and what it has started, as the handler of Ctrl-C: one line, exit code 130.
 
     Libraries answer a KeyboardInterrupt with tracebacks while they are imported, or take it for an error of their own.
     """
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # whatever the functions wait for
-    os.write(2, b"\n" * (bool(line) and os.isatty(2)) + line)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # keys are often pressed twice
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(130))
+    signal.alarm(10)  # seconds, whatever the functions below wait for
+    os.write(2, ("\n" * os.isatty(2) + f"{line}\n").encode())
     atexit._run_exitfuncs()
     os._exit(130)
 

@@ -6,9 +6,8 @@ import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,9 +34,12 @@ def one_line_errors() -> Iterator[None]:
         if isinstance(error, UserError):
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(2)
-        print("\n" * sys.stderr.isatty() + (str(error) or "interrupted"), file=sys.stderr)
+        line = str(error) or "interrupted"
         if _is_command():
-            signal.signal(signal.SIGINT, partial(end_at_once, line=b""))
+            with suppress(OSError):  # a pipe, the other end of which has ended, too
+                sys.stdout.flush()
+            end_at_once(line=line)  # Python would need seconds to take torch apart
+        print(line, file=sys.stderr)
         sys.exit(130)
 
 
