@@ -19,15 +19,14 @@ from dropout_lab.runs.folder import config_of
 MATCHED = ["sweep=compare", "dropout=classic", "optimizer.match=inverted", "arm=classic_matched"]  # as the sweeper does
 
 
-@pytest.fixture(scope="module")
-def composed():
+def composed(*words):
     """A job's configuration with its node ``hydra``, from its words."""
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
-        yield lambda *words: compose("train", list(words), return_hydra_config=True)
+        return compose("train", list(words), return_hydra_config=True)
 
 
 @pytest.fixture
-def described(composed, tmp_path):
+def described(tmp_path):
     """The section ``run`` of a job, from its words."""
 
     def make(*words, name=None):
@@ -56,12 +55,12 @@ def described(composed, tmp_path):
         (["experiment=depth"], "inverted experiment=depth"),
     ],
 )
-def test_a_label_is_the_arm_or_the_dropout_and_the_other_words_as_they_are_typed(words, name, composed):
+def test_a_label_is_the_arm_or_the_dropout_and_the_other_words_as_they_are_typed(words, name):
     cfg = composed(*words)
     assert identity.label(cfg, cfg.hydra) == name
 
 
-def test_what_all_jobs_of_a_sweep_have_is_not_in_their_labels(composed):
+def test_what_all_jobs_of_a_sweep_have_is_not_in_their_labels():
     cfg = composed("dropout=classic", "optimizer=adam", "+trainer.min_epochs=2", "model=mlp")
     assert identity.label(cfg, cfg.hydra, {"model=mlp", "+trainer.min_epochs=2"}) == "classic optimizer=adam"
 
@@ -70,7 +69,7 @@ def test_what_all_jobs_of_a_sweep_have_is_not_in_their_labels(composed):
     ("words", "name"),
     [(["dropout=none", "dropout.p=0.3", "placement.p=0.2"], "none"), (["dropout.p=0"], "inverted dropout.p=0")],
 )
-def test_the_p_that_none_ignores_is_not_in_its_label(words, name, composed):
+def test_the_p_that_none_ignores_is_not_in_its_label(words, name):
     cfg = composed(*words)
     assert identity.label(cfg, cfg.hydra) == name
 
@@ -97,7 +96,7 @@ def test_the_option_that_was_chosen_of_each_group_is_kept(described):
     assert not [group for group in chosen if group.startswith("hydra")]
 
 
-def test_names_are_no_part_of_the_fingerprint(composed, described):
+def test_names_are_no_part_of_the_fingerprint(described):
     before = identity.fingerprints(composed("dropout=classic"))
     assert described("dropout=classic", name="something else")["config_hash"] == before.run
 

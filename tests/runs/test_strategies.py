@@ -104,7 +104,8 @@ def test_one_configuration_is_one_row_in_whatever_words_it_was_asked_for(tmp_pat
     write_run(tmp_path / "0", label="inverted optimizer.lr=0.1", seed=0)
     write_run(tmp_path / "1", label="inverted optimizer.lr=1e-1", seed=1)
     write_run(tmp_path / "2", label="inverted", seed=2)
-    write_run(tmp_path / "3", label="inverted data.seed=0", seed=3, config={"data": {"seed": 0}})
+    data = {"_target_": "dropout_lab.data.Digits", "batch_size": 128, "seed": 0, "split_seed": 0}  # not the run's seed
+    write_run(tmp_path / "3", label="inverted data.seed=0", seed=3, config={"data": data})
     strategies, _ = group(read_runs(tmp_path), {})
     assert [(s.name, len(s.runs)) for s in strategies] == [
         ("inverted optimizer.lr=0.1", 3),
