@@ -5,7 +5,9 @@ and with a fixed cost less. Medians; no candidates are interleaved, so on a busy
 of salt. Goal: <= 11, which is linear but for noise.
 
     layers    finding them, a watched step more than an unwatched one, and a flush with its rows; chain of small Linear
-    jobs      of a sweep: composing and checking all before the first starts; alike but for the seed, and all different
+    jobs      of a sweep: composing and checking all before the first starts, which differ in the seed, in the learning
+              rate, or in another value; goal: <= 8 ms each. And 300 of the last kind from Enter to the first job's
+              start, all imports included; goal: <= 8 s. Memory of 1000 of them; goal: <= 1 GB
     runs      of a report of synthetic run folders
     ranks     processes with 64 rows each, gloo: CPU time of a step on all of them, of a plain loop with torch's DDP and
               of ours; goal: no faster than the plain loop's, but for noise
@@ -13,6 +15,7 @@ of salt. Goal: <= 11, which is linear but for noise.
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,8 +45,9 @@ def main() -> None:
     print(f"{'CPU ms':32}" + "".join(f"{size:>12}{'':>8}" for size in sizes))
     for name, cost in (("layers, finding them", finding), ("layers, a step", watching), ("layers, a flush", flushing)):
         table(name, sizes, lambda size, cost=cost: cost(size, arguments.rounds))
-    table("jobs, one more seed", sizes, lambda size: planning([f"seed=range({size})"]))
-    table("jobs, all different", (10, 100), lambda size: planning([f"optimizer.lr={lrs(size)}"]))
+    for name, words in KINDS.items():
+        table(f"jobs, {name}", sizes, lambda size, words=words: planning(words(size)))
+    started()
     table("runs in a report", sizes, reporting)
     ranks = (1, 2, 4)
     plain = table("ranks, a plain loop", ranks, lambda n: on_all(n, plain_words, arguments.rounds), (None, None))
@@ -128,20 +132,50 @@ def flushing(layers: int, rounds: int) -> float:
 
 def planning(words: Sequence[str]) -> float:
     from dropout_lab.jobs.plan import plan
-    from dropout_lab.train.preflight import refusals
-    from dropout_lab.train.sweep import require_feasible
+    from dropout_lab.train.sweep import refusals, require_feasible
 
     def check(words: Sequence[str]) -> None:
         job_plan = plan(["-m", *words])
         require_feasible(job_plan)
-        refusals(job_plan.known)
+        refusals(job_plan)
 
     check(["seed=0,1"])  # imports
     return seconds(lambda: check(words), 1)
 
 
-def lrs(count: int) -> str:
-    return ",".join(f"{(number + 1) / 10000}" for number in range(count))
+def started() -> None:
+    """Print what it takes from Enter to the first job's start, in a process that ends there."""
+    for jobs in (1, 300, 1000):
+        command = [sys.executable, __file__, "--start", "-m", *KINDS["another value"](jobs)]
+        cpu, memory = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        print(f"jobs, Enter to the first of {jobs:4}: {cpu:12.1f} s {memory:8.2f} GB")
+        record(f"jobs: Enter to the first of {jobs}, CPU seconds", cpu, "<= 8" if jobs == 300 else None)
+        record(f"jobs: memory of {jobs}, GB", memory, "<= 1" if jobs == 1000 else None)
+
+
+def start(words: list[str]) -> None:
+    """Start a command line up to its first job, and print what that took."""
+    from dropout_lab.train import __main__, sweep
+
+    def first(*_: object) -> None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9)
+        sys.stdout.flush()
+        os._exit(0)
+
+    sweep._task = lambda job_plan: first  # type: ignore[assignment, return-value]
+    __main__.main(words)
+
+
+def listed(key: str) -> Callable[[int], list[str]]:
+    return lambda count: [f"{key}=" + ",".join(f"{(number + 1) / 10000}" for number in range(count))]
+
+
+KINDS: dict[str, Callable[[int], list[str]]] = {
+    "one more seed": lambda count: [f"seed=range({count})"],
+    "learning rates": listed("optimizer.lr"),
+    "another value": listed("optimizer.weight_decay"),
+}
 
 
 def reporting(runs: int) -> float:
@@ -234,5 +268,7 @@ def plain_loop(folder: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--rank-of"]:
         plain_loop(sys.argv[2])
+    elif sys.argv[1:2] == ["--start"]:
+        start(sys.argv[2:])
     else:
         main()

@@ -20,6 +20,7 @@ from dropout_lab.jobs.workers import free_cores, visible_gpus
 from dropout_lab.runs.folder import LOOK, SKIPPED, read_status
 from dropout_lab.runs.resume import with_those_of_resumed
 from dropout_lab.train.__main__ import main as train
+from dropout_lab.train.patience import telling
 from dropout_lab.train.sweep import execute, known, refusals, require_feasible
 from dropout_lab.verdict.statement import read_statement
 
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if only_asks(given):
             return train([*chosen, SIDE_BY_SIDE, *given])
         multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
-        sys.exit(compare(planned_side_by_side(with_those_of_resumed([*multirun, *chosen, *given]))))
+        with telling("planning"):
+            job_plan = planned_side_by_side(with_those_of_resumed([*multirun, *chosen, *given]))
+        sys.exit(compare(job_plan))
 
 
 def planned_side_by_side(words: Sequence[str]) -> Plan:
@@ -66,7 +69,8 @@ def compare(job_plan: Plan) -> int:
         read_statement(resolved(section))
     if not job_plan.jobs:
         raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
-    refused = refusals(job_plan)
+    with telling("planning"):
+        refused = refusals(job_plan)
     reasons = {known(job_plan)[number].label: reason for number, reason in refused.items()}
     if len(refused) == len(job_plan.jobs):
         raise UserError(next(iter(reasons.values())))

@@ -166,7 +166,7 @@ class Submitit(_Elsewhere):
         if self.cluster == "slurm":
             self._tell(submitted)
         try:
-            return [_result(one, overrides) for one, overrides in zip(submitted, job_overrides, strict=True)]
+            return [_result(one) for one in submitted]
         except KeyboardInterrupt:
             if self.cluster == "local":
                 for one in submitted:
@@ -231,7 +231,7 @@ def _parameter(key: str, cluster: str) -> str:
     return key if key in COMMON else f"{cluster}_{key}"
 
 
-def _result(job: Any, overrides: Sequence[str]) -> JobReturn:
+def _result(job: Any) -> JobReturn:
     """What the first process of a job has returned; NaN where the job ended without: the others go on."""
     try:
         returned: JobReturn = job.task(0).result()
@@ -239,4 +239,4 @@ def _result(job: Any, overrides: Sequence[str]) -> JobReturn:
     except Exception as error:
         print(f"failed: job {job.job_id} ended without a result, its output is in {job.paths.folder}", file=sys.stderr)
         logging.getLogger(__name__).debug("%s", error)
-        return without_result(overrides)
+        return without_result()

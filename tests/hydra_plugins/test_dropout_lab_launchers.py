@@ -1,5 +1,6 @@
 """Launchers: the same sweep with its jobs in other processes leaves the same folders with the same numbers."""
 
+import importlib
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from commands import Command, exit_code, run, working_in
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from run_folders import same
 from waiting import wait_until
 
@@ -85,6 +87,41 @@ def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken):
     assert len(lines) <= 10  # nobody prints what only a run that is alone should
 
 
+FOREIGN = """
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.types import HydraContext
+
+
+class Foreign(BasicLauncher):
+    def setup(self, *, hydra_context, task_function, config):
+        own = ConfigLoaderImpl(hydra_context.config_loader.get_search_path())
+        context = HydraContext(config_loader=own, callbacks=hydra_context.callbacks)
+        super().setup(hydra_context=context, task_function=task_function, config=config)
+
+    def launch(self, job_overrides, initial_job_idx):
+        first, second = job_overrides
+        return super().launch([first, [*second, "optimizer.lr=7"]], initial_job_idx)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_that_a_foreign_launcher_composes_runs_if_it_is_the_planned_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "foreign.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    Plugins.instance().register(importlib.import_module("hydra_plugins.foreign").Foreign)
+    words = ["logger=csv", "hydra.launcher._target_=hydra_plugins.foreign.Foreign", f"hydra.sweep.dir={tmp_path / 's'}"]
+    assert exit_code(*QUICK, "-m", "seed=0,1", "trainer.min_epochs=1", *words) == 1
+    first, second = (read_status(tmp_path / "s" / number) for number in "01")
+    assert first["status"] == "ok"
+    assert (second["status"], second["error"]) == (
+        "failed",
+        "UserError: its launcher brought another configuration than was planned and checked; use one of ours",
+    )
+    assert "1 of 2 jobs did not end well" in capsys.readouterr().err
+
+
 def test_every_worker_has_its_share_of_the_gpus():
     gpus = ["0", "1", "2", "3"]
     assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "1"], ["2", "3"]]
@@ -106,9 +143,11 @@ def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
 def test_there_is_a_worker_for_each_gpu_or_free_core(n_jobs, gpus, cores, jobs, processes, monkeypatch):
     monkeypatch.setattr(launchers, "free_cores", lambda: cores)
     monkeypatch.setattr(launchers, "visible_gpus", lambda: gpus)
-    monkeypatch.setattr(Worker, "run", lambda self, job, overrides, number: number)
+    monkeypatch.setattr(Worker, "run", lambda self, job, config, number: number)
     launcher = launchers.Joblib(n_jobs)
     launcher.context = launcher.task = launcher.config = None
+    monkeypatch.setattr(launchers, "Job", lambda context, task: None)
+    monkeypatch.setattr(launcher, "composed", lambda overrides: overrides)
     assert launcher.launch([[]] * jobs, 0) == list(range(jobs))
     assert len(launcher.workers) == processes
 
@@ -134,9 +173,9 @@ def test_idle_time_is_that_of_the_cores_it_may_use(monkeypatch):
     assert workers._idle_seconds() == 5.5
 
 
-def who(overrides, number):
+def who(config, number):
     """Stands for a job: which process ran it, and what it saw."""
-    if "die" in overrides:
+    if "die" in config:
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
 

@@ -46,8 +46,13 @@ class Composer:
 
     def settle(self, words: Sequence[str]) -> None:
         """Add words about Hydra itself that set values which are known by now, instead of those that have set them."""
-        known = [self.parsed(word).key_or_group for word in words]
-        self._about = [word for word in self._about if self.parsed(word).key_or_group not in known] + list(words)
+        keys = [self.parsed(word).key_or_group for word in words]
+        self._about = [word for word in self._about if self.parsed(word).key_or_group not in keys] + list(words)
+        for choice, composition in self._compositions.items():
+            config = pickle.loads(composition)
+            self._set_all(config, words)
+            config.hydra.overrides.hydra = self._about
+            self._compositions[choice] = pickle.dumps(config)
 
     def parsed(self, word: str) -> Override:
         """A word as Hydra understands it."""
@@ -79,9 +84,9 @@ class Composer:
         if (mode, *files) not in self._compositions:
             about = self.files(self._about)
             composed = self._loader.load_configuration(ROOT, [*about, *files], mode, from_shell=False)
+            composed.hydra.overrides.hydra = self._set_all(composed, self._about)
             self._compositions[mode, *files] = pickle.dumps(composed)
         config: DictConfig = pickle.loads(self._compositions[mode, *files])
-        config.hydra.overrides.hydra = self._set_all(config, self._about)
         config.hydra.overrides.task = task = self._set_all(config, words)
         form = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(

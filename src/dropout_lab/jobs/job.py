@@ -30,7 +30,7 @@ class Job:
     """A planned job: one run.
 
     Attributes:
-        words: its overrides, as the sweeper gives them.
+        words: its overrides, as Hydra takes them.
         varied: its values of those keys of ``VARIED`` that are plain numbers.
         alike: its other values, resolved and in plain containers, as if it had those of ``VARIED``: equal for jobs that
             differ in nothing else.
@@ -65,7 +65,7 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
         UserError: the first of their values that is missing or not allowed; an option that sets what is not a job's.
     """
     let_hydra_be_read(base)  # again, its folder settled
-    made: dict[tuple[str, ...], Job] = {}
+    made: dict[tuple[str, ...], tuple[Job, dict[str, str]]] = {}
     sections, of_one_sweep = _Sections(), set[tuple[str, ...]]()
     checked = []
     for words in jobs:
@@ -78,12 +78,14 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
                 if (files := composer.files(words)) not in of_one_sweep:
                     of_one_sweep.add(files)
                     _require_one_sweep(config, base, files)
-                made[like] = _job(composer, words, config, sections)
+                meant = dict(zip(words, config.hydra.overrides.task, strict=True))
+                made[like] = _job(composer, words, config, sections), meant
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(explain_error(error, words, composer.files(words)) + _where(words, jobs)) from error
-        first = made[like]
+        first, meant = made[like]
         varied = {word.partition("=")[0]: value for word, value in given.items() if value is not None}
-        checked.append(replace(first, words=tuple(words), varied={**first.varied, **varied}))
+        own = tuple(meant.get(word, word) for word in words)
+        checked.append(replace(first, words=own, varied={**first.varied, **varied}))
         schema.validate(_with(checked[-1].alike, checked[-1].varied))
     return checked
 

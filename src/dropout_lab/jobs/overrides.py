@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.cli import UserError, in_one_line, nearest
 from dropout_lab.jobs.conf import CONF, REPOSITORY
+from dropout_lab.jobs.signatures import arguments
 
 ASKING = ("help", "hydra_help", "cfg", "info", "shell_completion", "package", "resolve")  # options that Hydra answers
 OTHERS = ("config_dir", "config_path", "config_name", "experimental_rerun")  # what they bring would not be checked
@@ -95,9 +96,9 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
         return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}"
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if key and "not in struct" in str(cause or error):
-        given = next((o for o in overrides if key in o.split("=")[0] or o.split("=")[0] in key), key)
-        known = _flat_keys(compose("train", list(files)))
-        meant = nearest(given.split("=")[0].lstrip("+~"), known)
+        keys = {o.split("=")[0].lstrip("+~"): o for o in overrides}
+        given = keys.get(key) or next((o for name, o in keys.items() if key in name or name in key), key)
+        meant = nearest(given.split("=")[0].lstrip("+~"), _known_keys(compose("train", list(files)), key))
         return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
     first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
     return first
@@ -106,6 +107,14 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
 def needs_extra(what: str, name: str) -> str:
     """One line for an option whose packages are not installed, with the command that installs them."""
     return f"{what} needs an extra of this package: {sys.executable} -m pip install -e '{REPOSITORY}[{EXTRAS[name]}]'"
+
+
+def _known_keys(config: DictConfig, key: str) -> list[str]:
+    """Keys that may be meant instead of one: those of a configuration, and what else is taken where it would be."""
+    parent = key.rpartition(".")[0]
+    node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
+    taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else ()
+    return [*_flat_keys(config), *(f"{parent}.{name}" for name in sorted(taken))]
 
 
 def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:

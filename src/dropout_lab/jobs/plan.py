@@ -83,8 +83,7 @@ def plan(arguments: Sequence[str]) -> Plan:
         try:
             parsed = parse_overrides(words)
             _require_sweepable(parsed, options.multirun)
-            about = [word for word, o in zip(words, parsed, strict=True) if o.is_hydra_override()]
-            own = [word for word, o in zip(words, parsed, strict=True) if not o.is_hydra_override()]
+            about, own = _about_and_own(words, parsed)
             composer = Composer([*about, *(SILENT if rank() else ())])
             files = [word for word in composer.files(own) if not composer.parsed(word).is_sweep_override()]
             base = _base(composer, own, options.multirun)
@@ -103,6 +102,28 @@ def plan(arguments: Sequence[str]) -> Plan:
             return Plan(True, checked_jobs(composer, jobs, base), folder, base, composer)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain_error(error, words, files)) from error
+
+
+def as_meant(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line that shows a configuration, each as Hydra takes it."""
+    options = parse_arguments(list(arguments))
+    if not options.cfg:
+        return list(arguments)
+    with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
+        try:
+            about, own = _about_and_own(options.overrides, parse_overrides(options.overrides))
+            meant = dict(zip(own, Composer(about).config(own).hydra.overrides.task, strict=True))
+        except (HydraException, OmegaConfBaseException):
+            return list(arguments)  # Hydra will say why
+    return [meant.get(word, word) for word in arguments]
+
+
+def _about_and_own(words: Sequence[str], overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
+    """Words about Hydra itself, and those about a job."""
+    pairs = list(zip(words, overrides, strict=True))
+    return [word for word, o in pairs if o.is_hydra_override()], [
+        word for word, o in pairs if not o.is_hydra_override()
+    ]
 
 
 def _require_sweepable(overrides: Sequence[Override], multirun: bool) -> None:

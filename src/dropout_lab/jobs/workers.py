@@ -56,7 +56,7 @@ class Worker:
                 ending = _ending(self.process.exitcode)
                 print(f"failed: job {number}: its process was killed: {ending}", file=sys.stderr)
             self.process = None
-            return without_result(config.hydra.overrides.task)
+            return without_result()
         if isinstance(returned, BaseException):
             raise returned
         return returned  # type: ignore[no-any-return]
@@ -112,9 +112,9 @@ def _ending(code: int) -> str:
     return f"{signal.Signals(-code).name}({code})" if code < 0 else f"exit code {code}"
 
 
-def without_result(overrides: Sequence[str]) -> JobReturn:
+def without_result() -> JobReturn:
     """The result that Hydra is told of a job that ended without telling any."""
-    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=float("nan"))
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=float("nan"))
 
 
 @cache

@@ -12,6 +12,7 @@ from dropout_lab.jobs.conf import one_store
 from dropout_lab.jobs.overrides import only_asks
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.resume import with_those_of_resumed
+from dropout_lab.train.patience import telling
 from dropout_lab.train.sweep import answer, execute, known, refusals, require_feasible
 
 
@@ -23,11 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with one_store():
                 answer([word for word in arguments if word not in ("-m", "--multirun")])
             return
-        job_plan = plan(with_those_of_resumed(arguments))
-        require_feasible(job_plan)
-        for number, reason in refusals(job_plan).items():
-            which = f"job {number} ({known(job_plan)[number].label}): "
-            raise UserError((which if job_plan.multirun else "") + reason)
+        with telling("planning"):
+            job_plan = plan(with_those_of_resumed(arguments))
+            require_feasible(job_plan)
+            for number, reason in refusals(job_plan).items():
+                which = f"job {number} ({known(job_plan)[number].label}): "
+                raise UserError((which if job_plan.multirun else "") + reason)
         sys.exit(execute(job_plan))
 
 

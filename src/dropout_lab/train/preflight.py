@@ -44,7 +44,7 @@ PATIENT = (Csv, TensorBoard, Wandb)
 SILENT = (ActivationStats, Checkpoint, EndOfEpoch, MaxNorm, ProgressBar, WeightAveraging, WithinEpoch)
 
 NETWORK = "data model channels_last dropout placement"  # what a network with its dropout depends on
-EVERYTHING = f"{NETWORK} dropout_schedule optimizer lr_scheduler trainer.max_epochs"  # its training
+TRAINING = "optimizer lr_scheduler trainer.max_epochs"  # what its training depends on besides
 
 _batches: dict[str, int] = {}  # of an epoch, by data and model; known once the data was built
 
@@ -76,8 +76,12 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
         data = once(data_of, jobs[numbers[0]], "data model")
         net = network_of(jobs[numbers[0]], data)
         for number in numbers:
-            reason = net if isinstance(net, str) else once(why_untrainable, jobs[number], EVERYTHING, data, net)
-            if reason:
+            job = jobs[number]
+            if isinstance(net, str):
+                found[number] = net
+            elif reason := once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net):
+                found[number] = reason
+            elif reason := once(why_untrainable, job, f"{NETWORK} {TRAINING}", data, net):
                 found[number] = reason
     return dict(sorted(found.items()))
 
@@ -178,13 +182,22 @@ def why_no_layer(planned: Job) -> str | None:
     return None
 
 
+def why_no_schedule(planned: Job, net: nn.Module) -> str | None:
+    """Why a job's network can't have other rates as time goes on; None where it can."""
+    job = _config(planned)
+    try:
+        with _telling(job, "dropout_schedule"):
+            build_rates(job, net)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def why_untrainable(planned: Job, data: ImageData, net: nn.Module) -> str | None:
     """Why a job's network can't be trained as asked; None where it can."""
     job = _config(planned)
     net = copy.deepcopy(net) if job.optimizer.get("match") else net  # which changes it
     try:
-        with _telling(job, "dropout_schedule"):
-            build_rates(job, net)
         with _telling(job, "optimizer"):
             optimizer = build_optimizer(job, net, data)
         with _telling(job, "lr_scheduler"):

@@ -25,7 +25,7 @@ from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import planned, rank, together
 from dropout_lab.jobs.forkserver import import_beforehand, server
 from dropout_lab.jobs.overrides import options_last
-from dropout_lab.jobs.plan import Plan
+from dropout_lab.jobs.plan import Plan, as_meant
 from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import Fingerprints, fingerprints, label
 from dropout_lab.runs.resume import is_done, require_own_run
@@ -39,7 +39,7 @@ import_beforehand(f"{__package__}.job")
 
 def answer(arguments: Sequence[str]) -> None:
     """Let Hydra answer a command line that only asks: --help, --cfg job, ..."""
-    sys.argv = [sys.argv[0], *options_last(arguments)]
+    sys.argv = [sys.argv[0], *options_last(as_meant(arguments))]
     hydra_main(version_base=VERSION_BASE, config_path=str(CONF), config_name=ROOT)(lambda _: None)()
 
 
