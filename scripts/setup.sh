@@ -3,12 +3,25 @@
 #
 # set_up EXTRA (base or dev) leaves the interpreter's path in $python, or ends the script with one clear line and exit code 1.
 # An active virtual or conda environment is used, else .venv in the repository is made. When all is up to date
-# it says nothing, needs no network and takes a few milliseconds. What it says goes to stderr.
+# it says nothing, needs no network and takes a few milliseconds. What it says goes to stderr. Until then Ctrl-C is one
+# line and exit code 130, afterwards it is answered by what the scripts start.
 
 package=dropout_lab
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
+interrupted() {
+  [[ ! -t 2 ]] || echo >&2
+  echo interrupted >&2
+  exit 130
+}
+trap interrupted INT
+
 set_up() {
+  provide "$1"
+  trap - INT
+}
+
+provide() {
   local extra=$1
   environment=${VIRTUAL_ENV:-${CONDA_PREFIX:-$repo/.venv}}
   python=$environment/bin/python
@@ -45,6 +58,7 @@ supported() {
 
 # Run a function in a subshell while no other process does so in this environment.
 alone() (
+  trap 'exit 130' INT # without a word, which the script says
   lock=$environment/.$package.lock
   exec 9>>"$lock"
   status=0
@@ -111,7 +125,7 @@ make_environment() {
     if supported "$version"; then
       # What an interrupted or outdated set-up left is in the way; the lock must stay.
       find "$environment" -mindepth 1 -maxdepth 1 ! -name ".$package.lock*" -exec rm -rf {} +
-      "$candidate" -m venv --without-pip "$environment" >&2 || die "$candidate could not make $environment"
+      "$candidate" -m venv --without-pip "$environment" >"$log" 2>&1 || fail "$log" "$candidate could not make $environment"
       return
     fi
     found="$version ($candidate)"

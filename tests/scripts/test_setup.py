@@ -31,6 +31,7 @@ case "${1:-} ${2:-} ${3:-}" in
   "-m pip install")
     echo "$0 in $PWD: ${!#}" >>"$FAKE_HOME/installs.log"
     echo "Collecting torch"
+    [[ ! -v FAKE_CATCHES ]] || trap 'echo "ERROR: Operation cancelled by user" >&2; exit 1' INT # as pip does
     sleep "${FAKE_SECONDS:-0}"
     if [[ -v FAKE_FAILURE ]]; then echo "ERROR: $FAKE_FAILURE" >&2; exit 1; fi ;;
   *) printf '%s|' "$PWD" "$@"; exit "${FAKE_EXIT:-0}" ;;
@@ -283,6 +284,23 @@ def test_arguments_arrive_unchanged(machine: Machine) -> None:
 @pytest.mark.parametrize("script", ["train", "compare", "test"])
 def test_exit_code_passes_through(machine: Machine, script: str) -> None:
     assert machine.run(script, FAKE_EXIT="130").returncode == 130
+
+
+@pytest.mark.parametrize("catches", [{}, {"FAKE_CATCHES": "1"}], ids=["killed", "caught"])
+def test_ctrl_c_in_an_installation_is_one_line_and_130(either_lock: Machine, catches: dict[str, str]) -> None:
+    process = either_lock.start("train", FAKE_SECONDS="30", **catches)
+    log = either_lock.clone / ".venv" / ".dropout_lab.log"
+    while not (log.exists() and "Collecting" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    stderr = process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert [line for line in stderr.splitlines() if not line.startswith("dropout_lab:")] == ["interrupted"]
+    assert not (either_lock.clone / ".venv" / ".dropout_lab.lock.link").is_symlink()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert either_lock.run("train").returncode == 0
 
 
 def test_works_through_a_symlink_from_anywhere(machine: Machine) -> None:
