@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dropout_lab.cli import UserError, one_line_errors, read_arguments
+from dropout_lab.cli import UserError, interruptible, one_line_errors, read_arguments
+from dropout_lab.runs.atomic import replacing
 
 USAGE = "scripts/lab fold run=DIR out=FILE [ckpt=best|last]"
 
@@ -54,7 +55,8 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
         raise UserError(f"{folder} cannot be folded: {error}") from error
     with torch.no_grad():
         before, after = run.net(images), folded(images)
-    torch.save(folded.state_dict(), out)
+    with interruptible(), replacing(out) as file:
+        torch.save(folded.state_dict(), file)
     return float((before - after).abs().max()), float(before.abs().max()), len(images)
 
 

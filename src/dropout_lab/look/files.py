@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+from dropout_lab.cli import interruptible
 from dropout_lab.look.picture import draw
 from dropout_lab.look.views import Look
 from dropout_lab.look.words import record
+from dropout_lab.runs.atomic import replacing, write_whole
 from dropout_lab.runs.folder import LOOK, LOOK_PICTURE
 
 
 def write(look: Look, folder: Path) -> None:
     """Write look.png and look.json, by which a report above the folder finds the look; a missing folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw(look).savefig(folder / LOOK_PICTURE)
-    (folder / LOOK).write_text(json.dumps(record(look), indent=1))
+    picture = draw(look)
+    with interruptible(), replacing(folder / LOOK_PICTURE) as file:
+        picture.savefig(file)
+        write_whole(folder / LOOK, json.dumps(record(look), indent=1).encode())
