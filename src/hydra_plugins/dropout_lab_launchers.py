@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import os
+import pickle
 import shlex
 import shutil
 import sys
@@ -48,12 +49,13 @@ class Job:
         self.singletons = Singleton.get_state()
         self.again = False
 
-    def __call__(self, config: DictConfig, number: int) -> JobReturn:
-        """Run the job with this configuration, as the one with this number."""
+    def __call__(self, composed: bytes, number: int) -> JobReturn:
+        """Run the job with this pickled configuration, as the one with this number."""
         from dropout_lab.jobs.devices import rank
 
         setup_globals()
         Singleton.set_state(self.singletons)
+        config: DictConfig = pickle.loads(composed)
         first = rank() == 0
         with open_dict(config):
             config.hydra.job.id = f"{config.hydra.job.name}_{number}"
@@ -79,9 +81,9 @@ class _Elsewhere(Launcher):
         self.folder = Path(str(config.hydra.sweep.dir)).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def composed(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job."""
-        return self.context.config_loader.load_sweep_config(self.config, list(overrides))
+    def composed(self, overrides: Sequence[str]) -> bytes:
+        """The configuration of a job, pickled: those of a thousand are many."""
+        return pickle.dumps(self.context.config_loader.load_sweep_config(self.config, list(overrides)))
 
 
 class Joblib(_Elsewhere):

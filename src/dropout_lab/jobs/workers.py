@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
 
 from dropout_lab.cli import root_cause
 from dropout_lab.jobs.forkserver import begin, server
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
-Task = Callable[[DictConfig, int], JobReturn]  # of the configuration of a job, and its number
+Task = Callable[[bytes, int], JobReturn]  # of the pickled configuration of a job, and its number
 
 
 class Worker:
@@ -41,14 +40,14 @@ class Worker:
         self.process: Any = None
         self.ended = False
 
-    def run(self, job: Task, config: DictConfig, number: int) -> JobReturn:
+    def run(self, job: Task, config: bytes, number: int) -> JobReturn:
         """Run a job; one that is killed has no result, and the others go on."""
         import cloudpickle  # the resolvers of OmegaConf are local functions
 
         if self.process is None:
             self._start()
         try:
-            self.pipe.send((cloudpickle.dumps(job), cloudpickle.dumps(config), number))
+            self.pipe.send((cloudpickle.dumps(job), config, number))
             returned = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
@@ -94,7 +93,7 @@ def _work(pipe: "Connection", environment: dict[str, str], command: Sequence[str
         while True:
             job, config, number = pipe.recv()
             try:
-                pipe.send(pickle.loads(job)(pickle.loads(config), number))
+                pipe.send(pickle.loads(job)(config, number))
             except Exception as error:
                 pipe.send(_portable(error))
 

@@ -64,7 +64,7 @@ def run(cfg: DictConfig, label: str | None = None, planned: str | None = None) -
             cfg.run.id = read_config(folder.path).run.id
         with folder.recording(), failing_as_one(folder.path), leaving_nothing():
             if planned not in (None, folder.config_hash):
-                raise UserError("its launcher brought another configuration than was planned and checked; use one of ours")
+                raise UserError("its launcher brought another configuration than was planned; use one in conf/")
             if (count := needed(cfg.trainer)) > 1:
                 folder.objective = _on_several(cfg, folder, count)
             else:

@@ -76,14 +76,15 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
         data = once(data_of, jobs[numbers[0]], "data model")
         net = network_of(jobs[numbers[0]], data)
         for number in numbers:
-            job = jobs[number]
-            if isinstance(net, str):
-                found[number] = net
-            elif reason := once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net):
-                found[number] = reason
-            elif reason := once(why_untrainable, job, f"{NETWORK} {TRAINING}", data, net):
+            if reason := net if isinstance(net, str) else _why_not(jobs[number], once, data, net):
                 found[number] = reason
     return dict(sorted(found.items()))
+
+
+def _why_not(job: Job, once: "_Once", data: ImageData, net: nn.Module) -> str | None:
+    """Why a job's network can't be trained as asked; None where it can."""
+    reason: str | None = once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net)
+    return reason or once(why_untrainable, job, f"{NETWORK} {TRAINING}", data, net)
 
 
 def batches_of(job: Job) -> int:
