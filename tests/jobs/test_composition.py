@@ -58,6 +58,7 @@ SAME = [
     "+hydra.job.env_set.A=b hydra.output_subdir=null seed=0,1",
     "hydra.searchpath=[file://SEARCHED] model=tiny,mlp",
     "hydra.searchpath=[file://SEARCHED] +extra=one,two",
+    "+model@other=mlp,cnn",
 ]
 MORE = {  # Hydra refuses them
     "dropout_schedule=early,late dropout_schedule.cutoff=0.3": {"dropout_schedule.cutoff": 0.3},
@@ -74,6 +75,10 @@ REFUSED = {
     "dropout_schedule=early,constant dropout_schedule.cutoff=0.3": "there is no key 'dropout_schedule.cutoff'",
     "model=cnn,mlp model.hidden=3": "there is no key 'model.hidden'",
     "dropout=inverted,classik": "dropout=classik: no such option",
+    "debug=null,fast": "debug=null: no such option; allowed: cpu, fast, overfit, profiler",
+    "seed=interval(0,1)": "an interval is for a search",
+    "callbacks=[default],[default,early_stopping] callbacks.early_stopping.patience=3": "there is no such callback; add",
+    "hydra.sweep.subdir=a seed=0,1": r"hydra\.sweep\.subdir: run folders have the number of their job",
     "dropout=glob(zz*)": "this sweep has no jobs",
     "experiment=rescaling,unscaled": r"experiment=rescaling: sets hydra\.sweeper\..* start a sweep for each",
     "experiment=rate,null": r"experiment=rate: sets hydra\.sweeper\.",

@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dropout_lab.cli import UserError
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.overrides import parse_overrides
 from dropout_lab.jobs.signatures import arguments
@@ -61,13 +62,23 @@ class Composer:
         return self._parsed[word]
 
     def chooses_files(self, word: str) -> bool:
-        """Whether a word says of which files a configuration is made, or how, and does not set a value in it."""
+        """Whether a word says of which files a configuration is made, or how, and does not set a value in it.
+
+        Raises:
+            UserError: it names no file, but would have to.
+        """
         override = self.parsed(word)
         if override.is_hydra_override():
             return not override.key_or_group.startswith(SET_LATER)
-        if not self._repository.group_exists(override.key_or_group):
+        group = override.key_or_group
+        if not self._repository.group_exists(group):
             return False
-        return override.is_sweep_override() or not isinstance(override.value(), dict)
+        if override.is_sweep_override() or override.is_delete() or isinstance(override.value(), str | list):
+            return True
+        if isinstance(override.value(), dict):
+            return False
+        options = ", ".join(self._loader.get_group_options(group))
+        raise UserError(f"{word}: no such option; allowed: {options}")
 
     def files(self, words: Sequence[str]) -> tuple[str, ...]:
         """Words of a command line that choose files, out of all its words."""

@@ -72,16 +72,17 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
         given = {word: composer.number(word) for word in words if word.partition("=")[0] in VARIED}
         like = tuple(word if given.get(word) is None else word.partition("=")[0] for word in words)
         if like not in made:
+            _require_own(composer, words)
+            files = composer.files(words)
             try:
-                _require_own(composer, words)
                 config = composer.config(words)
-                if (files := composer.files(words)) not in of_one_sweep:
+                if files not in of_one_sweep:
                     of_one_sweep.add(files)
                     _require_one_sweep(config, base, files)
                 meant = dict(zip(words, config.hydra.overrides.task, strict=True))
                 made[like] = _job(composer, words, config, sections), meant
             except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(explain_error(error, words, composer.files(words)) + _where(words, jobs)) from error
+                raise UserError(explain_error(error, words, files) + _where(files, jobs)) from error
         first, meant = made[like]
         varied = {word.partition("=")[0]: value for word, value in given.items() if value is not None}
         own = tuple(meant.get(word, word) for word in words)
@@ -177,7 +178,7 @@ def _require_own(composer: Composer, words: Sequence[str]) -> None:
 def _require_one_sweep(config: DictConfig, base: DictConfig, files: Collection[str]) -> None:
     """Refuse a job in which an option sets something that Hydra reads once for all jobs of a sweep."""
     for part in OF_THE_SWEEP:
-        of_job, of_sweep = (flat({part: OmegaConf.to_container(cfg.hydra[part])}) for cfg in (config, base))
+        of_job, of_sweep = (flat({part: OmegaConf.to_container(cfg.hydra)[part]}) for cfg in (config, base))  # type: ignore[call-overload, index]
         for key in [key for key in {**of_job, **of_sweep} if of_job.get(key) != of_sweep.get(key)]:
             swept = [word for word in files if word not in base.hydra.overrides.task] or ["an arm"]
             raise UserError(
@@ -186,7 +187,7 @@ def _require_one_sweep(config: DictConfig, base: DictConfig, files: Collection[s
             )
 
 
-def _where(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:
-    """In which of several jobs something is, by what not all of them have."""
-    own = [word for word in words if any(word not in job for job in jobs)]
+def _where(files: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:
+    """In which of several jobs something is, by the options that not all of them have."""
+    own = [word for word in files if any(word not in job for job in jobs)]
     return f" (in the job {' '.join(own)})" * bool(own)

@@ -25,6 +25,7 @@ USAGE = (
     "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
     "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
 )
+PARTS = {"callbacks": "callback", "logger": "logger"}  # groups of which several options are chosen
 EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # pyproject.toml: what needs them
 
 
@@ -97,11 +98,22 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if key and "not in struct" in str(cause or error):
         keys = {o.split("=")[0].lstrip("+~"): o for o in overrides}
-        given = keys.get(key) or next((o for name, o in keys.items() if key in name or name in key), key)
+        within = [o for name, o in keys.items() if name.startswith(f"{key}.")]
+        given = keys.get(key) or next(iter([*within, *(o for name, o in keys.items() if name in key)]), key)
+        if key.count(".") == 1 and key.partition(".")[0] in PARTS and within:
+            return no_such_part(*key.split("."))
         meant = nearest(given.split("=")[0].lstrip("+~"), _known_keys(compose("train", list(files)), key))
         return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
     first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
     return first
+
+
+def no_such_part(group: str, name: str) -> str:
+    """One line for settings of a callback or logger that is not there."""
+    return (
+        f"{group}.{name} has settings, but there is no such {PARTS[group]}; add it, '{group}=[default,{name}]', "
+        f"or leave its settings out, '~{group}.{name}'"
+    )
 
 
 def needs_extra(what: str, name: str) -> str:

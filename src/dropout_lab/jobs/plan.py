@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
@@ -88,12 +88,14 @@ def plan(arguments: Sequence[str]) -> Plan:
             files = [word for word in composer.files(own) if not composer.parsed(word).is_sweep_override()]
             base = _base(composer, own, options.multirun)
             _require_launcher(base, options.multirun)
+            if options.multirun:
+                _require_sweeper(base, parsed)
             folder = _settle_folder(composer, base, options.multirun)
             base = _base(composer, own, options.multirun)
             if not options.multirun:
                 named = any(o.key_or_group == "hydra.run.dir" for o in parsed)
                 return Plan(False, checked_jobs(composer, [own], base), folder, base, composer, names_folder=named)
-            if not hasattr(get_class(base.hydra.sweeper._target_), "jobs"):  # a search: it decides as it goes
+            if not _knows_its_jobs(base):
                 (example,) = checked_jobs(composer, [_one_of_each(base.hydra.sweeper, own)], base)
                 return Plan(True, [], folder, base, composer, example)
             jobs = instantiate(base.hydra.sweeper).jobs(own, GlobalHydra.instance().config_loader())
@@ -158,6 +160,22 @@ def _require_launcher(base: DictConfig, multirun: bool) -> None:
         raise UserError(f"hydra/launcher={launcher}: launchers start the jobs of a sweep; add -m")
     if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
         raise UserError(needs_extra(f"hydra/launcher={launcher}", launcher))
+
+
+def _require_sweeper(base: DictConfig, overrides: Sequence[Override]) -> None:
+    """Refuse what a sweeper does not understand, and run folders that nobody would find."""
+    if OmegaConf.to_container(base.hydra.sweep)["subdir"] != "${hydra.job.num}":  # type: ignore[index, call-overload]
+        raise UserError("hydra.sweep.subdir: run folders have the number of their job; leave it out")
+    for override in overrides:
+        if isinstance(override.value(), IntervalSweep) and _knows_its_jobs(base):
+            raise UserError(
+                f"{override.input_line}: an interval is for a search (sweep=optuna); a sweep has values: a,b or range(a,b)"
+            )
+
+
+def _knows_its_jobs(base: DictConfig) -> bool:
+    """Whether the jobs of a sweep are known before it starts; a search decides as it goes."""
+    return hasattr(get_class(base.hydra.sweeper._target_), "jobs")
 
 
 def _settle_folder(composer: Composer, base: DictConfig, multirun: bool) -> Path:

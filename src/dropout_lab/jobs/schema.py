@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dropout_lab.cli import UserError
+from dropout_lab.jobs.overrides import PARTS, no_such_part
 
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
 
@@ -108,13 +109,10 @@ def validate(config: dict[str, Any]) -> None:
             f"trainer.max_epochs={epochs}: training would end before the first validation, after "
             f"trainer.check_val_every_n_epoch={every} epochs; train for longer, or validate more often"
         )
-    for group, kind in (("callbacks", "callback"), ("logger", "logger")):
+    for group in PARTS:
         for name, node in config[group].items():
             if isinstance(node, dict) and "_target_" not in node:
-                raise UserError(
-                    f"{group}.{name} has settings, but there is no such {kind}; add it, '{group}=[default,{name}]', "
-                    f"or leave its settings out, '~{group}.{name}'"
-                )
+                raise UserError(no_such_part(group, name))
 
 
 def _require_matchable(config: dict[str, Any]) -> None:
