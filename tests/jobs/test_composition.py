@@ -77,7 +77,7 @@ REFUSED = {
     "dropout=inverted,classik": "dropout=classik: no such option",
     "debug=null,fast": "debug=null: no such option; allowed: cpu, fast, overfit, profiler",
     "seed=interval(0,1)": "an interval is for a search",
-    "callbacks=[default],[default,early_stopping] callbacks.early_stopping.patience=3": "there is no such callback; add",
+    "callbacks=[default],[default,early_stopping] callbacks.early_stopping.patience=3": "no such callback; add",
     "hydra.sweep.subdir=a seed=0,1": r"hydra\.sweep\.subdir: run folders have the number of their job",
     "dropout=glob(zz*)": "this sweep has no jobs",
     "experiment=rescaling,unscaled": r"experiment=rescaling: sets hydra\.sweeper\..* start a sweep for each",

@@ -169,7 +169,7 @@ def _require_sweeper(base: DictConfig, overrides: Sequence[Override]) -> None:
     for override in overrides:
         if isinstance(override.value(), IntervalSweep) and _knows_its_jobs(base):
             raise UserError(
-                f"{override.input_line}: an interval is for a search (sweep=optuna); a sweep has values: a,b or range(a,b)"
+                f"{override.input_line}: an interval is for a search, sweep=optuna; a sweep has a,b or range(a,b)"
             )
 
 

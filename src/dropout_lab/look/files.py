@@ -13,7 +13,6 @@ from dropout_lab.runs.folder import LOOK, LOOK_PICTURE
 
 def write(look: Look, folder: Path) -> None:
     """Write look.png and look.json, by which a report above the folder finds the look; a missing folder is made."""
-    folder.mkdir(parents=True, exist_ok=True)
     picture = draw(look)
     with interruptible(), replacing(folder / LOOK_PICTURE) as file:
         picture.savefig(file)
