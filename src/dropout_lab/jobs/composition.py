@@ -12,13 +12,13 @@ from typing import Any, cast
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.conf import CONF
-from dropout_lab.jobs.overrides import parse_overrides
 from dropout_lab.jobs.signatures import arguments
 
 ROOT = "train"  # conf/train.yaml
@@ -58,7 +58,7 @@ class Composer:
     def parsed(self, word: str) -> Override:
         """A word as Hydra understands it."""
         if word not in self._parsed:
-            (self._parsed[word],) = parse_overrides([word])
+            (self._parsed[word],) = OverridesParser.create(self._loader).parse_overrides([word])
         return self._parsed[word]
 
     def chooses_files(self, word: str) -> bool:
@@ -133,6 +133,11 @@ class Composer:
         override = self.parsed(word)
         value = None if override.is_sweep_override() or override.type != OverrideType.CHANGE else override.value()
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def words_of(config: DictConfig) -> list[str]:
+    """The words of a job from its configuration, as Hydra takes them: with a + where a key was not there."""
+    return cast(list[str], OmegaConf.to_container(config.hydra.overrides.task))  # where an interpolation stays one
 
 
 class PlannedLoader(ConfigLoaderImpl):

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs import schema
-from dropout_lab.jobs.composition import Composer
+from dropout_lab.jobs.composition import Composer, words_of
 from dropout_lab.jobs.overrides import explain_error, flat
 
 # What changes from job to job more than anything else, and a value that each may have.
@@ -79,7 +79,7 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
                 if files not in of_one_sweep:
                     of_one_sweep.add(files)
                     _require_one_sweep(config, base, files)
-                meant = dict(zip(words, config.hydra.overrides.task, strict=True))
+                meant = dict(zip(words, words_of(config), strict=True))
                 made[like] = _job(composer, words, config, sections), meant
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(explain_error(error, words, files) + _where(files, jobs)) from error
