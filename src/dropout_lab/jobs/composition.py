@@ -43,7 +43,9 @@ class Composer:
         self._loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
         self._repository = self._loader._parse_overrides_and_create_caching_repo(ROOT, self._about)[1]
         self._parsed: dict[str, Override] = {}
-        self._compositions: dict[tuple[Any, ...], bytes] = {}  # pickled: a copy takes a fifth of the time so
+        # Pickled: a copy takes a fifth of the time so.
+        self._compositions: dict[tuple[Any, ...], bytes] = {}
+        self._own: dict[tuple[str, ...], bytes] = {}
 
     def settle(self, words: Sequence[str]) -> None:
         """Add words about Hydra itself that set values which are known by now, instead of those that have set them."""
@@ -105,6 +107,21 @@ class Composer:
         )
         return config
 
+    def own(self, words: Sequence[str]) -> tuple[DictConfig, list[str]]:
+        """The configuration of a job without its node ``hydra``, in half the time, and the words as Hydra takes them.
+
+        They have a + where a key was not there.
+        """
+        files = self.files(words)
+        if files not in self._own:
+            composed = self.config(files)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            OmegaConf.set_struct(composed, True)
+            self._own[files] = pickle.dumps(composed)
+        config: DictConfig = pickle.loads(self._own[files])
+        return config, self._set_all(config, words)
+
     def _set_all(self, config: DictConfig, words: Sequence[str]) -> list[str]:
         """Set the values that words set in what others have chosen; the words with which Hydra does it."""
         return [word if self.chooses_files(word) else self._set(config, self.parsed(word)) for word in words]
@@ -133,11 +150,6 @@ class Composer:
         override = self.parsed(word)
         value = None if override.is_sweep_override() or override.type != OverrideType.CHANGE else override.value()
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def words_of(config: DictConfig) -> list[str]:
-    """The words of a job from its configuration, as Hydra takes them: with a + where a key was not there."""
-    return cast(list[str], OmegaConf.to_container(config.hydra.overrides.task))  # where an interpolation stays one
 
 
 class PlannedLoader(ConfigLoaderImpl):

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.composition import Composer, words_of
+from dropout_lab.jobs.composition import Composer
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import rank
 from dropout_lab.jobs.job import Job, checked_jobs, let_hydra_be_read
@@ -114,7 +114,7 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         try:
             about, own = _about_and_own(options.overrides, parse_overrides(options.overrides))
-            meant = dict(zip(own, words_of(Composer(about).config(own)), strict=True))
+            meant = dict(zip(own, Composer(about).own(own)[1], strict=True))
         except (HydraException, OmegaConfBaseException):
             return list(arguments)  # Hydra will say why
     return [meant.get(word, word) for word in arguments]

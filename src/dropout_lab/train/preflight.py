@@ -112,7 +112,7 @@ def _key(job: Job, parts: str) -> str:
 
 
 def _config(job: Job) -> DictConfig:
-    config = job.config
+    config = job.own
     config.run = dict.fromkeys(config.run, "")  # filled in when the job starts
     return config
 
