@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest_plugins = ["fake_runs"]
+pytest_plugins = ["fake_runs", "trained_run"]
 
 # Begun first: else one worker has them at the end, while the others have nothing left to do.
 LONGEST = [

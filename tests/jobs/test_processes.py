@@ -1,7 +1,5 @@
 """A job on several devices: the same run as on one, started as processes of its own."""
 
-import importlib
-import json
 import logging
 import multiprocessing
 import os
@@ -25,11 +23,8 @@ from wandb_files import read_all
 from dropout_lab.cli import UserError
 from dropout_lab.jobs import processes
 from dropout_lab.jobs.conf import CONF
-from dropout_lab.jobs.devices import needed as needed_devices
-from dropout_lab.jobs.devices import planned, rank
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.plan import plan
-from dropout_lab.runs.failures import failing_as_one, first_failure_told
 from dropout_lab.runs.folder import RunFolder, read_status
 from dropout_lab.runs.wandb_files import disagreements
 from dropout_lab.train import job as job_module
@@ -49,100 +44,12 @@ def gap(first, second):
     return max(float((ours[key] - theirs[key]).abs().max()) for key in theirs if ours[key].is_floating_point())
 
 
-@pytest.fixture
-def alone(monkeypatch):
-    for name in ("RANK", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
-
-
-def needed(*words):
-    return needed_devices(plan(words).jobs[0].alike["trainer"])
-
-
-def test_one_device_needs_no_other_process(alone):
-    assert needed() == 1
-    assert needed("trainer=cpu") == 1
-
-
-def test_every_device_is_a_process(alone):
-    assert needed("trainer=ddp_cpu") == 2
-    assert needed("trainer=ddp_cpu", "trainer.devices=4") == 4
-
-
-def test_processes_that_are_started_already_start_no_others(alone):
-    alone.setenv("RANK", "1")
-    assert needed("trainer=ddp_cpu", "trainer.devices=4") == 1
-    assert rank() == 1
-    alone.delenv("RANK")
-    alone.setenv("SLURM_STEP_NUM_TASKS", "2")
-    alone.setenv("SLURM_PROCID", "1")
-    assert needed("trainer=ddp_cpu") == 1
-    assert rank() == 1
-
-
 def test_processes_that_were_started_together_need_a_folder_in_common(alone, capsys):
     alone.setenv("SLURM_STEP_NUM_TASKS", "2")
     alone.setenv("SLURM_PROCID", "1")
     assert exit_code(*QUICK) == 2
     told = "error: 2 processes were started together: they train one run, in a hydra.run.dir you name\n"
     assert capsys.readouterr().err == told
-
-
-def test_a_batch_script_is_no_group_of_processes(alone):
-    alone.setenv("SLURM_NTASKS", "2")
-    alone.setenv("SLURM_PROCID", "0")
-    assert needed("trainer=ddp_cpu") == 2
-    alone.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert needed("trainer=ddp_cpu") == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["trainer=ddp", "trainer.devices=64"], "trainer.devices=64: this machine has"),
-        (["trainer=gpu", "trainer.devices=64"], "trainer.devices=64: this machine has"),
-        (["trainer=ddp_cpu", "trainer.num_nodes=2"], "trainer.num_nodes=2: on several machines torchrun or SLURM"),
-    ],
-)
-def test_devices_that_are_not_there_are_named(words, message, alone):
-    with pytest.raises(UserError, match=message):
-        needed(*words)
-
-
-def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(alone, monkeypatch):
-    monkeypatch.setattr("torch.accelerator.device_count", lambda: 0)
-    for words in (["trainer=gpu"], ["trainer=ddp", "trainer.devices=auto"], ["trainer=gpu", "trainer.devices=1"]):
-        with pytest.raises(UserError, match="this machine has no GPUs; trainer=cpu"):
-            needed(*words)
-    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
-    assert [needed("trainer=gpu", f"trainer.devices={devices}") for devices in (1, 2, "auto")] == [1, 2, 2]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("devices", "n_jobs", "fits"),
-    [
-        (1, "null", 1),
-        (2, "null", None),
-        (2, 2, 2),
-        (2, 3, None),
-        (1, 8, 1),
-        (4, 1, 4),
-        ("auto", "null", 1),
-        ("auto", 2, 2),
-    ],
-)
-def test_jobs_side_by_side_share_the_gpus_out(devices, n_jobs, fits, alone, monkeypatch):
-    monkeypatch.setattr("torch.accelerator.device_count", lambda: 4)
-    words = ["-m", "seed=0,1", "trainer=gpu", f"trainer.devices={devices}", "hydra/launcher=joblib"]
-    job_plan = plan([*words, f"hydra.launcher.n_jobs={n_jobs}"])
-    asked = job_plan.jobs[0].alike["trainer"], job_plan.base.hydra.launcher
-    if fits is None:
-        with pytest.raises(UserError, match=r"has 1 of the 4 GPUs; hydra\.launcher\.n_jobs=2 gives each enough"):
-            planned(*asked)
-    else:
-        assert planned(*asked) == fits
 
 
 def test_the_batch_must_be_divisible_by_the_devices(tmp_path, capsys):
@@ -339,28 +246,6 @@ def test_under_torchrun_a_rank_that_fails_says_why(tmp_path, broken):
     assert f"breaks_{tmp_path.name}.py" in status["traceback"]
 
 
-def test_the_first_process_writes_down_why_also_when_it_is_told_to_end(tmp_path, monkeypatch):
-    """Torchrun ends it as soon as another one has failed, whatever it is at."""
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    before = signal.getsignal(signal.SIGTERM)
-
-    def told_to_end():
-        with RunFolder(tmp_path, "").recording(), failing_as_one(tmp_path):
-            (tmp_path / "failure-1.json").write_text('{"error": "rank 1: it", "traceback": ""}')
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
-
-    try:
-        with pytest.raises(processes.ProcessError):
-            told_to_end()
-        os.kill(os.getpid(), signal.SIGTERM)  # which is of no account any more
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert read_status(tmp_path)["status"] == "failed"
-    assert read_status(tmp_path)["error"] == "rank 1: it"
-
-
 def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, alone, capsys):
     def gone(cfg):
         raise UserError("this machine has no GPUs")
@@ -401,26 +286,6 @@ def test_a_run_that_is_ended_leaves_no_process(kind, code, tmp_path):
     assert running.wait(25) == code
     wait_until(lambda: not working_in(tmp_path), deadline)
     assert working_in(tmp_path) == []
-
-
-def test_the_first_failure_is_the_one_that_is_told(tmp_path, monkeypatch):
-    """Not that of the process that ended first."""
-    spawn = importlib.import_module("torch.multiprocessing.spawn")  # beside which torch has a function of that name
-
-    class Group:
-        processes = ()
-
-        def join(self):
-            for number, error in ((1, "first"), (0, "connection closed by peer")):
-                text = json.dumps({"error": f"rank {number}: {error}", "traceback": f"trace of {number}"})
-                (tmp_path / f"failure-{number}.json").write_text(text)
-                os.utime(tmp_path / f"failure-{number}.json", ns=(10 - number, 10 - number))
-            raise spawn.ProcessExitedException("it ended", error_index=0, error_pid=1, exit_code=1)
-
-    monkeypatch.setattr(spawn, "start_processes", lambda *args, **kwargs: Group())
-    with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught, first_failure_told(tmp_path):
-        processes.launch(2, one_of_several, tmp_path)
-    assert caught.value.trace == "trace of 1"
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hydra
 import pytest
 import yaml
 from hydra.errors import InstantiationException
@@ -15,36 +14,10 @@ from omegaconf import OmegaConf
 from small_disk import fill, mounted
 
 from dropout_lab.cli import UserError, root_cause
-from dropout_lab.runs import provenance as provenance_of
-from dropout_lab.runs.folder import RunFolder, read_status, require_writable, write_whole
-from dropout_lab.runs.provenance import provenance
+from dropout_lab.runs.folder import RunFolder, read_status, require_writable
 
 KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
 KEYS |= {"versions", "command", "seconds", "config_hash"}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return RunFolder(tmp_path / "sweep" / "0", config_hash="0123456789abcdef")
-
-
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """What provenance takes for this package's repository: a folder without one, yet."""
-    provenance.cache_clear()
-    path = tmp_path / "code"
-    path.mkdir()
-    monkeypatch.setattr(provenance_of, "REPOSITORY", path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    yield path
-    provenance.cache_clear()
-
-
-def git(path, *arguments):
-    who = ["-c", "user.name=n", "-c", "user.email=e@x"]
-    done = subprocess.run(["git", "-C", str(path), *who, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def test_a_run_is_running_until_it_is_ok(folder):
@@ -128,16 +101,7 @@ def test_files_are_written_beside_and_then_put_in_their_place(folder, monkeypatc
     assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "status.json"}
 
 
-def test_what_could_not_be_written_whole_leaves_the_old_file_and_no_part(tmp_path):
-    with mounted(tmp_path / "small", "size=100k") as disk:
-        write_whole(disk / "file", b"old")
-        with pytest.raises(OSError, match="No space left"):
-            write_whole(disk / "file", bytes(200_000))
-        assert [path.name for path in disk.iterdir()] == ["file"]
-        assert (disk / "file").read_bytes() == b"old"
-
-
-def test_a_full_disk_has_room_for_how_the_run_ended(tmp_path):
+def test_a_full_disk_has_room_for_how_the_run_ended(tmp_path, repository):
     with mounted(tmp_path / "small", "size=100k") as disk:
         folder = RunFolder(disk / "0", "hash")
         with pytest.raises(OSError, match="No space left"), folder.recording():
@@ -187,100 +151,6 @@ def test_the_configuration_comes_back(folder):
     folder.write_config(config)
     assert yaml.safe_load((folder.path / "config.yaml").read_text()) == config
     assert OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml")) == config
-
-
-def test_the_code_is_told_by_its_revision_and_a_diff_that_can_be_applied(repository):
-    file = repository / "code.py"
-    git(repository, "init", "-q")
-    file.write_bytes(b"first\n  second\n\nlast\n")
-    git(repository, "add", "code.py")
-    git(repository, "commit", "-q", "-m", "c")
-    changed = b"  first\n  second\n\nlast\n\n  \n"  # whitespace at both ends of the diff
-    file.write_bytes(changed)
-    found = provenance()
-    assert found["git_sha"] == git(repository, "rev-parse", "HEAD")
-    git(repository, "checkout", "-q", "code.py")
-    subprocess.run(["git", "-C", str(repository), "apply"], input=found["git_diff"], text=True, check=True)
-    assert file.read_bytes() == changed
-
-
-def test_the_users_taste_in_diffs_does_not_matter(repository):
-    git(repository, "init", "-q")
-    (repository / "code.py").write_text("old\n")
-    git(repository, "add", "code.py")
-    git(repository, "commit", "-q", "-m", "c")
-    git(repository, "config", "color.ui", "always")
-    git(repository, "config", "diff.external", "true")
-    (repository / "code.py").write_text("new\n")
-    assert "\n-old\n+new\n" in provenance()["git_diff"]
-
-
-def test_changes_that_are_not_utf_8_do_not_stop_a_run(repository, folder):
-    git(repository, "init", "-q")
-    (repository / "code.py").write_text("# caf\n")
-    git(repository, "add", "code.py")
-    git(repository, "commit", "-q", "-m", "c")
-    (repository / "code.py").write_bytes("# café\n".encode("latin-1"))
-    with folder.recording():
-        pass
-    assert "+# caf\N{REPLACEMENT CHARACTER}" in read_status(folder.path)["git_diff"]
-
-
-def test_outside_a_repository_the_code_is_unknown(repository, folder):
-    with folder.recording():
-        pass
-    status = read_status(folder.path)
-    assert status["status"] == "ok"
-    assert status["git_sha"] is status["git_diff"] is None
-
-
-def test_without_git_the_code_is_unknown(repository, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert provenance()["git_sha"] is None
-
-
-def test_code_is_the_same_where_its_source_is_the_same(repository):
-    """With or without git; documents, data and what Python compiles are not code."""
-
-    def code_hash():
-        provenance.cache_clear()
-        return provenance()["code_hash"]
-
-    source = repository / "src"
-    (source / "package").mkdir(parents=True)
-    (source / "package" / "code.py").write_text("x = 1\n")
-    first = code_hash()
-    for document in (repository / "README.md", source / "package" / "page.css", source / "package" / "code.pyc"):
-        document.write_text("new")
-        assert code_hash() == first
-    git(repository, "init", "-q")
-    git(repository, "add", ".")
-    git(repository, "commit", "-q", "-m", "c")
-    assert code_hash() == first
-    (source / "package" / "new.py").write_text("")  # which git diff doesn't show
-    second = code_hash()
-    (source / "package" / "new.py").rename(source / "new.py")
-    third = code_hash()
-    (source / "package" / "code.py").write_text("x = 2\n")
-    assert len({first, second, third, code_hash()}) == 4
-
-
-def test_the_versions_are_those_in_use(repository):
-    versions = provenance()["versions"]
-    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert versions["hydra-core"] == hydra.__version__
-    assert {"dropout-lab", "torch", "torchvision", "lightning", "wandb"} <= set(versions)
-    assert all(versions.values())
-
-
-def test_the_command_can_be_pasted_into_a_shell(repository, monkeypatch):
-    arguments = ["/opt/bin/python3", "-m", "dropout_lab.train", "notes=it's a test", "seed=0,1", "model.widths=[1,2]"]
-    monkeypatch.setattr(sys, "orig_argv", arguments)
-    echo = ["bash", "-c", f"printf '%s\\n' {provenance()['command']}"]
-    assert subprocess.run(echo, capture_output=True, text=True, check=True).stdout.splitlines() == [
-        "python3",
-        *arguments[1:],
-    ]
 
 
 def test_the_cause_is_the_error_itself_not_that_instantiating_failed():

@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
-import torch
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs import read
 from dropout_lab.runs.read import read_runs
-from dropout_lab.runs.tracks import KEPT_STEPS
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path, write_run):
@@ -89,14 +87,6 @@ def test_a_line_cut_off_by_a_kill_costs_only_itself(tmp_path, write_run):
     assert run.at_layer("eval", "gain", "01_conv1_dropout") == 1
 
 
-def test_a_step_logged_again_after_a_resume_replaces_the_first(tmp_path, write_run):
-    folder = write_run(tmp_path / "0", epochs=2)
-    with (folder / "activations.csv").open("a") as file:
-        file.write("18,1,train,08_hidden_dropout,gain,0.75\n")
-    (run,) = read_runs(tmp_path)
-    assert run.at_layer("train", "gain", "08_hidden_dropout") == 0.75
-
-
 def test_what_is_missing_in_a_run_that_counts_is_noted(tmp_path, write_run):
     (write_run(tmp_path / "0") / "activations.csv").unlink()
     write_run(tmp_path / "1", final={"test/loss": float("nan")})
@@ -111,20 +101,6 @@ def test_statistics_that_nobody_asked_for_are_not_missing(tmp_path, write_run):
     (run,) = read_runs(tmp_path)
     assert run.counted
     assert run.note is None
-
-
-def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
-    write_run(tmp_path / "0", epochs=3 * KEPT_STEPS)
-    (run,) = read_runs(tmp_path)
-    steps = run.tracks["train"].steps
-    assert len(steps) == KEPT_STEPS
-    assert (steps[0], steps[-1]) == (9, 9 * 3 * KEPT_STEPS)
-
-
-def test_a_link_to_a_folder_above_ends(tmp_path, write_run):
-    write_run(tmp_path / "sweep" / "0")
-    (tmp_path / "sweep" / "again").symlink_to(tmp_path)
-    assert [run.name for run in read_runs(tmp_path) if run.counted] == ["sweep/0"]
 
 
 def test_no_folder_and_no_runs_are_errors_of_one_line(tmp_path):
@@ -224,15 +200,6 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path, write_run):
         assert "\n" not in str(error.value)
 
 
-def test_a_checkpoint_that_is_not_there_is_refused_in_one_line(tmp_path, write_run):
-    run = read.open(write_run(tmp_path / "0"))
-    with pytest.raises(UserError, match=r"best\.ckpt does not exist; the run saved none") as error:
-        run.network()
-    assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="ckpt=first: must be best or last"):
-        run.network("first")
-
-
 def test_a_run_ended_when_its_status_was_last_written(tmp_path, write_run):
     folder = write_run(tmp_path / "0")
     os.utime(folder / "status.json", (1e9, 1e9))
@@ -242,27 +209,3 @@ def test_a_run_ended_when_its_status_was_last_written(tmp_path, write_run):
 def test_runs_are_read_without_torch():
     script = "import dropout_lab.runs.read, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-@pytest.mark.slow
-def test_the_network_of_a_run_computes_what_was_tested(tmp_path):
-    from dropout_lab.runs.network import restore
-    from dropout_lab.train.__main__ import main as train
-
-    quick = ["trainer.max_epochs=2", "data.train_size=128", "logger=csv", "callbacks.activation_stats.probe_masks=0"]
-    with pytest.raises(SystemExit, match="0"):
-        train([*quick, "dropout=classic", "dropout.p=0.3", "model.hidden=48", f"hydra.run.dir={tmp_path}"])
-    run = read.open(tmp_path)
-    rates = run.activations.query("stat == 'p'")
-    assert set(rates["value"]) == {0.3}
-    assert set(rates["layer"]) == set(run.dropout_layers)
-    data = restore(tmp_path).data
-    data.setup("test")
-    images, classes = data.prepare(data.test.images), data.test.classes
-    with torch.no_grad():
-        for name in ("best", "last"):
-            network = run.network(name)
-            assert not network.training
-            assert torch.equal(network(images), restore(tmp_path, name).net(images))
-        right = (run.network()(images).argmax(1) == classes).double().mean().item()
-    assert run.final("test/acc") == pytest.approx(right, abs=1e-6)

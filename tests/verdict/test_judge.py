@@ -2,31 +2,13 @@
 
 import numpy as np
 import pytest
-from fake_runs import LAYERS, write_run
+from fake_runs import LAYERS
+from judged_runs import EQUAL, LESS, NOISE, sweep
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.read import read_runs
 from dropout_lab.verdict import judge as verdict
-from dropout_lab.verdict.__main__ import main
 from dropout_lab.verdict.statement import Claim
-
-NOISE = (0.3, -1.1, 0.7, -0.2, 1.4, -0.9, 0.1, -0.4, 0.8, -0.7)
-LESS = {"says": "b is less accurate", "metric": "test/acc", "contrast": {"b": 1, "a": -1}, "direction": "less"}
-LESS |= {"matters": 0.01}
-EQUAL = {"says": "same", "metric": "test/acc", "contrast": {"b": 1, "a": -1}, "direction": "equal", "margin": 0.01}
-
-
-def sweep(folder, *claims, effect=0.0, noise=0.001, seeds=8, words="", **arguments):
-    """Two arms, b = a + effect + noise in accuracy, that state these claims, with words behind their names."""
-    config = {"verdict": {"alpha": 0.05, "claims": list(claims)}}
-    for seed in range(seeds):
-        base = 0.9 + 0.03 * NOISE[-1 - seed]
-        for arm, acc in (("a", base), ("b", base + effect + noise * NOISE[seed])):
-            final = {"test/acc": acc}
-            path = folder / f"{arm}{seed}"
-            name = {"arm": arm, "label": arm + words}
-            write_run(path, **name, seed=seed, final=final, config=config, epochs=1, **arguments)
-    return folder
 
 
 def judged(folder):
@@ -110,32 +92,6 @@ def test_values_for_another_number_of_layers_are_refused(tmp_path):
     claim = {"says": "q", "metric": "dropout_gain_eval/*", "contrast": {"a": 1}, "direction": "equal"}
     with pytest.raises(UserError, match="'q' states 2 values for the layers; these runs have 3"):
         judged(sweep(tmp_path, claim | {"theory": [1, 1], "margin": 1}, seeds=1))
-
-
-def test_the_command_prints_what_was_claimed_and_what_was_found(tmp_path, capsys):
-    main([str(sweep(tmp_path, LESS, effect=-0.02))])
-    said = capsys.readouterr().out
-    assert said.startswith("HOLDS: b is less accurate\n    test/acc, b - a: -0.02001 [")
-    assert "claimed < 0; 8 seeds, p = 0.0039" in said
-    assert "Holm over the experiment's claims, alpha 0.05" in said
-
-
-def test_what_cannot_be_judged_is_one_line(tmp_path, capsys):
-    def error(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        assert ended.value.code == 2
-        return capsys.readouterr().err
-
-    write_run(tmp_path / "plain" / "0", epochs=1)
-    assert "these runs claim nothing" in error(str(tmp_path / "plain"))
-    assert "no such folder" in error(str(tmp_path / "nowhere"))
-    sweep(tmp_path / "both" / "1", LESS, seeds=1)
-    sweep(tmp_path / "both" / "2", EQUAL, seeds=1)
-    assert "different claims" in error(str(tmp_path / "both"))
-    sweep(tmp_path / "mixed" / "1", LESS, seeds=1)
-    sweep(tmp_path / "mixed" / "2", LESS, seeds=1, p=0.2)
-    assert "arm a: its runs differ in more than the seed" in error(str(tmp_path / "mixed"))
 
 
 def test_a_contrast_reads_as_a_formula():

@@ -1,76 +1,17 @@
 """Monte Carlo dropout equals the average of plain forward passes, however it is computed."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
+from ensemble_models import KINDS, batch, make
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, mask_keys
 from dropout_lab.dropout.ensembles import monte_carlo as sampling
 from dropout_lab.dropout.ensembles.exact import exact_ensemble
 from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
-from dropout_lab.dropout.ensembles.prefix import Prefix
 from dropout_lab.dropout.graph.modes import dropout_only
-
-
-class Residual(nn.Module):
-    """A skip around dropout; a size of the input used after it if `size_from_input`; sequence-first if `turned`."""
-
-    def __init__(self, size_from_input: bool = False, turned: bool = False) -> None:
-        super().__init__()
-        self.first, self.norm, self.last = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
-        self.drop, self.shift = Dropout(0.4), nn.Parameter(torch.rand(8))
-        self.size_from_input, self.turned = size_from_input, turned
-        self.calls = 0
-        self.first.register_forward_hook(self._count)
-
-    def _count(self, *_: object) -> None:
-        self.calls += 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.first(x)).relu()
-        y = self.drop(h.t()).t() if self.turned else self.drop(h)
-        y = (h + y + self.shift).relu()
-        return self.last(y.view(x.shape[0] if self.size_from_input else -1, 8))
-
-
-class Images(nn.Module):
-    """Code around a convolution: how much work it is shows in a pass only, and the batch is the leading dimension."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.drop, self.last = nn.Conv2d(1, 4, 1), Dropout(0.4), nn.Linear(24, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.drop(self.first(x).relu()).flatten(1))
-
-
-def make(kind: Callable[[], nn.Module] = Residual) -> nn.Module:
-    torch.manual_seed(0)
-    model = kind().double()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d) and module.track_running_stats:
-            module.running_mean.uniform_()
-    return model
-
-
-def batch(rows: int = 5, kind: str = "") -> Tensor:
-    x = torch.randn(rows, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    return x.view(rows, 1, 2, 3) if kind == "images" else x
-
-
-KINDS = {
-    "residual": Residual,
-    "images": Images,
-    "size": lambda: Residual(size_from_input=True),
-    "turned": lambda: Residual(turned=True),
-    "input": lambda: nn.Sequential(Dropout(0.2), nn.Linear(6, 8), nn.ReLU(), Dropout(0.5), nn.Linear(8, 3)),
-    "torch": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)),
-    "gaussian": lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5, noise="gaussian"), nn.Linear(8, 3)),
-}
-
 
 # Keyed masks need our layers, and the batch as their leading dimension.
 KEYED = [kind for kind in KINDS if kind not in ("torch", "turned")]
@@ -132,16 +73,6 @@ def test_samples_converge_to_the_exact_ensemble() -> None:
     assert_near(result.mean, exact.arithmetic, (result.variance / 20_000).sqrt())
 
 
-@pytest.mark.parametrize(("kind", "batched"), [("residual", True), ("size", False), ("turned", False), ("input", True)])
-def test_copies_are_made_only_where_the_batch_leads(kind: str, batched: bool) -> None:
-    model, x = make(KINDS[kind]), batch()
-    with dropout_only(model, on=False):
-        parts = Prefix(model)
-        values = parts.start(x)
-        assert (parts.largest_chunk(x, values) > 1) is batched
-        torch.testing.assert_close(parts.finish(values)[0], model(x), rtol=0, atol=0)
-
-
 def test_the_part_before_dropout_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_TRACING", 0)
     model = make()
@@ -149,54 +80,6 @@ def test_the_part_before_dropout_is_computed_once(monkeypatch: pytest.MonkeyPatc
     assert model.calls == 1
     monte_carlo(model, batch(5), 50)
     assert model.calls == 3  # and once for two rows, to see whether copies work
-
-
-class Branch(nn.Sequential):
-    """A chain's modules in a forward pass with more to it: the batch is not the leading dimension."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.t()).t()  # type: ignore[no-any-return]
-
-
-class Watched(nn.Linear):
-    """A step that is not known to work row by row, and does not: the mean of the batch is taken off."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        return y - y[0]
-
-
-def hooked() -> nn.Module:
-    last = nn.Linear(8, 3)
-    last.register_forward_hook(lambda module, args, output: output - output.mean(0))
-    return nn.Sequential(nn.Linear(6, 8), Dropout(0.5), last)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        lambda: Branch(Dropout(0.5), nn.Linear(5, 5), nn.Linear(5, 5)),
-        lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5), Watched(8, 3)),
-        lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5), nn.BatchNorm1d(8, track_running_stats=False)),
-        hooked,
-    ],
-    ids=["forward", "step", "mean", "hook"],
-)
-def test_a_chain_with_more_to_it_is_no_chain(kind: Callable[[], nn.Module]) -> None:
-    model, x = make(kind), batch()
-    with dropout_only(model, on=False):
-        parts = Prefix(model)
-        values = parts.start(x)
-        assert parts.largest_chunk(x, values) == 1
-        torch.testing.assert_close(parts.finish(values)[0], model(x), rtol=0, atol=0)
-
-
-def test_a_module_that_stands_in_a_chain_twice_is_called_twice() -> None:
-    squash = nn.Tanh()
-    model, x = make(lambda: nn.Sequential(nn.Linear(6, 3), squash, nn.Linear(3, 3), squash, nn.Dropout(0.5))), batch()
-    with dropout_only(model, on=False):
-        parts = Prefix(model)
-        assert torch.equal(parts.finish(parts.start(x))[0], model(x))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 300])

@@ -1,0 +1,12 @@
+"""Laws of the captions: each picture has its words."""
+
+from pages import Tags
+
+from dropout_lab.report.captions import CAPTIONS
+
+
+def test_every_picture_has_a_place_words_and_a_text_for_those_who_do_not_see_it(page):
+    tags = Tags(page.read_text()).found
+    assert [attributes["id"] for tag, attributes in tags if tag == "figure"] == [caption.id for caption in CAPTIONS]
+    plots = [attributes for _, attributes in tags if attributes.get("class") == "plot"]
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)

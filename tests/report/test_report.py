@@ -1,0 +1,62 @@
+"""Laws of a report as a whole: one name for a strategy everywhere, only what there is, the same again."""
+
+import re
+from html import unescape
+
+import pandas as pd
+
+from dropout_lab.report import build
+from dropout_lab.report.figures import figures
+from dropout_lab.report.table import rows
+from dropout_lab.runs.read import read_runs
+from dropout_lab.runs.strategies import group
+
+
+def test_runs_that_claim_nothing_have_no_such_section(tmp_path, write_run):
+    write_run(tmp_path / "0")
+    report = build(tmp_path)
+    assert 'id="claims"' not in report.page.read_text()
+    assert (report.claimed, report.verdict) == (None, "")
+    assert not (tmp_path / "claims.png").exists()
+
+
+def test_without_statistics_of_activations_nothing_is_said_or_drawn_of_them(tmp_path, write_run):
+    (write_run(tmp_path / "0", config={"callbacks": {"checkpoint": {}}}) / "activations.csv").unlink()
+    report = build(tmp_path)
+    heads, *_ = report.text.splitlines()
+    assert " ".join(heads.split()) == "strategy seeds test acc % test NLL gap (NLL) s/run"
+    assert not [word for word in ("train/eval", "gain", "matched") if word in report.text]
+    page = report.page.read_text()
+    assert 'id="curves"' in page
+    assert not [name for name in ("activations", "profile", "gain", "ratio", "heatmap") if f'id="{name}"' in page]
+
+
+def test_a_strategy_has_one_name_in_text_markdown_csv_page_and_figures(tmp_path, write_run):
+    labels = ["drop_path optimizer=adam", "classic_matched", "none ~callbacks.lr_monitor"]
+    for n, (label, kind) in enumerate(zip(labels, ("inverted", "classic", "none"), strict=True)):
+        write_run(tmp_path / str(n), label=label, kind=kind, epochs=2)
+    built = build(tmp_path)
+    assert [line.split("  ")[0] for line in built.text.split("\n\n")[0].splitlines()[2:]] == labels
+    markdown = (tmp_path / "table.md").read_text()
+    assert re.findall(r"^\| ([^|]*) \| 1 \| 9", markdown, re.MULTILINE) == labels
+    assert f"| minus {labels[2]} |" in markdown
+    assert pd.read_csv(tmp_path / "table.csv")["strategy"].tolist() == labels
+    page = built.page.read_text()
+    assert [unescape(chip) for chip in re.findall(r'class="chip".*?</svg>(.*?)</button>', page)] == labels
+    assert f"3 runs: {', '.join(labels)}; 1 seed each." in unescape(page)
+    drawn = figures(rows(group(read_runs(tmp_path), {})[0]))
+    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == labels
+
+
+def test_folders_that_do_not_count_are_listed_in_the_terminal(tmp_path, write_run):
+    write_run(tmp_path / "0")
+    for n in range(1, 14):
+        write_run(tmp_path / str(n), seed=n, status={"status": "failed", "error": f"E{n}"})
+    text = build(tmp_path).text
+    assert "  1: failed: E1" in text
+    assert "... and 3 more, all listed on the page" in text
+    assert "failed: E13" in (tmp_path / "report.html").read_text()
+
+
+def test_a_second_report_is_the_same_as_the_first(sweep):
+    assert build(sweep).text == (sweep / "table.txt").read_text()

@@ -1,0 +1,56 @@
+"""Laws of failures on several processes: what failed first is told, not what only saw it."""
+
+import importlib
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from dropout_lab.jobs import processes
+from dropout_lab.runs.failures import failing_as_one, first_failure_told
+from dropout_lab.runs.folder import RunFolder, read_status
+from dropout_lab.train.job import one_of_several
+
+
+def test_the_first_process_writes_down_why_also_when_it_is_told_to_end(tmp_path, monkeypatch):
+    """Torchrun ends it as soon as another one has failed, whatever it is at."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told_to_end():
+        with RunFolder(tmp_path, "").recording(), failing_as_one(tmp_path):
+            (tmp_path / "failure-1.json").write_text('{"error": "rank 1: it", "traceback": ""}')
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    try:
+        with pytest.raises(processes.ProcessError):
+            told_to_end()
+        os.kill(os.getpid(), signal.SIGTERM)  # which is of no account any more
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_status(tmp_path)["status"] == "failed"
+    assert read_status(tmp_path)["error"] == "rank 1: it"
+
+
+def test_the_first_failure_is_the_one_that_is_told(tmp_path, monkeypatch):
+    """Not that of the process that ended first."""
+    spawn = importlib.import_module("torch.multiprocessing.spawn")  # beside which torch has a function of that name
+
+    class Group:
+        processes = ()
+
+        def join(self):
+            for number, error in ((1, "first"), (0, "connection closed by peer")):
+                text = json.dumps({"error": f"rank {number}: {error}", "traceback": f"trace of {number}"})
+                (tmp_path / f"failure-{number}.json").write_text(text)
+                os.utime(tmp_path / f"failure-{number}.json", ns=(10 - number, 10 - number))
+            raise spawn.ProcessExitedException("it ended", error_index=0, error_pid=1, exit_code=1)
+
+    monkeypatch.setattr(spawn, "start_processes", lambda *args, **kwargs: Group())
+    with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught, first_failure_told(tmp_path):
+        processes.launch(2, one_of_several, tmp_path)
+    assert caught.value.trace == "trace of 1"
