@@ -18,9 +18,9 @@ from dropout_lab.report.results import experiments
 from dropout_lab.runs.folder import read_status
 from dropout_lab.train.preflight import refusals
 
-RECIPES = sorted(path.stem for path in (CONF / "experiment" / "baseline").glob("*.yaml"))
-FIELDS = ("Reproduces", "Source", "Run", "Hardware", "Paper", "Here")
-README = (REPOSITORY / "README.md").read_text()
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
+FIELDS = ("Reproduces", "Source", "Run", "Hardware", "Paper")
+RESULTS = (REPOSITORY / "RESULTS.md").read_text()
 
 CONVNET = ["model.widths=[4,6,8]", "model.hidden=[16,16]"]
 FOLDER = ["trainer=cpu", "data.batch_size=8", "data.num_workers=0", "data.num_classes=3", "data.val_fraction=0.2"]
@@ -49,7 +49,7 @@ SETS = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10", "cifar100": "CIF
 
 def head(name):
     """The fields of the comment that a recipe opens with."""
-    lines = (CONF / "experiment" / "baseline" / f"{name}.yaml").read_text().splitlines()
+    lines = (CONF / "recipe" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     text = "\n".join(line[2:] for line in lines[1 : next(i for i, line in enumerate(lines) if line[:1] != "#")])
     found = re.findall(r"^(\w+): (.*(?:\n  .*)*)", text, flags=re.MULTILINE)
@@ -69,7 +69,7 @@ def words(tmp_path, monkeypatch):
         else:
             tiny_sets.write(SETS[kind], root)
             tiny_sets.accept(SETS[kind], root, monkeypatch)
-        return [f"experiment=baseline/{name}", f"data.root={root}", *FITTING[name]]
+        return [f"recipe={name}", f"data.root={root}", *FITTING[name]]
 
     return given
 
@@ -83,19 +83,19 @@ def small_vit(monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_first_comment_says_what_from_where_how_on_what_and_what_came_out(name):
+def test_the_first_comment_says_what_from_where_how_and_on_what(name):
     fields = head(name)
     assert tuple(fields) == FIELDS
-    assert fields["Run"].removesuffix(" data.root=FOLDER") == f"scripts/train experiment=baseline/{name}"
+    assert fields["Run"].removesuffix(" data.root=FOLDER") == f"scripts/train recipe={name}"
     assert "%" in fields["Paper"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_readme_tells_the_papers_number_and_whether_it_was_run_here(name):
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+def test_the_results_tell_the_papers_number_and_whether_it_was_run_here(name):
+    row = next(line for line in RESULTS.splitlines() if line.startswith(f"| `{name}` |"))
     number = row.split("|")[-3].split("%")[0].strip()
     assert f"{number} %" in head(name)["Paper"]
-    assert row.split("|")[-2].strip() == head(name)["Here"].partition(".")[0] == "not run"
+    assert row.split("|")[-2].strip() == "not run"
 
 
 def test_recipes_are_no_experiments_that_are_reproduced_on_digits():
@@ -115,7 +115,7 @@ def test_every_recipe_is_planned_and_built_at_its_full_size(name, words):
 def test_the_steps_in_the_comment_follow_from_the_settings(name):
     sizes = {"mnist": 60_000, "svhn": 73_257, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
     size = sizes[name.partition("_")[0]]
-    job = plan([f"experiment=baseline/{name}", "data.root=nowhere"]).base
+    job = plan([f"recipe={name}", "data.root=nowhere"]).base
     rest = size - round(size * job.data.val_fraction)
     steps = rest // job.data.batch_size * job.trainer.max_epochs
     assert f"{steps:,} steps of {job.data.batch_size} images" in head(name)["Hardware"]

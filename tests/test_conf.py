@@ -1,5 +1,6 @@
 """Every file of conf/ composes, and everything it describes can be built."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,14 @@ OPTIONS = sorted(f"{group}/{path.stem}" for group in GROUPS for path in (CONF / 
 
 
 def test_every_group_is_tried():
-    untried = {"hydra", "local", "paths", "sweep", "experiment"}  # these are no choice, or tested with their commands
+    untried = {
+        "hydra",
+        "local",
+        "paths",
+        "sweep",
+        "experiment",
+        "recipe",
+    }  # these are no choice, or tested with their commands
     assert {path.name for path in CONF.iterdir() if path.is_dir()} - untried == set(GROUPS)
 
 
@@ -81,3 +89,19 @@ def test_no_value_is_repeated_that_follows_from_another():
     cfg = plan(["dropout.p=0.25", "seed=3"]).base
     assert cfg.placement.p == 0.25
     assert cfg.data.seed == 3
+
+
+CHOSEN = [path for path in sorted(CONF.rglob("*.yaml")) if path.parent.name not in ("base", "conf", "local")]
+
+
+@pytest.mark.parametrize("path", CHOSEN, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_file_that_is_chosen_opens_with_a_line_that_says_what_it_is(path: Path):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert re.match(r"# \S.{15}", lines[0])
+    assert "pip install" not in lines[0][:30]  # what it needs is not what it is
+
+
+def test_what_options_share_is_no_option():
+    """A base is a folder within a group, which Hydra does not offer."""
+    with pytest.raises(UserError, match="allowed: cifar10, cifar100, digits, fashion_mnist, image_folder, mnist, svhn"):
+        plan(["data=images"])

@@ -1,4 +1,4 @@
-"""Every command in the README does what it says: it is run, if need be with little data, or planned."""
+"""Every command in a README does what it says: it is run, if need be with little data, or planned."""
 
 import importlib
 import json
@@ -23,7 +23,10 @@ from dropout_lab.jobs.devices import planned
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.folder import read_status
 
-README = (REPOSITORY / "README.md").read_text()
+DOCUMENTS = [
+    REPOSITORY / folder / "README.md" for folder in (".", "conf", "src/dropout_lab", "src/dropout_lab/dropout")
+]
+README = "\n".join(path.read_text() for path in DOCUMENTS)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line.split("   #")[0].strip()
@@ -197,6 +200,20 @@ def test_every_file_the_readme_names_is_there():
     given = set(re.findall(r"^# ((?:src|conf)/\S+)$", README, flags=re.MULTILINE))  # to be written by the reader
     for name in names - given:
         assert (REPOSITORY / name).exists() or "yours" in name or name.startswith("conf/local/"), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name)
+def test_every_link_between_documents_leads_somewhere(document):
+    links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", document.read_text())
+    for name, anchor in links:
+        target = document.parent / name if name else document
+        assert target.exists(), name
+        heads = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE) if anchor else []
+        assert anchor in ("", *(re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads)), anchor
+
+
+def test_the_readme_is_short():
+    assert len(DOCUMENTS[0].read_text().splitlines()) <= 240
 
 
 def test_the_tour_goes_through_every_room():

@@ -11,8 +11,8 @@ from commands import run
 from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.runs.folder import read_status
 
-README = (REPOSITORY / "README.md").read_text()
-DELETE = re.search(r"^```bash\n(rm -r .*?)^```", README, re.MULTILINE | re.DOTALL)[1]
+GUIDE = (REPOSITORY / "src" / "dropout_lab" / "README.md").read_text()
+DELETE = re.search(r"^```bash\n(rm -r .*?)^```", GUIDE, re.MULTILINE | re.DOTALL)[1]
 
 
 @pytest.mark.slow

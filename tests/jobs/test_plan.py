@@ -26,11 +26,7 @@ def job(*overrides):
     ("arguments", "message"),
     [
         (["dropout=invertd"], "dropout=invertd: no such option; did you mean 'inverted'? allowed: classic,"),
-        (
-            ["experiment=mnist_mlp"],
-            "experiment=mnist_mlp: no such option; did you mean 'baseline/mnist_mlp'? allowed: ",
-        ),
-        (["experiment=baseline/svhn"], "experiment=baseline/svhn: no such option; did you mean 'baseline/svhn_conv'?"),
+        (["recipe=svhn"], "recipe=svhn: no such option; did you mean 'svhn_conv'? allowed: "),
         (["droput=inverted"], "droput=inverted: there is no key 'droput'; did you mean 'dropout'?"),
         (["trainer.max_epoch=3"], "there is no key 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"),
         (["dropout.p=1.5"], "dropout.p=1.5: must be the probability to DROP a unit, a number with 0 <= p < 1"),
@@ -53,7 +49,7 @@ def job(*overrides):
         (["dropout"], "dropout: not an override; write key=value"),
         (["optimizer.match=inverted", "trainer.gradient_clip_val=1.0"], "clipping by the global norm"),
         (
-            ["experiment=baseline/mnist_mlp", "callbacks=default"],
+            ["recipe=mnist_mlp", "callbacks=default"],
             "callbacks.max_norm has settings, but there is no such",
         ),
         (["placement=pattern"], "placement.pattern needs a value: placement.pattern=..."),

@@ -92,9 +92,7 @@ def test_a_comparison_of_an_experiment_ends_with_its_verdicts(tmp_path, monkeypa
     assert "TOO FEW SEEDS TO TELL: rising has a lower NLL than constant" in capsys.readouterr().out
 
 
-def test_the_readme_shows_the_table_of_the_results():
-    readme, text = ((REPOSITORY / name).read_text() for name in ("README.md", "RESULTS.md"))
-    assert results.with_overview(readme, text, "RESULTS.md") == readme
-    assert "](RESULTS.md#rescaling) |" in readme
-    with pytest.raises(UserError, match="no place for the results"):
-        results.with_overview("# Another", text, "RESULTS.md")
+def test_what_is_written_by_hand_about_baselines_is_kept():
+    text = (REPOSITORY / "RESULTS.md").read_text()
+    assert results.BY_HAND in text
+    assert results._earlier("vgg_image", text)[1] == text[text.index("## vgg_image\n") : text.index(results.BY_HAND)]

@@ -88,9 +88,9 @@ def test_a_job_is_called_as_its_sweep_calls_it(described):
 
 
 def test_the_option_that_was_chosen_of_each_group_is_kept(described):
-    chosen = described("optimizer=adam", "experiment=baseline/mnist_mlp", "dropout=gaussian")["choices"]
+    chosen = described("optimizer=adam", "recipe=mnist_mlp", "dropout=gaussian")["choices"]
     assert type(chosen) is dict
-    assert {"optimizer": "adam", "dropout": "gaussian", "experiment": "baseline/mnist_mlp"}.items() <= chosen.items()
+    assert {"optimizer": "adam", "dropout": "gaussian", "recipe": "mnist_mlp"}.items() <= chosen.items()
     assert chosen["data"] == "mnist"  # the experiment's choice
     assert not {"debug", "sweep"} & chosen.keys()  # nothing was chosen of these
     assert not [group for group in chosen if group.startswith("hydra")]

@@ -339,7 +339,7 @@ def test_a_preset_leaves_time_for_a_validation(preset):
 @pytest.mark.parametrize("recipe", ["cifar10_conv", "cifar10_resnet18"])
 def test_the_overfit_preset_shows_the_same_images_without_dropout(recipe):
     """The recipes drop with a list of rates, and augment."""
-    job = plan([f"experiment=baseline/{recipe}", "debug=overfit"]).base
+    job = plan([f"recipe={recipe}", "debug=overfit"]).base
     assert (job.data.augment, job.data.mixup, job.loss.label_smoothing) == (None, 0, 0)
     assert (job.dropout.p, job.placement.rate) == (0, "constant")
 

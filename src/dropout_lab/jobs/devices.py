@@ -41,7 +41,7 @@ def needed(trainer: Mapping[str, Any] | DictConfig, beside: int | None = 1) -> i
     if trainer.get("num_nodes", 1) > 1:
         raise UserError(
             f"trainer.num_nodes={trainer['num_nodes']}: on several machines torchrun or SLURM has to start one "
-            "process a device; see the README, Several GPUs"
+            "process a device; see conf/README.md, Several GPUs"
         )
     devices, accelerator = trainer["devices"], trainer["accelerator"]
     if accelerator == "cpu" or (accelerator == "auto" and devices == 1):

@@ -16,7 +16,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.cli import UserError, in_one_line, nearest
-from dropout_lab.jobs.conf import CONF, REPOSITORY
+from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.jobs.signatures import arguments
 
 ASKING = ("help", "hydra_help", "cfg", "info", "shell_completion", "package", "resolve")  # options that Hydra answers
@@ -86,10 +86,7 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
         return f"{error.override}: not an override; write key=value, quote values with special characters: key='a b'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        if group == "experiment/baseline":  # a folder within a group, as Hydra sees it a group of its own
-            group, name = "experiment", f"baseline/{name}"
         options = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
-        options += sorted(f"baseline/{path.stem}" for path in (CONF / group / "baseline").glob("*.yaml"))
         if not group:
             return f"{name}: no such configuration in conf/"
         if name in EXTRAS:

@@ -1,8 +1,8 @@
 """Write RESULTS.md from the sweeps of the experiments; scripts/reproduce runs them and calls this.
 
-`python -m dropout_lab.report.results DIR FILE [README]`: below DIR lies a sweep for each experiment, in a folder of its
-name. What FILE says of experiments that have no runs there is kept. The table at its top also goes into README, between
-two comments.
+`python -m dropout_lab.report.results DIR FILE`: below DIR lies a sweep for each experiment, in a folder of its name.
+What FILE says of experiments that have no runs there is kept, and so is what it says of baselines, which is written by
+hand.
 """
 
 import re
@@ -19,25 +19,20 @@ from dropout_lab.runs.read import Run, read_runs, read_skipped
 from dropout_lab.runs.strategies import group
 from dropout_lab.verdict.judge import rule
 
-FIELDS = ("Claim", "Source", "Run", "Hardware", "Here")
+FIELDS = ("Claim", "Source", "Run", "Hardware")
+BY_HAND = "\n# Baselines\n"  # from here on
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write RESULTS.md and the table in a README; exit code 2 where there is nothing to write."""
+    """Write RESULTS.md; exit code 2 where there is nothing to write."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
-        if len(given) not in (2, 3):
-            raise UserError(
-                "usage: python -m dropout_lab.report.results DIR FILE [README]    DIR has a sweep an experiment"
-            )
-        folder, *files = map(Path, given)
-        before = files[0].read_text(encoding="utf-8") if files[0].is_file() else ""
-        texts = [results(folder, before)]
-        if len(files) == 2:
-            texts.append(with_overview(files[1].read_text(encoding="utf-8"), texts[0], files[0].name))
-        for file, text in zip(files, texts, strict=True):
-            file.write_text(text, encoding="utf-8")
-            print(f"written: {file}")
+        if len(given) != 2:
+            raise UserError("usage: python -m dropout_lab.report.results DIR FILE    DIR has a sweep an experiment")
+        folder, file = map(Path, given)
+        text = results(folder, file.read_text(encoding="utf-8") if file.is_file() else "")
+        file.write_text(text, encoding="utf-8")
+        print(f"written: {file}")
 
 
 def results(folder: Path, before: str = "") -> str:
@@ -45,7 +40,7 @@ def results(folder: Path, before: str = "") -> str:
 
     Args:
         folder: of the sweeps, each in a folder of its experiment's name.
-        before: an earlier text, whose sections about experiments without runs are kept.
+        before: an earlier text, whose sections about experiments without runs, and about baselines, are kept.
 
     Raises:
         UserError: none of the experiments has a run that counts.
@@ -68,27 +63,8 @@ def results(folder: Path, before: str = "") -> str:
     if not ran:
         raise UserError(f"{folder}: no finished run of any experiment; scripts/reproduce makes them")
     absent = f"\nNot run: {', '.join(missing)}.\n" if missing else ""
-    return "\n".join([_TOP, *summary, absent, *sections])
-
-
-def with_overview(readme: str, text: str, name: str) -> str:
-    """A README with the table at the top of the results, its links going to their file.
-
-    Args:
-        readme: its text, with the two comments between which the table stands.
-        text: the results.
-        name: of their file.
-
-    Raises:
-        UserError: the README has no such place.
-    """
-    begin, end = "<!-- results: written by scripts/reproduce -->\n", "<!-- end of results -->"
-    before, found, rest = readme.partition(begin)
-    after = rest.partition(end)
-    if not (found and after[1]):
-        raise UserError(f"the README has no place for the results: it is between {begin.strip()} and {end}")
-    table = [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("|")]
-    return "".join([before, begin, *(f"{line.replace('](#', f']({name}#')}\n" for line in table), end, after[2]])
+    by_hand = "".join(before.partition(BY_HAND)[1:])
+    return "\n".join([_TOP, *summary, absent, *sections]) + by_hand
 
 
 def experiments() -> list[str]:
@@ -97,7 +73,7 @@ def experiments() -> list[str]:
 
 
 def header(name: str) -> dict[str, str]:
-    """The comment that an experiment's file opens with, by field: Claim, Source, Run, Hardware, Here.
+    """The comment that an experiment's file opens with, by field: Claim, Source, Run, Hardware.
 
     Raises:
         UserError: a field is missing.
@@ -119,7 +95,7 @@ def header(name: str) -> dict[str, str]:
 def _earlier(name: str, text: str) -> tuple[str, str] | None:
     """The row and the section about an experiment in an earlier text, if it is there."""
     row = re.search(rf"^\| \[{name}\]\(#{name}\) \|.*$", text, re.MULTILINE)
-    section = re.search(rf"^## {name}\n(?:(?!## ).*\n)+", text, re.MULTILINE)
+    section = re.search(rf"^## {name}\n(?:(?!##? ).*\n)+", text, re.MULTILINE)
     return (row[0], section[0].rstrip() + "\n") if row and section else None
 
 
