@@ -14,10 +14,10 @@ LONGEST = [
     Path(__file__).parent.joinpath(*room, f"test_{name}.py")
     for *room, name in (
         *(["hydra_plugins", "slurm"], ["jobs", "processes"], ["runs", "resume"]),
-        *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "wandb_logger"], ["dropout", "torchvision"]),
-        *(["train", "main"], ["dropout", "folding", "fold"], ["data", "image_folder"], ["report", "browser"]),
-        *(["baselines"], ["scripts", "rename"], ["activations", "compile"], ["compare"], ["experiments"]),
-        *(["report", "scale"], ["dropout", "philox_triton"]),
+        *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "wandb_logger"], ["torchvision_models"]),
+        *(["train", "main"], ["dropout", "folding", "fold"], ["data", "image_folder"], ["browser"]),
+        *(["baselines"], ["scripts", "rename"], ["compiled_models"], ["compare"], ["experiments"]),
+        *(["report", "report"], ["dropout", "philox_triton"]),
     )
 ]
 

@@ -1,4 +1,4 @@
-"""What test_ranks.py has 1, 2 and 4 processes do: count the same data, however it is divided."""
+"""What test_activation_ranks.py has 1, 2 and 4 processes do: count the same data, however it is divided."""
 
 import json
 import warnings

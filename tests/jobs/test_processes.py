@@ -20,16 +20,12 @@ from omegaconf import OmegaConf
 from waiting import wait_until
 from wandb_files import read_all
 
-from dropout_lab.cli import UserError
 from dropout_lab.jobs import processes
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.folder import RunFolder, read_status
 from dropout_lab.runs.wandb_files import disagreements
-from dropout_lab.train import job as job_module
-from dropout_lab.train import sweep as train
-from dropout_lab.train.job import one_of_several
 
 QUICK = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "logger=csv"]
 
@@ -42,21 +38,6 @@ def gap(first, second):
     """The largest difference of two sets of weights."""
     ours, theirs = weights(first), weights(second)
     return max(float((ours[key] - theirs[key]).abs().max()) for key in theirs if ours[key].is_floating_point())
-
-
-def test_processes_that_were_started_together_need_a_folder_in_common(alone, capsys):
-    alone.setenv("SLURM_STEP_NUM_TASKS", "2")
-    alone.setenv("SLURM_PROCID", "1")
-    assert exit_code(*QUICK) == 2
-    told = "error: 2 processes were started together: they train one run, in a hydra.run.dir you name\n"
-    assert capsys.readouterr().err == told
-
-
-def test_the_batch_must_be_divisible_by_the_devices(tmp_path, capsys):
-    assert exit_code(*QUICK, "trainer.devices=3", f"hydra.run.dir={tmp_path / 'run'}") == 2
-    told = capsys.readouterr().err
-    assert "data.batch_size=64 is the batch over all devices and must be divisible by their number, 3" in told
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -246,17 +227,6 @@ def test_under_torchrun_a_rank_that_fails_says_why(tmp_path, broken):
     assert f"breaks_{tmp_path.name}.py" in status["traceback"]
 
 
-def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, alone, capsys):
-    def gone(cfg):
-        raise UserError("this machine has no GPUs")
-
-    job_plan = plan([*QUICK, f"hydra.run.dir={tmp_path}"])
-    alone.setattr(job_module, "needed", gone)
-    assert train.execute(job_plan) == 1
-    assert read_status(tmp_path)["error"] == "UserError: this machine has no GPUs"
-    assert "this machine has no GPUs" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_a_killed_rank_ends_its_job_and_leaves_no_process(tmp_path, broken, capsys):
     model = broken("os.kill(os.getpid(), signal.SIGKILL)")
@@ -286,11 +256,3 @@ def test_a_run_that_is_ended_leaves_no_process(kind, code, tmp_path):
     assert running.wait(25) == code
     wait_until(lambda: not working_in(tmp_path), deadline)
     assert working_in(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_a_process_that_cannot_note_why_it_failed_says_it_in_one_line(tmp_path):
-    told = r"^dropout_lab\.cli\.UserError: .* has no config\.yaml; .*$"
-    with pytest.raises(processes.ProcessError, match=told) as caught:
-        processes.launch(2, one_of_several, tmp_path)
-    assert "Traceback" in caught.value.trace

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dropout_lab.runs import loggers
-from dropout_lab.runs.loggers import Csv
+from dropout_lab.runs.loggers import Csv, TensorBoard
 
 CONFIG = {"dropout": {"p": 0.5, "mask": "element"}, "widths": [32, 64], "layers": {"00_conv": "a.conv"}, "arm": None}
 
@@ -103,3 +104,15 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     csv.log_metrics({"a": 1.0}, step=1)
     csv.log_hyperparams({"a": 1})
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.slow
+def test_texts_that_look_like_interpolations_do_not_stop_a_run(tmp_path):
+    """The diff of a configuration does."""
+    logger = TensorBoard(str(tmp_path), name=None, version="")
+    logger.log_hyperparams({"git_diff": "+root: ${oc.env:"})
+    logger.log_metrics({"val/loss": 0.5}, step=3)
+    logger.save()
+    logger.finalize("success")
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("val/loss")] == [(3, 0.5)]

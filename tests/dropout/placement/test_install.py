@@ -11,40 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from placed import EVERYWHERE, IMAGE, SITES, Cnn, Residual, layers
 from torch import Tensor, nn
 
-from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.dropout.layer import Dropout, none
 from dropout_lab.dropout.placement.install import Placement, install, rates, site_table, uninstall
 
 probabilities = st.floats(0, 1, exclude_max=True)
 counts = st.integers(1, 200)
-
-
-class Cnn(nn.Module):
-    """Convolution, batch norm, ReLU, pool, dropout, linear, ReLU, dropout, linear."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
-        self.drop = nn.Dropout(0.1)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.drop(self.features(x)))
-
-
-class Residual(nn.Module):
-    """No dropout layer, one ReLU called twice, a Linear head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
-        self.relu = nn.ReLU(inplace=True)
-        self.fc = nn.Linear(3, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.relu(x + self.relu(self.conv(x))).mean((2, 3)))
 
 
 class Remembering(Dropout):
@@ -55,58 +29,11 @@ class Remembering(Dropout):
         self.register_buffer("steps", torch.zeros(()))
 
 
-IMAGE = torch.randn(4, 3, 6, 6)
-SITES = {
-    "existing": ["drop", "head.3"],
-    "default": ["drop", "head.3"],
-    "activations": ["features.2", "head.2"],
-    "convolutions": ["features.0"],
-    "classifier": ["head.3"],  # the dropout layer that stands before the last Linear
-    "input": ["input"],
-}
-EVERYWHERE = ["input", "convolutions", "activations", "existing"]
-
-
-def layers(model: nn.Module) -> dict[str, Dropout]:
-    return {str(layer.name): layer for layer in model.modules() if isinstance(layer, Dropout)}
-
-
-@pytest.mark.parametrize("where", SITES)
-def test_each_place_has_its_sites(where: str) -> None:
-    model = Cnn()
-    names = {call.path: call.name for call in calls(model)} | {"input": "00_input"}
-    found = install(model, Dropout, Placement(where, p=0.3))
-    assert found == [(names[path], path, 0.3) for path in SITES[where]]
-    assert set(layers(model)) == {name for name, _, _ in found}
-
-
-def test_several_places_are_one_list_in_call_order_without_repetition() -> None:
-    sites = [site for _, site, _ in install(Cnn(), Dropout, Placement(["classifier", *EVERYWHERE, "default"]))]
-    assert sites == ["input", "features.0", "features.2", "drop", "head.2", "head.3"]
-
-
-def test_a_model_without_dropout_gets_it_before_the_classifier_by_default() -> None:
-    model = Residual()
-    assert install(model, Dropout, Placement("default")) == [("03_fc", "fc", 0.5)]
-    seen = []
-    model.fc.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model(IMAGE + 1)
-    assert 0 < (seen[0] == 0).sum() < seen[0].numel()
-
-
 def test_none_leaves_the_model_and_its_own_dropout_as_they_are() -> None:
     model, bare = Cnn(), Cnn()
     assert install(model, Dropout, Placement("none")) == []
     assert repr(model) == repr(bare)
     assert any(isinstance(layer, nn.Dropout) for layer in model.modules())
-
-
-def test_a_pattern_matches_paths_and_replaces_dropout_layers() -> None:
-    model = Cnn()
-    found = install(model, Dropout, Placement("pattern", pattern=["features.[02]", "head.3"]))
-    assert [site for _, site, _ in found] == ["features.0", "features.2", "head.3"]
-    assert isinstance(model.head[3], Dropout)
-    assert isinstance(model.features[2].dropout, Dropout)
 
 
 @pytest.mark.parametrize("where", [*SITES, EVERYWHERE])
@@ -122,28 +49,6 @@ def test_layers_act_where_the_table_says(where: Any) -> None:
     found = install(model, Zero, Placement(where))
     torch.testing.assert_close(model(IMAGE), model(torch.zeros_like(IMAGE)))  # nothing of the image comes through
     assert called == [name for name, _, _ in found] * 2
-
-
-def test_a_module_called_twice_is_one_site_and_drops_at_both_calls() -> None:
-    model = Residual()
-    found = install(model, Dropout, Placement("activations", rate=[0.5]))
-    assert found == [("01_relu", "relu", 0.5)]
-    count = []
-    model.relu.dropout.register_forward_hook(lambda *_: count.append(1))
-    model(IMAGE)
-    assert len(count) == 2
-
-
-def test_activations_of_parameters_alone_are_no_sites() -> None:
-    class Bias(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table, self.act, self.bias_act = nn.Parameter(torch.ones(3)), nn.ReLU(), nn.ReLU()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.act(x + self.bias_act(self.table))
-
-    assert [site for _, site, _ in install(Bias(), Dropout, Placement("activations"))] == ["act"]
 
 
 @pytest.mark.parametrize("where", [*SITES, EVERYWHERE])
@@ -317,20 +222,6 @@ def test_a_placement_that_makes_no_sense_is_refused(options: Any, error: type[Ex
 
 
 @pytest.mark.parametrize(
-    "placement",
-    [
-        Placement("existing"),
-        Placement("pattern", pattern=["conv", "layer9.*"]),
-    ],
-)
-def test_no_site_is_an_error_that_lists_candidates(placement: Placement) -> None:
-    with pytest.raises(ValueError, match=r"Residual has no site.*conv \(Conv2d\), relu \(ReLU\)"):
-        install(Residual(), Dropout, placement)
-    with pytest.raises(ValueError, match=r"\.\.\. \(300 in all\)"):
-        install(nn.Sequential(*[nn.Identity() for _ in range(300)]), Dropout, Placement("default"))
-
-
-@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda p: None, TypeError, "must return a dropout layer"),
@@ -341,13 +232,6 @@ def test_no_site_is_an_error_that_lists_candidates(placement: Placement) -> None
 def test_what_is_no_dropout_layer_is_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         install(Cnn(), make, Placement("existing"))
-
-
-def test_two_layers_at_one_place_are_refused() -> None:
-    with pytest.raises(ValueError, match="two dropout layers at 03_fc"):
-        install(Residual(), Dropout, Placement(["classifier", "pattern"], pattern="fc"))
-    with pytest.raises(ValueError, match="two dropout layers at 00_0"):
-        install(nn.Sequential(nn.Linear(2, 2)), Dropout, Placement(["classifier", "input"]))
 
 
 def test_a_refused_second_install_leaves_the_first() -> None:

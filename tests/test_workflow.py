@@ -7,7 +7,7 @@ import yaml
 
 from dropout_lab.report.__main__ import main
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 FOLDER = "runs/compare"
 
 
