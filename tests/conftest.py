@@ -1,30 +1,19 @@
 """What holds for every test: it begins and ends in the same surroundings, whichever ran before it."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 pytest_plugins = ["fake_runs", "trained_run"]
 
-# Begun first: else one worker has them at the end, while the others have nothing left to do.
-LONGEST = [
-    Path(__file__).parent.joinpath(*room, f"test_{name}.py")
-    for *room, name in (
-        *(["hydra_plugins", "slurm"], ["jobs", "processes"], ["runs", "resume"]),
-        *(["hydra_plugins", "dropout_lab_launchers"], ["readme"], ["runs", "wandb_logger"], ["torchvision_models"]),
-        *(["train", "main"], ["dropout", "folding", "fold"], ["data", "image_folder"], ["browser"]),
-        *(["baselines"], ["scripts", "rename"], ["compiled_models"], ["compare"], ["experiments"]),
-        *(["report", "report"], ["dropout", "philox_triton"]),
-    )
-]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest, then the others, each in its own order."""
-    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
+    """The files with most slow tests first: else one worker has them at the end, and the others have nothing to do."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +30,11 @@ def environment_kept() -> Iterator[None]:
 def seeded() -> None:
     """Torch's generator: else the weights of a test's model depend on the tests before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A process that neither torchrun nor SLURM has started; the patch, to say otherwise."""
+    for name in ("RANK", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch

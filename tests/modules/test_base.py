@@ -1,0 +1,217 @@
+"""Laws of every module: what it logs and when, which masks it draws, and that a run can go on."""
+
+from types import SimpleNamespace
+
+import lightning
+import pytest
+import torch
+import torch.nn.functional as F
+from classifying import BATCH, STEPS, data, direct, made, metrics_of, network, trained, trainer, weights
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from dropout_lab.data import GlobalBatches
+from dropout_lab.dropout import Dropout, mask_keys
+from dropout_lab.modules import base as module
+from dropout_lab.modules.classification import Classifier
+
+# Lightning advises on loader workers and log intervals; torch 2.15 on a class that Lightning uses.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval", "ignore:.*LeafSpec"
+)
+
+
+KEYS = {f"{part}/{key}" for part in ("val", "train_eval", "gap") for key in ("loss", "acc")}
+
+
+class Penalised(Dropout):
+    """Asks for small masks of its own parameter."""
+
+    def __init__(self, p):
+        super().__init__(p)
+        self.weight = nn.Parameter(torch.tensor(3.0))
+
+    def penalty(self):
+        return self.weight.square()
+
+
+def test_a_flush_is_one_call_against_the_global_step():
+    classifier, samples, fitter = made(), data(), trainer(log_every_n_steps=2, num_sanity_val_steps=2)
+    fitter.fit(classifier, samples)
+    fitter.test(classifier, samples, verbose=False)
+    found = [(step, metrics.pop("epoch"), set(metrics)) for step, metrics in fitter.logger.calls]
+    assert found == [
+        (1, 0, {"train/loss"}),
+        (3, 0, {"train/loss"}),
+        (5, 0, {"train/loss"} | KEYS),
+        (6, 1, {"train/loss"}),
+        (8, 1, {"train/loss"}),
+        (10, 1, {"train/loss"} | KEYS),
+        (10, 2, {"test/loss", "test/acc"}),
+    ]
+
+
+def test_the_sanity_check_neither_logs_nor_counts():
+    classifier = made(lr=1e-12)  # so that the weights of the check are those of the validation
+    samples = data()
+    _, logger = trained(classifier, samples, num_sanity_val_steps=1, epochs=1)
+    assert [step for step, _ in logger.series("val/loss")] == [STEPS]
+    expected = direct(classifier.net, samples.prepare(samples.val.images), samples.val.classes)
+    assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_lightnings_own_logging_is_not_used_in_steps(monkeypatch):
+    """It takes 0.4 ms a step, logged or not."""
+    calls, log = [], lightning.LightningModule.log
+
+    def counted(self, name, *args, **kwargs):
+        calls.append((self._current_fx_name, name))
+        return log(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(lightning.LightningModule, "log", counted)
+    trained(log_every_n_steps=1)
+    assert {hook for hook, _ in calls} == {"on_validation_epoch_end"}
+    assert {name for _, name in calls} >= KEYS
+
+
+def test_callbacks_can_watch_a_metric(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, monitor="val/loss")
+    _, logger = trained(callbacks=[checkpoint], enable_checkpointing=True, epochs=3)
+    assert checkpoint.best_model_score.item() == pytest.approx(min(loss for _, loss in logger.series("val/loss")))
+
+
+def test_the_training_loss_is_the_mean_over_the_steps_since_it_was_logged(monkeypatch):
+    losses, step = [], Classifier.training_step
+
+    def kept(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", kept)
+    _, logger = trained(log_every_n_steps=2)
+    means = [
+        sum(losses[first:last]) / (last - first) for first, last in ((0, 2), (2, 4), (4, 5), (5, 7), (7, 9), (9, 10))
+    ]
+    assert [loss for _, loss in logger.series("train/loss")] == pytest.approx(means, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_without_validation_the_rest_of_an_epochs_training_loss_is_logged_at_its_end():
+    samples, fitter = data(), trainer(log_every_n_steps=2)
+    fitter.fit(made(), samples.train_dataloader())
+    assert [step for step, _ in fitter.logger.series("train/loss")] == [1, 3, 5, 6, 8, 10]
+
+
+def first_loss(net, samples, seed=0):
+    """Loss of the first batch of training, its masks drawn by hand."""
+    rows = next(iter(GlobalBatches(len(samples.train.classes), BATCH, samples.seed)))
+    images = samples.prepare(samples.train.images[rows])
+    with mask_keys(seed, 0, range(BATCH)):
+        return F.cross_entropy(net.train()(images), samples.train.classes[rows]).item()
+
+
+def test_the_training_loss_is_with_dropout_on():
+    samples = data()
+    _, logger = trained(made(seed=3), samples, log_every_n_steps=1, epochs=1)
+    assert logger.series("train/loss")[0][1] == pytest.approx(first_loss(network(), samples, seed=3), rel=1e-6)
+    assert first_loss(network(), samples, seed=3) != pytest.approx(first_loss(network(Dropout(0)), samples), rel=0.01)
+
+
+def test_penalties_of_layers_count_in_training_alone():
+    samples = data()
+    classifier, logger = trained(made(network(Penalised(0.5))), samples, log_every_n_steps=1, epochs=1)
+    assert logger.series("train/loss")[0][1] == pytest.approx(first_loss(network(), samples) + 9, rel=1e-6)
+    assert abs(classifier.net[3].weight) < 2  # it is trained, too
+    expected = direct(classifier.net, samples.prepare(samples.val.images), samples.val.classes)
+    assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_two_trainings_of_one_seed_are_equal_to_the_last_bit():
+    ends = []
+    for other in (1, 2):
+        torch.manual_seed(other)  # has no part in it
+        classifier, logger = trained(made(seed=5))
+        ends.append((weights(classifier), logger.calls))
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
+def test_another_seed_is_other_masks():
+    assert not torch.equal(weights(trained(made(seed=5))[0]), weights(trained(made(seed=6))[0]))
+
+
+def test_training_leaves_torchs_generator_alone():
+    before = torch.get_rng_state()
+    trained(made())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_without_keys_torchs_generator_draws_the_masks():
+    def end(state, seed=0):
+        torch.manual_seed(state)
+        return weights(trained(made(seed=seed, keyed=False))[0])
+
+    assert torch.equal(end(1), end(1, seed=9))
+    assert not torch.equal(end(1), end(2))
+
+
+def test_keys_count_micro_batches_since_the_start(monkeypatch):
+    asked, keys = [], module.mask_keys
+
+    def kept(*arguments):
+        asked.append(arguments)
+        return keys(*arguments)
+
+    monkeypatch.setattr(module, "mask_keys", kept)
+    trained(made(seed=4), accumulate_grad_batches=2, epochs=3)
+    assert asked == [(4, step, range(BATCH)) for step in range(3 * STEPS)]
+
+
+def test_each_rank_draws_the_masks_of_its_own_rows():
+    classifier, net = made(), Dropout(0.5)
+    x, found = torch.ones(4 * BATCH, 16), []
+    for rank in range(4):
+        classifier._trainer = SimpleNamespace(global_rank=rank)
+        with classifier._masks(7, BATCH):
+            found.append(net(x[:BATCH]))
+    classifier._trainer = None
+    with mask_keys(0, 7, range(4 * BATCH)):
+        assert torch.equal(torch.cat(found), net(x))
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
+    half = trainer(epochs=2)
+    half.fit(made(), data())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, whole = made(), trained(epochs=4)[0]
+    trainer(epochs=4).fit(resumed, data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_checkpoint_holds_plain_containers_and_loads_into_the_network(tmp_path):
+    fitter, classifier = trainer(epochs=1), made(schedule=lambda own: torch.optim.lr_scheduler.StepLR(own, 1))
+    fitter.fit(classifier, data())
+    fitter.save_checkpoint(tmp_path / "last.ckpt")
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    net = network()
+    net.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
+    assert torch.equal(weights(made(net)), weights(classifier))
+
+
+def test_the_learning_rate_is_stepped_once_an_epoch():
+    seen = []
+
+    class Rates(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trained(made(lr=1.0, schedule=lambda own: torch.optim.lr_scheduler.StepLR(own, 1, 0.5)), callbacks=[Rates()])
+    assert seen == [1.0] * STEPS + [0.5] * STEPS
+
+
+def test_evaluation_needs_no_optimizer():
+    samples = data()
+    found = metrics_of(Classifier(network()), samples)
+    expected = direct(network(), samples.prepare(samples.test.images), samples.test.classes)
+    assert found == pytest.approx({f"test/{key}": value for key, value in expected.items()}, rel=1e-5)
