@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Known(NamedTuple):
     processes: int
 
 
-@cache
+@lru_cache(maxsize=2)
 def known(job_plan: Plan) -> list[Known]:
     """What is known of the jobs of a plan; what all jobs of a sweep have in common is not in their names.
 
