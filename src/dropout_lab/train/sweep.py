@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from dropout_lab.cli import UserError, root_cause
+from dropout_lab.cli import UserError, interruptible, root_cause
 from dropout_lab.jobs.composition import ROOT, PlannedLoader
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import planned, rank, together
@@ -118,12 +118,13 @@ def execute(job_plan: Plan) -> int:
             counting = progress.counting_from_folders(progress.current, names, _done(job_plan))
     broken = False
     try:
-        with counting:
+        with interruptible(), counting:
             _through_hydra(job_plan)
     except SystemExit as end:  # Hydra has said why
         broken = end.code != 0
     except KeyboardInterrupt:
-        print(f"\ninterrupted; what was done is in {job_plan.folder}", file=sys.stderr)
+        end = "\n" * sys.stderr.isatty()  # of the bar
+        print(f"{end}interrupted; what was done is in {job_plan.folder}", file=sys.stderr)
         return 130
     finally:
         if progress.current is not None:
