@@ -123,8 +123,8 @@ def execute(job_plan: Plan) -> int:
     except SystemExit as end:  # Hydra has said why
         broken = end.code != 0
     except KeyboardInterrupt:
-        end = "\n" * sys.stderr.isatty()  # of the bar
-        print(f"{end}interrupted; what was done is in {job_plan.folder}", file=sys.stderr)
+        apart = "\n" * sys.stderr.isatty()  # from the bar
+        print(f"{apart}interrupted; what was done is in {job_plan.folder}", file=sys.stderr)
         return 130
     finally:
         if progress.current is not None:
