@@ -103,6 +103,18 @@ def test_hydra_full_error_shows_the_traceback(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("words", "line"), [([], "interrupted"), (["interrupted; runs/1"], "interrupted; runs/1")])
+def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130(words, line, monkeypatch, capsys):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise KeyboardInterrupt(*words)
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", f"{line}\n")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(KeyboardInterrupt), one_line_errors():
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("value", ["", "0"])
 def test_other_values_of_hydra_full_error_do_not(monkeypatch, value):
     monkeypatch.setenv("HYDRA_FULL_ERROR", value)
