@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from commands import Command, exit_code, run
-from lightning import Trainer
 from omegaconf import read_write
 from waiting import wait_until
 from wandb_files import read_finished
@@ -22,7 +21,6 @@ from dropout_lab.jobs.plan import plan
 from dropout_lab.runs import identity
 from dropout_lab.runs.folder import read_status
 from dropout_lab.train import __main__ as train_command
-from dropout_lab.train import runtime
 from dropout_lab.train.__main__ import main as train_main
 
 SHORT = ["trainer.max_epochs=1", "data.train_size=128"]
@@ -276,23 +274,6 @@ def test_asking_starts_nothing(command, words, expected, capsys, monkeypatch):
     with suppress(SystemExit):  # of --help, whose exit code is 0
         command.main(words.split())
     assert expected in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_each_job_of_a_sweep_has_the_threads_it_asks_for(tmp_path, monkeypatch):
-    seen = []
-    fit = Trainer.fit
-
-    def watched(*given, **named):
-        seen.append(torch.get_num_threads())
-        return fit(*given, **named)
-
-    monkeypatch.setattr(Trainer, "fit", watched)
-    runtime.set_threads(None)
-    chosen = torch.get_num_threads()
-    with pytest.raises(SystemExit):
-        train_main(["-m", "threads=3,null", "debug=fast", f"hydra.sweep.dir={tmp_path}"])
-    assert seen == [3, chosen]
 
 
 @pytest.mark.slow

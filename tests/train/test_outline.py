@@ -1,0 +1,47 @@
+"""Laws of the line before a sweep: how many jobs, devices and steps, and where it will lie."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from dropout_lab.train import outline as module
+from dropout_lab.train.outline import outline
+
+
+@pytest.fixture(autouse=True)
+def ten_batches(monkeypatch):
+    monkeypatch.setattr(module, "batches_of", lambda job: 10)
+
+
+def sweep(*trainers, launcher="basic", known=True, **sweeper):
+    """A plan of jobs with these settings of the Trainer beside two epochs."""
+    jobs = [SimpleNamespace(alike={"trainer": {"max_epochs": 2, **trainer}}) for trainer in trainers]
+    base = SimpleNamespace(hydra=SimpleNamespace(sweeper=sweeper))
+    return SimpleNamespace(base=base, jobs=jobs if known else [], known=jobs, launcher=launcher, folder="runs/x")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "steps"),
+    [
+        ({}, "20 steps"),
+        ({"limit_train_batches": 4}, "8 steps"),
+        ({"limit_train_batches": 400}, "20 steps"),
+        ({"limit_train_batches": 0.25}, "4 steps"),
+        ({"limit_train_batches": None}, "20 steps"),
+        ({"accumulate_grad_batches": 4}, "6 steps"),  # the rest of an epoch is a step of its own
+        ({"max_steps": 1}, "1 step"),
+        ({"max_steps": -1}, "20 steps"),
+    ],
+)
+def test_steps_are_those_of_the_optimizer(trainer, steps):
+    assert outline(sweep(trainer), [1]) == f"1 job, each 1 device and {steps}, in runs/x"
+
+
+def test_what_differs_from_job_to_job_is_told_from_least_to_most():
+    told = outline(sweep({"max_epochs": 3}, {}, launcher="joblib"), [4, 2])
+    assert told == "2 jobs through joblib, each 2 to 4 devices and 20 to 30 steps, in runs/x"
+
+
+def test_where_a_sweeper_chooses_the_jobs_it_says_how_many():
+    assert outline(sweep({}, known=False, n_trials=7), [1]).startswith("7 jobs, each ")
+    assert outline(sweep({}, known=False), [1]).startswith("unknown number of jobs, each ")
