@@ -41,6 +41,9 @@ PUZZLES = {  # names that nobody guessed the meaning of
     *("split", "unreached", "shown", "looks", "sights", "sentences"),
 }
 
+NO_ROOMS = {"helpers", "scripts"}  # in tests/: what tests share, and the tests of what is no Python file
+OF_NO_FILE = {"tests/hydra_plugins/test_slurm"}  # what SLURM's own commands make of the launcher and its configuration
+
 Sources = dict[str, str]  # path in src/dropout_lab, without its suffix -> text
 
 
@@ -233,6 +236,22 @@ def not_understood_alone(sources: Sources) -> list[str]:
     return sorted(found)
 
 
+def without_twin(sources: Sources) -> list[str]:
+    """Files without tests of their own, and tests in a room that are those of no file in it.
+
+    Tests of several files lie at the top of tests/; a room's face hands on and has none.
+    """
+    tests = {file for file in sources if file.startswith("tests/")}
+    twins = {}
+    for file in sources.keys() - tests:
+        room, _, name = f"tests/{file}".rpartition("/")
+        if name != "__init__":
+            twins[f"{room}/test_{name.strip('_')}"] = file
+    in_rooms = {test for test in tests if test.count("/") > 1 and test.split("/")[1] not in NO_ROOMS}
+    strangers = {test for test in in_rooms - twins.keys() - OF_NO_FILE if "/test_" in test}
+    return sorted([*(twins[twin] for twin in twins.keys() - tests), *strangers])
+
+
 def test_arrows_between_rooms_go_down_only(house):
     assert {room_of(file) for file in house} - {"__init__"} <= FLOOR.keys()
     assert arrows_up({**house, "__init__": ""}) == []
@@ -279,6 +298,13 @@ def test_the_first_line_of_a_docstring_is_understood_alone(house):
     assert not_understood_alone(house) == []
 
 
+def test_each_file_has_a_twin_among_the_tests(house):
+    tests, plugins = REPOSITORY / "tests", REPOSITORY / "src" / "hydra_plugins"
+    beside = {str(path.relative_to(tests.parent).with_suffix("")): "" for path in tests.rglob("*.py")}
+    beside |= {f"hydra_plugins/{path.stem}": "" for path in plugins.glob("*.py")}
+    assert without_twin(house | beside) == []
+
+
 def test_plugins_are_above_the_package(house):
     """Hydra finds them by itself; nothing in the package imports them."""
     assert not [name for text in house.values() for name in imports(text) if name.startswith("hydra_plugins")]
@@ -305,6 +331,9 @@ BROKEN = [  # what breaks a law, and which
     (puzzling, {"look/views": "class Sights:\n    pass"}),
     (too_long, {"report/page": "x = 1\n" * (LINES + 1)}),
     (too_long, {"train/job": "def train():\n    '''Train.'''\n" + "    x = 1\n" * (FUNCTION + 1)}),
+    (without_twin, {"runs/read": "", "tests/test_read": ""}),
+    (without_twin, {"verdict/__main__": "", "verdict/__init__": ""}),
+    (without_twin, {"fold": "", "tests/test_fold": "", "tests/runs/test_fold": "", "tests/runs/conftest": ""}),
     (not_understood_alone, {"data/sets": "class B:\n    '''The same with a hundred classes.'''"}),
 ]
 
