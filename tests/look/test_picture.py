@@ -38,9 +38,19 @@ def test_signed_maps_have_zero_in_the_middle_of_their_colours():
     assert low == -high
 
 
-@pytest.mark.parametrize("shape", [(5,), (17, 6), (16, 6), (18, 6), (3, 3, 20), (2, 1, 1)])
+@pytest.mark.parametrize(
+    ("shape", "shown"),
+    [
+        ((5,), "5 units"),
+        ((16, 6), "6 maps of 4×4"),  # the tokens of a transformer
+        ((17, 6), "6 maps of 4×4"),  # behind a class token
+        ((18, 6), "108 units"),
+        ((3, 3, 20), "16 of 20 maps of 3×3"),
+        ((2, 1, 1), "2 units"),
+    ],
+)
 @pytest.mark.slow
-def test_outputs_of_any_shape_can_be_drawn(shape):
+def test_outputs_of_any_shape_can_be_drawn(shape, shown):
     class Shaped(nn.Module):
         def __init__(self):
             super().__init__()
@@ -50,4 +60,5 @@ def test_outputs_of_any_shape_can_be_drawn(shape):
             return self.head(self.act(x).flatten(1))
 
     seen = subject(Shaped())
-    draw(look_at(Subject(**{**vars(seen), "x": torch.randn(1, *shape)}), 0.5))
+    figure = draw(look_at(Subject(**{**vars(seen), "x": torch.randn(1, *shape)}), 0.5))
+    assert [text.partition("\n")[2] for text in texts(figure) if "(GELU)" in text] == [shown]

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from dropout_lab.data import GlobalBatches
-from dropout_lab.dropout import Dropout, mask_keys
+from dropout_lab.dropout import Dropout, Placement, install, mask_keys
 from dropout_lab.modules import base as module
 from dropout_lab.modules.classification import Classifier
 
@@ -125,6 +125,25 @@ def test_penalties_of_layers_count_in_training_alone():
     assert abs(classifier.net[3].weight) < 2  # it is trained, too
     expected = direct(classifier.net, samples.prepare(samples.val.images), samples.val.classes)
     assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
+
+
+class Fined(Dropout):
+    """Costs what it drops."""
+
+    def penalty(self):
+        return torch.tensor(10 * self.p)
+
+
+def test_penalties_of_layers_that_install_has_put_in_count():
+    def installed(kind):
+        net = network(nn.Dropout(0.1))
+        install(net, kind, Placement(["activations", "existing"], p=0.4, rate="linear"))  # p of 0.2 and 0.4
+        return net
+
+    samples = data()
+    _, logger = trained(made(installed(Fined)), samples, log_every_n_steps=1, epochs=1)
+    expected = first_loss(installed(Dropout), samples) + 10 * (0.2 + 0.4)
+    assert logger.series("train/loss")[0][1] == pytest.approx(expected, rel=1e-6)
 
 
 def test_two_trainings_of_one_seed_are_equal_to_the_last_bit():

@@ -1,6 +1,10 @@
 """Laws of the columns: a number with its interval, and of how many seeds where not of all."""
 
+import pytest
+
 from dropout_lab.report import build
+from dropout_lab.report.columns import Column
+from dropout_lab.verdict.statistics import Interval
 
 
 def test_one_seed_shows_no_interval(tmp_path, write_run):
@@ -16,3 +20,21 @@ def test_a_number_that_some_seeds_lack_says_how_many_have_it(tmp_path, write_run
     text = build(tmp_path).text
     assert "(n=2)" in text
     assert "2 (counted): metrics.csv has no finite test/loss" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "seeds", "text"),
+    [
+        (Interval(0.5, 0.25, 3), 3, "50.0 ± 25.0"),
+        (Interval(0.5, 0.25, 2), 3, "50.0 ± 25.0 (n=2)"),
+        (Interval(0.5, float("nan"), 1), 1, "50.0"),
+        (Interval(float("nan"), float("nan"), 0), 3, "–"),
+    ],
+)
+def test_a_cell_is_a_mean_in_its_unit_with_what_is_known_of_it(value, seeds, text):
+    assert Column("key", "title", "label", "explained", lambda run, layer: 0.0, 1, 100).text(value, seeds) == text
+
+
+def test_a_signed_column_shows_the_sign_and_one_without_intervals_shows_none():
+    plain = Column("key", "title", "label", "explained", lambda run, layer: 0.0, signed=True, with_interval=False)
+    assert [plain.text(Interval(mean, 0.1, 3), 3) for mean in (0.5, -0.5)] == ["+0.50", "-0.50"]

@@ -1,7 +1,12 @@
 """Laws of the tables of a run: the last value logged of a step counts, both ends are kept."""
 
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from dropout_lab.runs.read import read_runs
-from dropout_lab.runs.tracks import KEPT_STEPS
+from dropout_lab.runs.tracks import KEPT_STEPS, Tracks, mean_over_runs, thinned
 
 
 def test_a_step_logged_again_after_a_resume_replaces_the_first(tmp_path, write_run):
@@ -18,3 +23,23 @@ def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
     steps = run.tracks["train"].steps
     assert len(steps) == KEPT_STEPS
     assert (steps[0], steps[-1]) == (9, 9 * 3 * KEPT_STEPS)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 400), st.integers(2, 60))
+def test_what_is_thinned_keeps_both_ends_and_no_more_than_asked(length, kept):
+    places = thinned(length, kept)
+    assert (places[0], places[-1]) == (0, length - 1)
+    assert len(places) == min(length, kept)
+    assert np.ptp(np.diff(places)) <= 1 if length > 2 else True
+
+
+def test_the_mean_over_runs_is_at_each_step_over_those_that_have_it():
+    nan = float("nan")
+    one = Tracks(np.array([1, 2]), {("mean", "a"): 0}, np.array([[1.0], [3.0]]))
+    other = Tracks(np.array([2, 4]), {("std", "a"): 0, ("mean", "a"): 1}, np.array([[7.0, 5.0], [8.0, nan]]))
+    found = mean_over_runs([one, other])
+    assert found.steps.tolist() == [1, 2, 4]
+    assert found.logged("mean", "a").tolist() == [1, 4]
+    assert found.values[:, found.columns["std", "a"]].tolist() == pytest.approx([nan, 7, 8], nan_ok=True)
+    assert found.logged("gain", "a").tolist() == []
