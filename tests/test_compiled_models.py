@@ -4,6 +4,7 @@ import lightning as L
 import pandas as pd
 import pytest
 import torch
+from small_networks import convolutional
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -28,9 +29,8 @@ def fresh():
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), Dropout(0.5, mask="channel"), nn.Flatten(), nn.Linear(288, 10), nn.Dropout(0.2)
-    )
+    net = convolutional(Dropout(0.5, mask="channel"), size=8, inputs=3, outputs=10)
+    return net.append(nn.Dropout(0.2))
 
 
 def watched(model: nn.Module) -> Meter:

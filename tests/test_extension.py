@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import convolutional
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, Placement, check, install, mask_keys
@@ -147,7 +148,7 @@ def test_penalties_are_part_of_the_loss() -> None:
 
 @pytest.mark.parametrize("strategy", [DropPath, DropBlock])
 def test_install_puts_a_new_strategy_anywhere(strategy: type[Dropout]) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    model = convolutional(nn.Identity(), size=8)
     (installed,) = install(model, strategy, Placement("convolutions", p=0.4))
     layer = model[0].get_submodule("dropout")
     assert isinstance(layer, strategy)

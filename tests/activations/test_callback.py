@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from memory_logger import Memory
+from small_networks import dense
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -30,7 +31,7 @@ NAME, NAME_IN = "02_2", "02_2_in"
 class Toy(L.LightningModule):
     def __init__(self, layer=None):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), layer or Dropout(0.5), nn.Linear(16, 2))
+        self.net = dense(layer or Dropout(0.5), hidden=16)
         self.relu_outputs: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
 
     def forward(self, x):

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from small_networks import normalised
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -91,7 +92,7 @@ def test_the_standard_error_is_the_spread_over_masks(stat, mask):
 
 @pytest.mark.parametrize("layer", [Dropout(0.5), nn.Dropout(0.5), nn.AlphaDropout(0.5)])
 def test_the_probe_leaves_no_trace(layer):
-    model = nn.Sequential(nn.Linear(20, 50), nn.BatchNorm1d(50), layer, nn.Linear(50, 5))
+    model = normalised(layer, inputs=20, hidden=50, outputs=5)
     model[3].eval()  # modes are per module
     meter = Meter(taps_of(model))
     meter.attach()

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 import pytest
 import torch
+from small_networks import dense
 from torch import nn
 
 from dropout_lab.activations import Meter, compare, taps_of
@@ -20,7 +21,7 @@ NAMES = ["00_0", "01_1", "02_2_in", "02_2", "03_3"]
 def readings():
     """A flush of a small network: one batch in train, two in eval, a probe."""
     generator = torch.Generator().manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Dropout(0.5), nn.Linear(8, 2))
+    net = dense(Dropout(0.5))
     for parameter in net.parameters():
         nn.init.normal_(parameter, generator=generator)
     meter = Meter(taps_of(net))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from small_networks import convolutional
 from torch import nn
 
 from dropout_lab.activations import ActivationStats, Meter, Tap
@@ -49,8 +50,8 @@ class Shards(L.LightningDataModule):
 class Net(L.LightningModule):
     def __init__(self):
         super().__init__()
-        conv, spatial = nn.Conv2d(1, 8, 3), Dropout(0.3, mask="channel")
-        self.net = nn.Sequential(conv, nn.ReLU(), spatial, nn.Flatten(), Dropout(0.5), nn.Linear(128, 3))
+        self.net = convolutional(Dropout(0.3, mask="channel"), size=6)
+        self.net.insert(4, Dropout(0.5))
         self.double()
 
     def forward(self, x):

@@ -1,6 +1,7 @@
 """Trained networks whose weights the test chooses, with data to measure them on."""
 
 import torch
+from small_networks import dense
 from torch import nn
 
 from dropout_lab.dropout import Dropout
@@ -28,9 +29,8 @@ def linear(weight, bias=None):
 def one_hidden_layer(p=0.5, images=7):
     torch.manual_seed(0)
     x = torch.randn(images, 3)
-    return network_of(
-        nn.Linear(3, 6), nn.ReLU(), Dropout(p), nn.Linear(6, 4), images=x, classes=torch.arange(images) % 4
-    )
+    layers = dense(Dropout(p), inputs=3, hidden=6, outputs=4)
+    return network_of(*layers, images=x, classes=torch.arange(images) % 4)
 
 
 def classic_and_inverted():

@@ -6,6 +6,7 @@ import lightning
 import torch
 import torch.nn.functional as F
 from memory_logger import Memory
+from small_networks import dense
 from torch import nn
 
 from dropout_lab.data import Synthetic
@@ -26,8 +27,7 @@ def data(seed=0, kind=Synthetic):
 def network(layer=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layer = layer or Dropout(0.5)
-        return nn.Sequential(nn.Flatten(), nn.Linear(9, 16), nn.ReLU(), layer, nn.Linear(16, 3))
+        return nn.Sequential(nn.Flatten(), *dense(layer or Dropout(0.5), inputs=9, hidden=16, outputs=3))
 
 
 def made(net=None, lr=0.1, schedule=None, **options):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from small_networks import dense
 from torch import nn
 
 from dropout_lab.dropout import Dropout
@@ -13,7 +14,7 @@ from dropout_lab.verdict.cost import ratios
 
 def network(**axes):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Dropout(0.5, **axes), nn.Linear(6, 3)).eval()
+    return dense(Dropout(0.5, **axes), hidden=6, outputs=3).eval()
 
 
 @pytest.fixture

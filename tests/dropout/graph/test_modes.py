@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_networks import normalised
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout
@@ -15,7 +16,7 @@ def state(model: nn.Module) -> list[tuple[bool, bool]]:
 
 
 def net(layer: nn.Module) -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), layer, nn.Linear(8, 8))
+    model = normalised(layer)
     model[3].eval()
     return model
 
