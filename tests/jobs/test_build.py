@@ -77,6 +77,7 @@ def test_a_schedule_is_called_without_hydra_s_checks():
     net = nn.Sequential(nn.Linear(4, 4), Dropout(0.4))
     rates = build_rates(config, net)
     (schedule,) = (value for value in vars(rates).values() if isinstance(value, partial))
+    assert type(schedule) is partial
     assert schedule.func.__module__.startswith("dropout_lab.")
 
 

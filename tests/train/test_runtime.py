@@ -29,12 +29,13 @@ def test_each_job_of_a_sweep_has_the_threads_it_asks_for(tmp_path, monkeypatch):
     assert seen == [3, chosen]
 
 
-def test_threads_that_are_left_open_are_those_of_torch_whatever_an_earlier_job_had():
-    runtime.set_threads(None)
-    chosen = torch.get_num_threads()
-    for asked in (chosen + 1, None):
+def test_threads_that_are_left_open_are_those_of_torch_whatever_an_earlier_job_had(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(runtime, "_chosen_threads", lambda: 2)
+    for asked, expected in ((3, 3), (None, 2)):
         runtime.set_threads(asked)
-        assert torch.get_num_threads() == (asked or chosen)
+        assert torch.get_num_threads() == expected
+    torch.set_num_threads(before)
 
 
 def test_wandb_is_closed_only_where_it_was_used(monkeypatch):
