@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -27,9 +28,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dropout_lab.jobs.workers import Worker, end_workers, free_cores, share, visible_gpus, without_result
-
-if TYPE_CHECKING:
-    pass
 
 
 class Job:
@@ -47,6 +45,7 @@ class Job:
         loader = ConfigLoaderImpl(context.config_loader.get_search_path())
         self.context, self.task = HydraContext(config_loader=loader, callbacks=context.callbacks), task
         self.singletons = Singleton.get_state()
+        self.singletons["instances"][GlobalHydra].hydra.config_loader = loader  # of the copy
         self.again = False
 
     def __call__(self, composed: bytes, number: int) -> JobReturn:

@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
-from dropout_lab.jobs.job import resolved
+from dropout_lab.jobs.job import resolved, written
 from dropout_lab.jobs.plan import plan
+from dropout_lab.runs.identity import fingerprints
 
 FOLDER = "hydra.sweep.dir='/sweep'"
 SAME = [
@@ -87,6 +88,12 @@ REFUSED = {
     "hydra/launcher=basic,joblib seed=0,1": "is of the sweep as a whole and has one value",
     "hydra.launcher.n_jobs=1,2": "is of the sweep as a whole and has one value",
     "+hydra.sweeper.arms.a='dropout=none hydra.verbose=true'": r"hydra\.verbose=true: .* arm",
+    "hydra.launcher=null seed=0,1": r"hydra\.launcher=None: choose an option, hydra/launcher=NAME",
+    "~dropout_schedule seed=0,1": "dropout_schedule is missing; it is chosen by an option",
+    "~callbacks seed=0,1": "callbacks is missing; it is chosen by an option",
+    "callbacks.checkpoint=null seed=0,1": r"callbacks\.checkpoint=null: leave it out",
+    "model=mlp +model.num_classes=3 seed=0,1": r"model\.num_classes: is not for the configuration to give",
+    "trainer.callbacks=[] seed=0,1": "there is no key 'trainer.callbacks'",
     "hydra.mode=RUN seed=0,1": "hydra.mode: add -m for a sweep",
 }
 
@@ -174,6 +181,23 @@ def test_a_sweep_that_can_not_be_one_is_refused_in_one_line(text, searched):
     with pytest.raises(UserError, match=REFUSED[text]) as caught:
         plan(["-m", *words(text, searched)])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dropout.p=0.1,0.2 ++dropout.p=0.3",
+        "dropout.p=0.1,0.2 dropout={p:0.3}",
+        "trainer.max_epochs=${seed} seed=1,2",
+        "notes=${hydra:job.num} seed=0,1",
+        "dropout=inverted,none dropout.p=0.1,0.2 optimizer.lr=0.1,0.2",
+    ],
+)
+def test_a_job_is_known_by_the_fingerprint_of_what_runs(text, searched):
+    for job in plan(["-m", *words(text, searched)]).jobs:
+        assert fingerprints(job) == fingerprints(job.config)
+        assert job.written == written(job.own) | {"run": dict.fromkeys(job.own.run, "")}
 
 
 @pytest.mark.slow

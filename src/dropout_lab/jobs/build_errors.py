@@ -13,13 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from dropout_lab.cli import nearest, root_cause
-
-FROM_CODE = {  # arguments that are not in the configuration
-    "model": ("input_shape", "num_classes"),
-    "optimizer": ("params",),
-    "lr_scheduler": ("optimizer",),
-    "dropout_schedule": ("p", "t"),
-}
+from dropout_lab.jobs.overrides import FROM_CODE
 
 
 def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str:

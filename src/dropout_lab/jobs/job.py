@@ -74,7 +74,8 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
     sections, choices = _Sections(), dict[tuple[str, ...], dict[str, Any]]()
     checked = []
     for words in jobs:
-        given = {word: composer.number(word) for word in words if word.partition("=")[0] in VARIED}
+        alone = _said_once(composer, words)
+        given = {word: composer.number(word) for word in words if word.partition("=")[0] in alone}
         like = tuple(word if given.get(word) is None else word.partition("=")[0] for word in words)
         if like not in made:
             _require_own(composer, words)
@@ -85,7 +86,7 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
                     _require_one_sweep(config, base, files)
                     choices[files] = dict(config.hydra.runtime.choices)
                 own, meant = composer.own(words)
-                alike = _job(own, sections, words=tuple(meant), choices=choices[files], composer=composer)
+                alike = _job(own, sections, alone, words=tuple(meant), choices=choices[files], composer=composer)
                 made[like] = alike, dict(zip(words, meant, strict=True))
             except (HydraException, OmegaConfBaseException) as error:
                 raise UserError(explain_error(error, words, files) + _where(files, jobs)) from error
@@ -114,14 +115,22 @@ def let_hydra_be_read(config: DictConfig) -> None:
     OmegaConf.set_readonly(config.hydra, False)
 
 
-def _job(config: DictConfig, sections: "_Sections", **known: Any) -> Job:
+def _said_once(composer: Composer, words: Sequence[str]) -> set[str]:
+    """Those keys of ``VARIED`` that at most one word sets, and none takes a value of."""
+    keys = [composer.parsed(word).key_or_group for word in words if not composer.chooses_files(word)]
+    about = {key: [other for other in keys if key == other or key.startswith(f"{other}.")] for key in VARIED}
+    text = " ".join(words).replace("\\", "")  # a sweeper escapes braces
+    return {key for key in VARIED if len(about[key]) <= 1 and f"${{{key}}}" not in text}
+
+
+def _job(config: DictConfig, sections: "_Sections", alone: Collection[str], **known: Any) -> Job:
     """A job from its configuration without ``hydra`` and what else is known of it; its values are not validated yet."""
     config.run = dict.fromkeys(config.run, "")  # filled in when it starts
     values = written(config)
     leaves = flat(values)
     for key in sorted(key for key, value in leaves.items() if value == "???"):
         raise UserError(f"{key} needs a value: {key}=...")
-    varied = {key: leaves[key] for key in VARIED if isinstance(leaves.get(key), int | float)}
+    varied = {key: leaves[key] for key in alone if isinstance(leaves.get(key), int | float)}
     for key in varied:
         OmegaConf.update(config, key, VARIED[key])
     alike = sections.resolved(config, _with(values, {key: VARIED[key] for key in varied}))
@@ -185,8 +194,8 @@ def _require_one_sweep(config: DictConfig, base: DictConfig, files: Collection[s
         for key in [key for key in {**of_job, **of_sweep} if of_job.get(key) != of_sweep.get(key)]:
             swept = [word for word in files if word not in base.hydra.overrides.task] or ["an arm"]
             raise UserError(
-                f"{' '.join(swept)}: sets hydra.{key}, which is of the sweep as a whole; start a sweep for each, or "
-                f"say it for all: hydra.{key}=..."
+                f"{' '.join(swept)}: sets hydra.{key}, which is of the sweep as a whole; choose one option, or start a "
+                "sweep for each"
             )
 
 

@@ -25,6 +25,13 @@ USAGE = (
     "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
     "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
 )
+FROM_CODE = {  # arguments of what a section describes that are not for the configuration to give
+    "model": ("input_shape", "num_classes"),
+    "optimizer": ("params",),
+    "lr_scheduler": ("optimizer",),
+    "dropout_schedule": ("p", "t"),
+    "trainer": ("logger", "callbacks", "plugins", "default_root_dir"),
+}
 PARTS = {"callbacks": "callback", "logger": "logger"}  # groups of which several options are chosen
 EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # pyproject.toml: what needs them
 
@@ -122,8 +129,8 @@ def _known_keys(config: DictConfig, key: str) -> list[str]:
     """Keys that may be meant instead of one: those of a configuration, and what else is taken where it would be."""
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
-    taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else ()
-    return [*_flat_keys(config), *(f"{parent}.{name}" for name in sorted(taken))]
+    taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else frozenset()
+    return [*_flat_keys(config), *(f"{parent}.{name}" for name in sorted(taken.difference(FROM_CODE.get(parent, ()))))]
 
 
 def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:

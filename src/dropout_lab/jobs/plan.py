@@ -37,6 +37,7 @@ class Plan:
         folder: of the run, or of the sweep.
         base: the configuration of the sweep as a whole, or of the run, with its node ``hydra``.
         composer: of its jobs.
+        shared: the words that all jobs of the sweep have, also after some of the jobs were left out.
         example: where jobs is empty, one with the first of the values that each key may take.
         names_folder: whether the command line says where a run lies.
     """
@@ -46,6 +47,7 @@ class Plan:
     folder: Path
     base: DictConfig
     composer: Composer
+    shared: frozenset[str] = frozenset()
     example: Job | None = None
     names_folder: bool = False
 
@@ -97,11 +99,13 @@ def plan(arguments: Sequence[str]) -> Plan:
                 return Plan(False, checked_jobs(composer, [own], base), folder, base, composer, names_folder=named)
             if not _knows_its_jobs(base):
                 (example,) = checked_jobs(composer, [_one_of_each(base.hydra.sweeper, own)], base)
-                return Plan(True, [], folder, base, composer, example)
+                return Plan(True, [], folder, base, composer, example=example)
             jobs = instantiate(base.hydra.sweeper).jobs(own, GlobalHydra.instance().config_loader())
             if not jobs:
                 raise UserError("this sweep has no jobs: one of its ranges is empty, or a glob(...) matches nothing")
-            return Plan(True, checked_jobs(composer, jobs, base), folder, base, composer)
+            checked = checked_jobs(composer, jobs, base)
+            shared = frozenset.intersection(*(frozenset(job.words) for job in checked)) if len(checked) > 1 else ()
+            return Plan(True, checked, folder, base, composer, frozenset(shared))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain_error(error, words, files)) from error
 
@@ -155,6 +159,9 @@ def _base(composer: Composer, words: Sequence[str], multirun: bool) -> DictConfi
 
 def _require_launcher(base: DictConfig, multirun: bool) -> None:
     """Refuse a launcher where there is one run, and one whose packages are not installed."""
+    for part in ("launcher", "sweeper"):
+        if not isinstance(base.hydra[part], DictConfig):
+            raise UserError(f"hydra.{part}={base.hydra[part]}: choose an option, hydra/{part}=NAME")
     launcher = base.hydra.runtime.choices["hydra/launcher"]
     if not multirun and launcher != "basic":
         raise UserError(f"hydra/launcher={launcher}: launchers start the jobs of a sweep; add -m")

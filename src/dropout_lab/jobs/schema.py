@@ -14,12 +14,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.overrides import PARTS, no_such_part
+from dropout_lab.jobs.overrides import FROM_CODE, PARTS, no_such_part
 
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
 
 
 Switch = Annotated[bool, Field(description="true or false")]
+
+
+Node = Annotated[dict[str, Any], Field(description="chosen by an option of that group")]
 
 
 class _Section(BaseModel):
@@ -83,6 +86,12 @@ class Config(_Section):
     loss: Loss
     optimizer: Optimizer
     trainer: Trainer
+    model: Node
+    placement: Node
+    dropout_schedule: Node
+    lr_scheduler: Node
+    callbacks: Node
+    logger: Node
 
 
 def validate(config: dict[str, Any]) -> None:
@@ -109,8 +118,14 @@ def validate(config: dict[str, Any]) -> None:
             f"trainer.max_epochs={epochs}: training would end before the first validation, after "
             f"trainer.check_val_every_n_epoch={every} epochs; train for longer, or validate more often"
         )
+    for section, names in FROM_CODE.items():
+        for name in names:
+            if name in config[section]:
+                raise UserError(f"{section}.{name}: is not for the configuration to give; leave it out")
     for group in PARTS:
         for name, node in config[group].items():
+            if node is None:
+                raise UserError(f"{group}.{name}=null: leave it out, '~{group}.{name}'")
             if isinstance(node, dict) and "_target_" not in node:
                 raise UserError(no_such_part(group, name))
 

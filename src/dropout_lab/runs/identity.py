@@ -75,7 +75,7 @@ def fingerprints(cfg: DictConfig | Job) -> Fingerprints:
     """
     plain = cfg.written if isinstance(cfg, Job) else written(cfg)
     own = {key: value for key, value in plain.items() if key not in NOT_OF_THE_CONFIGURATION}
-    called = [key for key, value in flat(own).items() if re.search(r"\$\{[\w.]+:", str(value))]
+    called = [key for key, value in flat(own).items() if re.search(r"\$\{(?!hydra:)[\w.]+:", str(value))]
     own[""] = {key: str(OmegaConf.select(cfg.config if isinstance(cfg, Job) else cfg, key)) for key in called}
     return Fingerprints(_digest(own), _digest({**own, "seed": None}))
 
@@ -85,8 +85,8 @@ def label(
 ) -> str:
     """The name of a configuration: its arm or its option of dropout, and the other words that tell it from others.
 
-    Words are as they are typed, but for a leading +, and the seed is none of them. A name that is too long for W&B
-    ends in "…".
+    Words are as Hydra spells their values (``True`` for ``true``), but for a leading + and escapes, and the seed is none
+    of them. A name that is too long for W&B ends in "…".
 
     Args:
         cfg: composed configuration.
@@ -101,7 +101,7 @@ def label(
     for word in hydra["overrides"]["task"]:
         key = _key(word)
         if word not in leave_out and key not in told and key.partition(".")[0] not in NOT_OF_THE_STRATEGY:
-            words.append(word.lstrip("+"))
+            words.append(re.sub(r"\\(.)", r"\1", word.lstrip("+")))
     text = " ".join(words)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 

@@ -170,7 +170,7 @@ def _trainer(cfg: DictConfig, folder: RunFolder, loggers: Sequence[Logger]) -> l
         callbacks=callbacks,
         plugins=plugins,
         default_root_dir=cfg.run.dir,
-        enable_progress_bar=watched,
+        enable_progress_bar=watched and cfg.trainer.get("enable_progress_bar", True),
     )
     return trainer
 

@@ -59,11 +59,11 @@ def known(job_plan: Plan) -> list[Known]:
     Raises:
         UserError: devices that there are not, or a batch that can't be split over them.
     """
-    common = set.intersection(*(set(job.words) for job in job_plan.jobs)) if len(job_plan.jobs) > 1 else set()
     hydra, found = job_plan.base.hydra, []
     for job in job_plan.known:
         of_job = {"sweeper": hydra.sweeper, "overrides": {"task": job.words}, "runtime": {"choices": job.choices}}
-        name, seed = label(job.alike, of_job, leave_out=common), job.written["seed"]
+        name = label(job.alike, of_job, leave_out=job_plan.shared)
+        seed = job.varied.get("seed", job.alike["seed"])
         found.append(Known(fingerprints(job), name, seed, _processes(job.alike, hydra.launcher)))
     return found
 
