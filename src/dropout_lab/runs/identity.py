@@ -85,8 +85,8 @@ def label(
 ) -> str:
     """The name of a configuration: its arm or its option of dropout, and the other words that tell it from others.
 
-    Words are as Hydra spells their values (``True`` for ``true``), but for a leading + and escapes, and the seed is none
-    of them. A name that is too long for W&B ends in "…".
+    Words are as Hydra spells their values (``True`` for ``true``), but for a leading + and escapes, and without the
+    seed. A name that is too long for W&B ends in "…".
 
     Args:
         cfg: composed configuration.
