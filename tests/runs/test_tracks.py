@@ -36,10 +36,11 @@ def test_what_is_thinned_keeps_both_ends_and_no_more_than_asked(length, kept):
 
 def test_the_mean_over_runs_is_at_each_step_over_those_that_have_it():
     nan = float("nan")
-    one = Tracks(np.array([1, 2]), {("mean", "a"): 0}, np.array([[1.0], [3.0]]))
-    other = Tracks(np.array([2, 4]), {("std", "a"): 0, ("mean", "a"): 1}, np.array([[7.0, 5.0], [8.0, nan]]))
+    one = Tracks(np.array([1, 2, 6]), {("mean", "a"): 0}, np.array([[1.0], [3.0], [4.0]]))
+    columns = {("std", "a"): 0, ("mean", "a"): 1}
+    other = Tracks(np.array([2, 4, 6]), columns, np.array([[7.0, nan], [8.0, 5.0], [9.0, 6.0]]))
     found = mean_over_runs([one, other])
-    assert found.steps.tolist() == [1, 2, 4]
-    assert found.logged("mean", "a").tolist() == [1, 4]
-    assert found.values[:, found.columns["std", "a"]].tolist() == pytest.approx([nan, 7, 8], nan_ok=True)
+    assert found.steps.tolist() == [1, 2, 4, 6]
+    assert found.logged("mean", "a").tolist() == [1, 3, 5, 5]
+    assert found.values[:, found.columns["std", "a"]].tolist() == pytest.approx([nan, 7, 8, 9], nan_ok=True)
     assert found.logged("gain", "a").tolist() == []
