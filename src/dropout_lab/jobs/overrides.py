@@ -65,7 +65,8 @@ def options_last(arguments: Sequence[str]) -> list[str]:
 
 def quoted(text: str) -> str:
     """A value as an override spells it, whatever characters it has."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # A backslash counts where it stands before a quote, and only there.
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def parse_arguments(arguments: Sequence[str]) -> Namespace:

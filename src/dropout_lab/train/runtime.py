@@ -4,10 +4,6 @@ import logging
 import sys
 import warnings
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def quieten_lightning() -> None:
