@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from commands import PATIENCE
+
+from dropout_lab.train import patience
 
 pytest_plugins = ["fake_runs", "trained_run"]
 
@@ -30,6 +33,12 @@ def environment_kept() -> Iterator[None]:
 def seeded() -> None:
     """Torch's generator: else the weights of a test's model depend on the tests before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning does not tell that it goes on, which depends on the clock."""
+    monkeypatch.setattr(patience, "PATIENCE", PATIENCE)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_an_experiment_brings_its_own_arms(monkeypatch):
     monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
     with pytest.raises(SystemExit):
         compare.main(["experiment=depth", "seed=0"])
-    assert {job.arm for job in planned[0].jobs} == {"constant", "rising", "falling"}
+    assert {job.alike["arm"] for job in planned[0].jobs} == {"constant", "rising", "falling"}
 
 
 def test_claims_that_cannot_be_tested_are_refused_before_anything_runs(capsys, tmp_path):

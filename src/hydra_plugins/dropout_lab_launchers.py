@@ -3,7 +3,6 @@
 conf/hydra/launcher/ holds their settings. Imports nothing heavy: Hydra loads every plugin at start-up.
 """
 
-import copy
 import json
 import logging
 import os
@@ -155,7 +154,7 @@ class Submitit(_Elsewhere):
         executor = submitit.AutoExecutor(
             self.folder / ".submitit" / "%j", self.cluster, **{f"{self.cluster}_max_num_timeout": self.max_num_timeout}
         )
-        job = Job(_reading_from(self.code, self.context), self.task)
+        job = Job(self.context, self.task)
         configs = [self.composed(overrides) for overrides in job_overrides]
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         with _importing_from(self.code) as exports:
@@ -210,15 +209,6 @@ def _importing_from(code: Path) -> Iterator[list[str]]:
         del os.environ["PYTHONPATH"]
         if before is not None:
             os.environ["PYTHONPATH"] = before
-
-
-def _reading_from(code: Path, context: HydraContext) -> HydraContext:
-    """The same context with the configuration that was copied."""
-    search = copy.deepcopy(context.config_loader.get_search_path())
-    for element in search.get_path():
-        if element.provider == "main":
-            element.path = str(code / "conf")
-    return HydraContext(config_loader=ConfigLoaderImpl(search), callbacks=context.callbacks)
 
 
 COMMON = (

@@ -17,6 +17,8 @@ from dropout_lab.jobs.forkserver import begin, import_beforehand, server
 
 import_beforehand("dropout_lab.train.job")
 
+PATIENCE = 1e6  # seconds until a command tells that it is still planning: never, as what it prints is compared
+
 
 class Command:
     """One that has started: a fork of the server, so that no test waits for another import of torch.
@@ -114,6 +116,8 @@ def _main(module, words, copy, folder, environment, output):
     sys.argv = [module, *words]
     try:
         of = main_of(module)
+        if "dropout_lab.train.patience" in sys.modules:  # planning may take its time on a busy machine
+            sys.modules["dropout_lab.train.patience"].PATIENCE = PATIENCE
         assert not copy or Path(of.__file__).is_relative_to(copy)
         of.main(words)
     finally:

@@ -97,7 +97,7 @@ def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
     training = Training({**cluster, "PYTHONPATH": str(tmp_path)}, sweep, *words, *SLURM, held, copy=clone)
     training.wait_until(lambda: "SLURM job" in training.stderr, "the jobs are submitted")
     number = re.search(r"SLURM job (\d+)", training.stderr)[1]
-    with (clone / "src" / "dropout_lab" / "classifier.py").open("a") as file:
+    with (clone / "src" / "dropout_lab" / "modules" / "classification.py").open("a") as file:
         file.write("\nraise RuntimeError('this was edited after the jobs were submitted')\n")
     (clone / "conf" / "dropout" / "inverted.yaml").write_text("_target_: nothing.Here\n_partial_: true\np: 0.5\n")
     slurm(cluster, "scontrol", "release", number)
@@ -112,7 +112,6 @@ def test_jobs_run_the_code_as_it_was_and_survive_preemption(cluster, tmp_path):
     assert "Restarts=1" in slurm(cluster, "scontrol", "show", "job", f"{number}_1")
     for job in "01":
         assert same(sweep / job, whole / job), job
-    assert str(sweep / "code") in (second / ".hydra" / "hydra.yaml").read_text()
 
 
 @pytest.fixture(scope="module")
