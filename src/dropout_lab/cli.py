@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -102,9 +102,11 @@ def root_cause(error: BaseException) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The words ``did you mean 'x'? `` for the nearest of the names, or nothing."""
-    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}? " if close else ""
+    """The words ``did you mean 'x'? `` for the nearest of the names, of equally near ones the first, or nothing."""
+    names = list(names)
+    close = get_close_matches(name, names, n=3, cutoff=0.6)
+    best = max(sorted(close, key=names.index), key=lambda one: SequenceMatcher(None, one, name).ratio(), default=None)
+    return f"did you mean {best!r}? " if best else ""
 
 
 def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, str | None]) -> dict[str, str]:
