@@ -14,6 +14,7 @@ from commands import working_in
 from waiting import wait_until
 
 from dropout_lab.jobs.conf import REPOSITORY
+from dropout_lab.runs.folder import read_status
 
 PACKAGE = REPOSITORY / "src" / "dropout_lab"
 COMMANDS = sorted(
@@ -111,6 +112,24 @@ def test_a_second_one_while_the_first_is_answered_is_not_heard(tmp_path):
     stopped.interrupt_all()
     stopped.go_on()
     assert stopped.end() == (130, "")
+    assert stopped.left() == []
+
+
+def test_a_job_that_runs_notes_it_and_its_folder_is_named(tmp_path):
+    folder = tmp_path / "run"
+    stopped = Stopped([*TRAIN, f"hydra.run.dir={folder}"], "metrics.csv", tmp_path)
+    stopped.interrupt_all()
+    assert stopped.end() == (130, f"interrupted; what was done is in {folder}\n")
+    assert read_status(folder)["status"] == "interrupted"
+    assert stopped.left() == []
+
+
+def test_a_folder_in_which_no_job_has_begun_is_taken_away(tmp_path):
+    folder = tmp_path / "of today" / "sweep"
+    stopped = Stopped([*TRAIN, "-m", "seed=0,1", f"hydra.sweep.dir='{folder}'"], "status.json.tmp", tmp_path)
+    stopped.interrupt()
+    assert stopped.end() == (130, "interrupted\n")
+    assert not folder.parent.exists()
     assert stopped.left() == []
 
 

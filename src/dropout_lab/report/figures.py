@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from dropout_lab.cli import interruptible
 from dropout_lab.report.series import CURVES, series
 from dropout_lab.report.styles import styles
 from dropout_lab.report.table import Row
+from dropout_lab.runs.atomic import replacing
 
 COLORS = {  # of page.css
     "blue": "#0068a8",
@@ -56,7 +58,8 @@ def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
         for name, figure in figures.items():
             for ending, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
                 paths.append(folder / f"{name}.{ending}")
-                figure.savefig(paths[-1], metadata=metadata)
+                with interruptible(), replacing(paths[-1]) as file:
+                    figure.savefig(file, format=ending, metadata=metadata)
                 figure.set_layout_engine("none")  # it is laid out now
     return paths
 

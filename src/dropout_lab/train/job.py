@@ -78,10 +78,10 @@ def run(cfg: DictConfig, label: str | None = None, planned: str | None = None) -
         print(f"failed: {cfg.run.name}: {root_cause(error)}", file=sys.stderr)
         return float("nan")
     finally:
-        if progress.current is not None:
-            progress.current.done()
-        else:  # this process may be ended at any time
+        if progress.current is None:  # this process may be ended at any time
             close_wandb()
+        elif not isinstance(sys.exception(), KeyboardInterrupt):
+            progress.current.done()
 
 
 def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> float:

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from dropout_lab.cli import UserError, interruptible, root_cause
+from dropout_lab.cli import UserError, root_cause
 from dropout_lab.jobs.composition import ROOT, PlannedLoader
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import planned, rank, together
@@ -30,6 +30,7 @@ from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import Fingerprints, fingerprints, label
 from dropout_lab.runs.resume import is_done, require_own_run
 from dropout_lab.runs.wandb_files import warn_of_losses
+from dropout_lab.train.interrupts import telling_what_was_done
 from dropout_lab.train.runtime import close_wandb
 
 OURS = ("hydra_plugins.dropout_lab_launchers.", "hydra._internal.core_plugins.basic_launcher.")  # run what was planned
@@ -104,7 +105,10 @@ def execute(job_plan: Plan) -> int:
     """Run the jobs of a plan and sum up what failed.
 
     Returns:
-        the exit code: 0, 1 or 130.
+        the exit code: 0 or 1.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; it says where that lies which was done.
     """
     from dropout_lab.train import progress
     from dropout_lab.train.outline import outline
@@ -118,14 +122,10 @@ def execute(job_plan: Plan) -> int:
             counting = progress.counting_from_folders(progress.current, names, _done(job_plan))
     broken = False
     try:
-        with interruptible(), counting:
+        with telling_what_was_done(job_plan.folder), counting:
             _through_hydra(job_plan)
     except SystemExit as end:  # Hydra has said why
         broken = end.code != 0
-    except KeyboardInterrupt:
-        apart = "\n" * sys.stderr.isatty()  # from the bar
-        print(f"{apart}interrupted; what was done is in {job_plan.folder}", file=sys.stderr)
-        return 130
     finally:
         if progress.current is not None:
             progress.current.close()

@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
+from dropout_lab.cli import interruptible
 from dropout_lab.report.claims.data import Claimed, Points
 from dropout_lab.report.figures import COLORS, COLUMN, MARKS, STYLE
+from dropout_lab.runs.atomic import replacing
 from dropout_lab.verdict.judge import FAILS, HOLDS, TOO_FEW, Verdict
 from dropout_lab.verdict.statement import Plot
 
@@ -33,7 +35,8 @@ def write(folder: Path, claimed: Claimed) -> list[Path]:
     with mpl.rc_context(STYLE):
         for name, figure in figures(claimed).items():
             paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1])
+            with interruptible(), replacing(paths[-1]) as file:
+                figure.savefig(file, format="png")
     return paths
 
 
