@@ -14,9 +14,12 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
+from dropout_lab.jobs.composition import Composer
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.job import resolved, written
+from dropout_lab.jobs.overrides import FROM_CODE
 from dropout_lab.jobs.plan import plan
+from dropout_lab.jobs.signatures import arguments
 from dropout_lab.runs.identity import fingerprints
 
 FOLDER = "hydra.sweep.dir='/sweep'"
@@ -223,3 +226,23 @@ def test_what_a_resolver_says_is_each_job_s_own(monkeypatch):
         assert job.alike["lr_scheduler"] == own
         assert job.alike["notes"] == f"{list(job.config.model.widths)} 0"
         assert job.alike["trainer"]["max_epochs"] == own["T_max"]
+
+
+@pytest.mark.parametrize("group", ["trainer", "callbacks"])
+def test_every_argument_can_be_given_with_and_without_a_plus(group):
+    """Lightning's Trainer takes 41, of which the lab gives some itself."""
+    options = [path.stem for path in sorted((CONF / "callbacks").glob("*.yaml")) if path.stem != "rich_progress"]
+    with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
+        composer = Composer([])
+        chosen = [f"callbacks=[{','.join(options)}]"]
+        config = composer.own(chosen)[0]
+        nodes = {"trainer": config.trainer} if group == "trainer" else config.callbacks
+        tried = 0
+        for name, node in nodes.items():
+            place = "trainer" if group == "trainer" else f"callbacks.{name}"
+            for argument in sorted(arguments(node._target_) - {*FROM_CODE.get(place, ())}):
+                for plus in ("", "+", "++"):
+                    key = f"{place}.{argument}"
+                    assert OmegaConf.select(composer.own([*chosen, f"{plus}{key}=7"])[0], key) == 7
+                    tried += 1
+    assert tried >= 3 * 37
