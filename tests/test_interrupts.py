@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import weakref
+from pathlib import Path
 
 import pytest
 import stopping
@@ -32,9 +35,11 @@ class Stopped:
     """A command that waits at a moment, see stopping.py."""
 
     def __init__(self, words, moment, folder, **environment):
-        self.stops, self.temporary, self.work, hook = (folder / name for name in ("stops", "tmp", "work", "hook"))
-        for path in (self.stops, self.temporary, self.work, hook):
+        self.stops, self.work, hook = (folder / name for name in ("stops", "work", "hook"))
+        for path in (self.stops, self.work, hook):
             path.mkdir()
+        self.temporary = Path(tempfile.mkdtemp())  # short: a socket lies there
+        weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
         self.stderr = folder / "stderr"
         shutil.copy(stopping.__file__, hook / "sitecustomize.py")
         paths = os.pathsep.join([str(hook), str(REPOSITORY / "src")])
