@@ -219,8 +219,9 @@ def test_a_sweep_that_is_ended_leaves_no_process(kind, code, tmp_path):
     words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1", "logger=csv"]
     running = Command(*words, "trainer.max_epochs=10000", f"hydra.sweep.dir={tmp_path}", folder=tmp_path)
     deadline = time.monotonic() + 120
-    wait_until((tmp_path / "1" / "metrics.csv").exists, deadline)
-    assert (tmp_path / "1" / "metrics.csv").exists(), running.stderr
+    training = [tmp_path / job / "metrics.csv" for job in "01"]  # both: one that has not begun to train notes nothing
+    wait_until(lambda: all(path.exists() for path in training), deadline)
+    assert all(path.exists() for path in training), running.stderr
     assert len(working_in(tmp_path)) > 3  # the command, two workers, and the server that they are forks of
     running.send_signal(kind)
     assert running.wait(60) == code
