@@ -55,26 +55,27 @@ def test_a_broken_checkpoint_is_named(trained_run, tmp_path):
         restore(tmp_path, "last")
 
 
+def with_another_setting(run, folder, old, new):
+    """A run folder with the checkpoints of another, and a text of its configuration replaced."""
+    text = (run / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace(old, new))
+    (folder / "checkpoints").symlink_to(run / "checkpoints")
+
+
 def test_weights_of_another_architecture_are_named(trained_run, tmp_path):
-    text = (trained_run / "config.yaml").read_text()
-    (tmp_path / "config.yaml").write_text(text.replace("hidden: 48", "hidden: 49"))
-    (tmp_path / "checkpoints").symlink_to(trained_run / "checkpoints")
+    with_another_setting(trained_run, tmp_path, "hidden: 48", "hidden: 49")
     with pytest.raises(UserError, match=r"the weights of best\.ckpt do not fit the run's model: .*hidden\.weight"):
         restore(tmp_path)
 
 
 def test_a_folder_of_older_code_is_named(trained_run, tmp_path):
-    text = (trained_run / "config.yaml").read_text()
-    (tmp_path / "config.yaml").write_text(text.replace("channels_last: true", "channels_first: false"))
-    (tmp_path / "checkpoints").symlink_to(trained_run / "checkpoints")
+    with_another_setting(trained_run, tmp_path, "channels_last: true", "channels_first: false")
     with pytest.raises(UserError, match=r"its configuration is of other code, which had no channels_last"):
         restore(tmp_path)
 
 
 def test_p_belongs_to_a_classic_checkpoint(trained_run, tmp_path):
-    text = (trained_run / "config.yaml").read_text()
-    (tmp_path / "config.yaml").write_text(text.replace("p: 0.3", "p: 0.4"))
-    (tmp_path / "checkpoints").symlink_to(trained_run / "checkpoints")
+    with_another_setting(trained_run, tmp_path, "p: 0.3", "p: 0.4")
     with pytest.raises(
         UserError, match=r"classic p=0\.3 .*, this model has classic p=0\.4 .* p belongs to its checkpoint"
     ):

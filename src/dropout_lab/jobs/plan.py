@@ -126,10 +126,8 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
 
 def _about_and_own(words: Sequence[str], overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
     """Words about Hydra itself, and those about a job."""
-    pairs = list(zip(words, overrides, strict=True))
-    return [word for word, o in pairs if o.is_hydra_override()], [
-        word for word, o in pairs if not o.is_hydra_override()
-    ]
+    about = [word for word, override in zip(words, overrides, strict=True) if override.is_hydra_override()]
+    return about, [word for word in words if word not in about]
 
 
 def _require_sweepable(overrides: Sequence[Override], multirun: bool) -> None:

@@ -1,13 +1,25 @@
-"""A sign of life on stderr while something takes longer than a person waits without wondering."""
+"""A sign of life on stderr while something takes longer than a person waits without wondering, and its thread."""
 
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PATIENCE = 3.0  # seconds
 IN_A_LOG = 60.0  # between two lines where stderr is no terminal
+
+
+@contextmanager
+def beside(watch: Callable[[], None], stop: threading.Event) -> Iterator[None]:
+    """Have a thread watch what is done within; the event tells it to end."""
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager
@@ -26,12 +38,9 @@ def telling(what: str) -> Iterator[None]:
             print(f"\r{text} " if live else f"{text} ...", end="" if live else "\n", file=sys.stderr, flush=True)
             pause = 1.0 if live else IN_A_LOG
 
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
     try:
-        yield
+        with beside(tell, done):
+            yield
     finally:
-        done.set()
-        thread.join()
         if live and time.monotonic() - start > PATIENCE:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

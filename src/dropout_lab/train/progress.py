@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
 from dropout_lab.runs.folder import STATUS, read_status
+from dropout_lab.train.patience import beside
 
 APART = 0.1  # seconds between two drawings of a bar of steps
 
@@ -87,13 +88,10 @@ def counting_from_folders(
         while not stop.wait(interval):
             look()
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield
+        with beside(watch, stop):
+            yield
     finally:
-        stop.set()
-        thread.join()
         look()
 
 
