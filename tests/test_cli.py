@@ -4,6 +4,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 
 from dropout_lab.cli import (
     UserError,
@@ -14,6 +16,7 @@ from dropout_lab.cli import (
     one_line_errors,
     read_arguments,
     read_folders,
+    root_cause,
 )
 
 DEFAULTS = {"run": None, "ckpt": "best"}
@@ -149,3 +152,28 @@ def test_the_nearest_name_is_offered_where_one_is_near(name, meant):
 
 def test_there_is_no_nearest_of_no_names():
     assert nearest("inverted", []) == ""
+
+
+def test_the_cause_is_the_error_itself_not_that_instantiating_failed():
+    with pytest.raises(InstantiationException) as caught:
+        instantiate({"_target_": "builtins.dict", "x": {"_target_": "operator.truediv", "_args_": [1, 0]}})
+    assert root_cause(caught.value) == "ZeroDivisionError: division by zero"
+
+
+def test_an_instantiation_error_without_a_cause_is_its_own():
+    assert root_cause(InstantiationException("no such target")) == "InstantiationException: no such target"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("one\n  two\n"), "RuntimeError: one two"),
+        (RuntimeError(), "RuntimeError"),
+        (ValueError("data.batch_size=0: must be 1 or more"), "data.batch_size=0: must be 1 or more"),
+        (ValueError(), "ValueError"),
+        (FileNotFoundError(2, "No such file", "x.ckpt"), "[Errno 2] No such file: 'x.ckpt'"),
+        (KeyError("lr"), "KeyError: 'lr'"),
+    ],
+)
+def test_a_cause_is_one_line(error, line):
+    assert root_cause(error) == line

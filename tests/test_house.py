@@ -42,7 +42,6 @@ PUZZLES = {  # names that nobody guessed the meaning of
 }
 
 NO_ROOMS = {"helpers", "scripts"}  # in tests/: what tests share, and the tests of what is no Python file
-OF_NO_FILE = {"tests/hydra_plugins/test_slurm"}  # what SLURM's own commands make of the launcher and its configuration
 
 Sources = dict[str, str]  # path in src/dropout_lab, without its suffix -> text
 
@@ -248,7 +247,7 @@ def without_twin(sources: Sources) -> list[str]:
         if name != "__init__":
             twins[f"{room}/test_{name.strip('_')}"] = file
     in_rooms = {test for test in tests if test.count("/") > 1 and test.split("/")[1] not in NO_ROOMS}
-    strangers = {test for test in in_rooms - twins.keys() - OF_NO_FILE if "/test_" in test}
+    strangers = {test for test in in_rooms - twins.keys() if "/test_" in test}
     return sorted([*(twins[twin] for twin in twins.keys() - tests), *strangers])
 
 

@@ -1,8 +1,6 @@
 """Launchers: the same sweep with its jobs in other processes leaves the same folders with the same numbers."""
 
 import importlib
-import math
-import os
 import signal
 import sys
 import time
@@ -17,10 +15,9 @@ from run_folders import same
 from waiting import wait_until
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs import workers
 from dropout_lab.jobs.devices import planned
 from dropout_lab.jobs.plan import plan
-from dropout_lab.jobs.workers import Worker, share, visible_gpus
+from dropout_lab.jobs.workers import Worker
 from dropout_lab.runs.folder import read_status
 from dropout_lab.train.progress import SweepProgress, counting_from_folders
 from hydra_plugins import dropout_lab_launchers as launchers
@@ -122,20 +119,6 @@ def test_a_job_that_a_foreign_launcher_composes_runs_if_it_is_the_planned_one(tm
     assert "1 of 2 jobs did not end well" in capsys.readouterr().err
 
 
-def test_every_worker_has_its_share_of_the_gpus():
-    gpus = ["0", "1", "2", "3"]
-    assert [share(gpus, worker, 2) for worker in range(2)] == [["0", "1"], ["2", "3"]]
-    assert [share(gpus, worker, 4) for worker in range(4)] == [["0"], ["1"], ["2"], ["3"]]
-    assert [share(["0", "1"], worker, 3) for worker in range(3)] == [["0"], ["1"], ["0"]]
-    assert share([], 1, 2) == []
-
-
-def test_the_gpus_that_are_hidden_are_not_shared_out(monkeypatch):
-    for visible, expected in {"2,5": ["2", "5"], "": [], "-1": [], "GPU-a1": ["GPU-a1"]}.items():
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert visible_gpus() == expected
-
-
 @pytest.mark.parametrize(
     ("n_jobs", "gpus", "cores", "jobs", "processes"),
     [(None, [], 3, 5, 3), (None, [], 3, 2, 2), (None, ["0", "1"], 3, 5, 2), (4, [], 3, 5, 4), (1, ["0", "1"], 3, 5, 1)],
@@ -150,55 +133,6 @@ def test_there_is_a_worker_for_each_gpu_or_free_core(n_jobs, gpus, cores, jobs, 
     monkeypatch.setattr(launcher, "composed", lambda overrides: overrides)
     assert launcher.launch([[]] * jobs, 0) == list(range(jobs))
     assert len(launcher.workers) == processes
-
-
-@pytest.mark.parametrize(
-    ("cores", "idle", "free"), [(2, 1.9, 2), (2, 1.2, 1), (2, 0.0, 1), (2, 30.0, 2), (64, 40.2, 40), (4, None, 4)]
-)
-def test_free_are_the_cores_that_it_may_use_and_that_are_idle(cores, idle, free, monkeypatch):
-    clock = iter([100.0, 100.25])
-    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    counts = iter([None] if idle is None else [5.0, 5.0 + idle / 4])
-    monkeypatch.setattr(workers, "_idle_seconds", lambda: next(counts))
-    assert workers.free_cores.__wrapped__() == free
-
-
-def test_idle_time_is_that_of_the_cores_it_may_use(monkeypatch):
-    lines = ["cpu 9 9 9 900 90 9", "cpu0 9 9 9 100 10 9", "cpu1 9 9 9 200 20 9", "cpu2 9 9 9 400 40 9", "intr 1 2"]
-    monkeypatch.setattr("pathlib.Path.read_text", lambda self: "\n".join(lines))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2})
-    monkeypatch.setattr(os, "sysconf", lambda _: 100)
-    assert workers._idle_seconds() == 5.5
-
-
-def who(config, number):
-    """Stands for a job: which process ran it, and what it saw."""
-    if "die" in config:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
-
-
-@pytest.mark.slow
-def test_a_worker_keeps_its_process_its_gpus_and_its_threads(monkeypatch, capfd):
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    worker = Worker(["4", "7"], threads=3)
-    first, second = (worker.run(who, [], job) for job in range(2))
-    assert first == second
-    assert first[1:] == ("4,7", "7")
-    assert first[0] != os.getpid()
-    assert math.isnan(worker.run(who, ["die"], 2).return_value)
-    assert capfd.readouterr().err == "failed: job 2: its process was killed: SIGKILL(-9)\n"
-    again = worker.run(who, [], 3)
-    assert again[0] != first[0]
-    assert again[1:] == first[1:]
-    worker.end()
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    other = Worker([], threads=3)
-    assert other.run(who, [], 0)[1:] == ("0,1", "3")
-    other.end()
 
 
 @pytest.mark.slow

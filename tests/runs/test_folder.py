@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from small_disk import fill, mounted
 
-from dropout_lab.cli import UserError, root_cause
+from dropout_lab.cli import UserError
 from dropout_lab.runs.folder import RunFolder, read_status, require_writable
 
 KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
@@ -151,28 +149,3 @@ def test_the_configuration_comes_back(folder):
     folder.write_config(config)
     assert yaml.safe_load((folder.path / "config.yaml").read_text()) == config
     assert OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml")) == config
-
-
-def test_the_cause_is_the_error_itself_not_that_instantiating_failed():
-    with pytest.raises(InstantiationException) as caught:
-        instantiate({"_target_": "builtins.dict", "x": {"_target_": "operator.truediv", "_args_": [1, 0]}})
-    assert root_cause(caught.value) == "ZeroDivisionError: division by zero"
-
-
-def test_an_instantiation_error_without_a_cause_is_its_own():
-    assert root_cause(InstantiationException("no such target")) == "InstantiationException: no such target"
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (RuntimeError("one\n  two\n"), "RuntimeError: one two"),
-        (RuntimeError(), "RuntimeError"),
-        (ValueError("data.batch_size=0: must be 1 or more"), "data.batch_size=0: must be 1 or more"),
-        (ValueError(), "ValueError"),
-        (FileNotFoundError(2, "No such file", "x.ckpt"), "[Errno 2] No such file: 'x.ckpt'"),
-        (KeyError("lr"), "KeyError: 'lr'"),
-    ],
-)
-def test_a_cause_is_one_line(error, line):
-    assert root_cause(error) == line

@@ -151,42 +151,6 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_anything_starts(word
 
 
 @pytest.mark.slow
-def test_a_failing_job_says_why_and_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
-    from dropout_lab.modules.classification import Classifier
-
-    step = Classifier.training_step
-
-    def broken(self, batch, batch_idx):
-        if self._seed == 1:
-            raise RuntimeError("the loss is\nnot a number")
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(Classifier, "training_step", broken)
-    assert exit_code(*QUICK, "-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}") == 1
-    assert [read_status(tmp_path / str(job))["status"] for job in range(3)] == ["ok", "failed", "ok"]
-    status = read_status(tmp_path / "1")
-    assert status["error"] == "RuntimeError: the loss is not a number"
-    assert "in broken" in status["traceback"]
-    said = capsys.readouterr().err
-    assert "1 of 3 jobs did not end well" in said
-    assert f"failed  {tmp_path / '1'}  RuntimeError: the loss is not a number" in said
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
-    from dropout_lab.modules.classification import Classifier
-
-    def interrupted(self, batch, batch_idx):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Classifier, "training_step", interrupted)
-    assert exit_code(*QUICK, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 130
-    assert read_status(tmp_path / "0")["status"] == "interrupted"
-    assert not (tmp_path / "1").exists()
-    assert str(tmp_path) in capsys.readouterr().err
-
-
-@pytest.mark.slow
 def test_a_killed_run_can_be_read(tmp_path):
     folder = tmp_path / "run"
     running = Command("trainer.max_epochs=1000", "logger=csv", f"hydra.run.dir={folder}")

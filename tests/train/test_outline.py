@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from dropout_lab.jobs.plan import plan
 from dropout_lab.train import outline as module
 from dropout_lab.train.outline import outline
+from dropout_lab.train.preflight import refusals
+from dropout_lab.train.sweep import known
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def ten_batches(monkeypatch):
     monkeypatch.setattr(module, "batches_of", lambda job: 10)
 
@@ -33,15 +36,40 @@ def sweep(*trainers, launcher="basic", known=True, **sweeper):
         ({"max_steps": -1}, "20 steps"),
     ],
 )
+@pytest.mark.usefixtures("ten_batches")
 def test_steps_are_those_of_the_optimizer(trainer, steps):
     assert outline(sweep(trainer), [1]) == f"1 job, each 1 device and {steps}, in runs/x"
 
 
+@pytest.mark.usefixtures("ten_batches")
 def test_what_differs_from_job_to_job_is_told_from_least_to_most():
     told = outline(sweep({"max_epochs": 3}, {}, launcher="joblib"), [4, 2])
     assert told == "2 jobs through joblib, each 2 to 4 devices and 20 to 30 steps, in runs/x"
 
 
+@pytest.mark.usefixtures("ten_batches")
 def test_where_a_sweeper_chooses_the_jobs_it_says_how_many():
     assert outline(sweep({}, known=False, n_trials=7), [1]).startswith("7 jobs, each ")
     assert outline(sweep({}, known=False), [1]).startswith("unknown number of jobs, each ")
+
+
+def said(*words):
+    job_plan = plan(["-m", "hydra.sweep.dir=/s", *words])
+    refusals(job_plan.known)
+    return outline(job_plan, [its.processes for its in known(job_plan)])
+
+
+@pytest.mark.slow
+def test_a_sweep_is_outlined_in_one_line():
+    """15 batches an epoch."""
+    assert said("seed=0,1,2", "trainer.max_epochs=2") == "3 jobs, each 1 device and 30 steps, in /s"
+    words = ["trainer=ddp_cpu", "trainer.devices=1,2", "trainer.max_epochs=1", "trainer.accumulate_grad_batches=1,4"]
+    assert said(*words) == "4 jobs, each 1 to 2 devices and 4 to 15 steps, in /s"
+    assert said("seed=0", "debug=fast") == "1 job, each 1 device and 1 step, in /s"
+
+
+@pytest.mark.slow
+def test_jobs_that_are_left_out_are_not_in_the_outline():
+    job_plan = plan(["-m", "hydra.sweep.dir=/s", "seed=0,1,2", "debug=fast"])
+    refusals(job_plan.known)
+    assert outline(job_plan.without([1]), [1, 1]).startswith("2 jobs, ")

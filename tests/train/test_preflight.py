@@ -11,9 +11,7 @@ from dropout_lab.cli import UserError
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.loggers import Csv
 from dropout_lab.train import preflight
-from dropout_lab.train.outline import outline
 from dropout_lab.train.preflight import refusals
-from dropout_lab.train.sweep import known
 
 
 @pytest.mark.slow
@@ -135,25 +133,3 @@ def test_a_trainer_for_devices_that_are_not_here_is_checked_all_the_same(trainer
     wrong = plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m", "trainer.precision=fp99"]).jobs
     with pytest.raises(UserError, match=r"^trainer\.precision=fp99: must be "):
         refusals(wrong)
-
-
-def said(*words):
-    job_plan = plan(["-m", "hydra.sweep.dir=/s", *words])
-    refusals(job_plan.known)
-    return outline(job_plan, [its.processes for its in known(job_plan)])
-
-
-@pytest.mark.slow
-def test_a_sweep_is_outlined_in_one_line():
-    """15 batches an epoch."""
-    assert said("seed=0,1,2", "trainer.max_epochs=2") == "3 jobs, each 1 device and 30 steps, in /s"
-    words = ["trainer=ddp_cpu", "trainer.devices=1,2", "trainer.max_epochs=1", "trainer.accumulate_grad_batches=1,4"]
-    assert said(*words) == "4 jobs, each 1 to 2 devices and 4 to 15 steps, in /s"
-    assert said("seed=0", "debug=fast") == "1 job, each 1 device and 1 step, in /s"
-
-
-@pytest.mark.slow
-def test_jobs_that_are_left_out_are_not_in_the_outline():
-    job_plan = plan(["-m", "hydra.sweep.dir=/s", "seed=0,1,2", "debug=fast"])
-    refusals(job_plan.known)
-    assert outline(job_plan.without([1]), [1, 1]).startswith("2 jobs, ")

@@ -1,8 +1,18 @@
-"""Laws of a sweep before it starts: what is known of its jobs, and what can be told to be in their way."""
+"""Laws of a sweep: what is in the way of its jobs is told before they start, and one that fails leaves the others."""
 
+import pytest
 from commands import exit_code
 
+from dropout_lab.modules.classification import Classifier
+from dropout_lab.runs.folder import read_status
+
 QUICK = ["trainer=ddp_cpu", "trainer.max_epochs=3", "data.train_size=256", "logger=csv"]
+BRIEF = [
+    "trainer.max_epochs=1",
+    "data.train_size=128",
+    "logger=csv",
+    "callbacks.activation_stats.probe_masks=1",
+]
 
 
 def test_processes_that_were_started_together_need_a_folder_in_common(alone, capsys):
@@ -18,3 +28,35 @@ def test_the_batch_must_be_divisible_by_the_devices(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "data.batch_size=64 is the batch over all devices and must be divisible by their number, 3" in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_failing_job_says_why_and_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
+    step = Classifier.training_step
+
+    def broken(self, batch, batch_idx):
+        if self._seed == 1:
+            raise RuntimeError("the loss is\nnot a number")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", broken)
+    assert exit_code(*BRIEF, "-m", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}") == 1
+    assert [read_status(tmp_path / str(job))["status"] for job in range(3)] == ["ok", "failed", "ok"]
+    status = read_status(tmp_path / "1")
+    assert status["error"] == "RuntimeError: the loss is not a number"
+    assert "in broken" in status["traceback"]
+    said = capsys.readouterr().err
+    assert "1 of 3 jobs did not end well" in said
+    assert f"failed  {tmp_path / '1'}  RuntimeError: the loss is not a number" in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
+    def interrupted(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "training_step", interrupted)
+    assert exit_code(*BRIEF, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 130
+    assert read_status(tmp_path / "0")["status"] == "interrupted"
+    assert not (tmp_path / "1").exists()
+    assert str(tmp_path) in capsys.readouterr().err
