@@ -1,5 +1,7 @@
 """torchvision's models with a head and a stem that fit the data."""
 
+import os
+
 import pytest
 import torch
 import torchvision
@@ -64,6 +66,7 @@ def test_a_model_wants_the_size_it_was_published_with():
         ((SHAPE, 10, "vgg16", None, "cifar"), r"model\.stem=cifar: is for residual nets"),
         ((SHAPE, 10, "resnet18", None, "imagenet"), r"model\.stem=imagenet: must be cifar, or null"),
         ((SHAPE, 10, "resnet18", "nowhere.pt"), r"model\.weights=nowhere\.pt: no such file"),
+        ((SHAPE, 10, "resnet18", "."), r"model\.weights=\.: that is a folder"),
     ],
 )
 def test_bad_arguments_say_what_is_allowed(arguments, message):
@@ -71,14 +74,109 @@ def test_bad_arguments_say_what_is_allowed(arguments, message):
         torchvision_model(*arguments)
 
 
-def test_weights_of_another_model_are_refused(tmp_path):
-    file = tmp_path / "weights.pt"
-    torch.save(torchvision.models.get_model("resnet34", weights=None).state_dict(), file)
-    with pytest.raises(ValueError, match="not the weights of resnet18"):
-        torchvision_model(SHAPE, 10, "resnet18", str(file))
-    torch.save([1, 2], file)
-    with pytest.raises(ValueError, match="holds no state_dict"):
-        torchvision_model(SHAPE, 10, "resnet18", str(file))
+@pytest.fixture(scope="module")
+def squeezed():
+    """Weights of a squeezenet of 11 classes, its head in the middle of the names."""
+    state = torchvision.models.squeezenet1_1(weights=None, num_classes=11).state_dict()
+    return dict(sorted(state.items()))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves its argument and returns the file's name."""
+
+    def save(content, name="weights.pt"):
+        torch.save(content, tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
+
+
+@pytest.mark.parametrize("classes", [None, 11, 5])
+def test_the_order_of_names_in_a_file_of_weights_does_not_matter(squeezed, saved, classes):
+    assert next(reversed(squeezed)).startswith("features.")
+    loaded = torchvision_model(SHAPE, classes, "squeezenet1_1", saved(squeezed)).state_dict()
+    different = {key for key, value in squeezed.items() if not torch.equal(loaded[key], value)}
+    assert different == ({"classifier.1.weight", "classifier.1.bias"} if classes == 5 else set())
+    assert len(loaded["classifier.1.bias"]) == (classes or 11)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [lambda w: w.half(), lambda w: w.transpose(0, -1).contiguous().transpose(0, -1) if w.ndim else w],
+    ids=["half precision", "not contiguous"],
+)
+def test_weights_may_be_stored_in_any_precision_and_layout(squeezed, saved, stored):
+    file = saved({key: stored(value) for key, value in squeezed.items()})
+    loaded = torchvision_model(SHAPE, 11, "squeezenet1_1", file).state_dict()
+    for key, value in squeezed.items():
+        torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-7)
+        assert loaded[key].dtype == torch.float32
+
+
+def without(key):
+    return lambda state: {name: value for name, value in state.items() if name != key}
+
+
+def with_prefix(prefix):
+    return lambda state: {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (without("classifier.1.weight"), r"not the weights of squeezenet1_1: it lacks classifier\.1\.weight$"),
+        (lambda s: s | {"more": torch.ones(1, 1)}, r"squeezenet1_1: it has, and the model lacks, more$"),
+        (
+            lambda s: s | {"features.0.bias": torch.ones(9)},
+            r"features\.0\.bias is \(9,\) in the file, \(64,\) in the m",
+        ),
+        (lambda s: s | {"classifier.1.bias": torch.ones(9)}, r"classifier\.1\.weight is \(11, 512, 1, 1\) in the file"),
+        pytest.param(
+            lambda s: s | {"features.0.bias": torch.ones(64).to_sparse()},
+            r"not the weights of squeezenet1_1: .*features",
+            marks=pytest.mark.filterwarnings("ignore:Validating sparse tensor"),
+        ),
+        (with_prefix("module."), r"its names begin with 'module\.'; save them without"),
+        (with_prefix("module._orig_mod."), r"its names begin with 'module\._orig_mod\.'; save them without"),
+        (
+            lambda s: {"epoch": 3, "optimizer": {}, "model": s},
+            r"holds no state_dict .*; it holds one as 'model': torch\.s",
+        ),
+        (lambda s: {"state_dict": s}, r"it holds one as 'state_dict'"),
+        (lambda s: {}, "holds no weight of a layer"),
+        (lambda s: list(s.values()), r"holds no state_dict \(names and tensors\)$"),
+        (lambda s: dict(enumerate(s.values())), r"holds no state_dict \(names and tensors\)$"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_what_is_wrong_with_them(squeezed, saved, changed, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        torchvision_model(SHAPE, 5, "squeezenet1_1", saved(changed(squeezed)))
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_of_another_model_are_refused_by_the_first_names_that_differ(squeezed, saved):
+    file = saved(torchvision.models.get_model("resnet34", weights=None).state_dict())
+    with pytest.raises(ValueError, match=r"weights of resnet18: it has, and .* lacks, layer1\.2\.conv1\.weight, "):
+        torchvision_model(SHAPE, 10, "resnet18", file)
+    with pytest.raises(ValueError, match=r"it lacks conv1\.weight, .* and 99 more; it has, and .* and 49 more$"):
+        torchvision_model(SHAPE, 10, "resnet18", saved(squeezed))
+
+
+def test_a_layer_inside_that_differs_is_not_taken_for_the_head(squeezed, saved):
+    wider = squeezed | {"features.0.weight": torch.ones(32, 3, 3, 3), "features.0.bias": torch.ones(32)}
+    for classes in (11, 64):  # alone, and beside a head that differs, too
+        with pytest.raises(ValueError, match=r"features\.0\.weight is \(32, 3, 3, 3\) in the file, \(64, 3, 3, 3\)"):
+            torchvision_model(SHAPE, classes, "squeezenet1_1", saved(wider))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 1000, 100_000])
+def test_a_broken_file_of_weights_is_refused_in_one_line(squeezed, saved, cut):
+    file = saved(squeezed)
+    os.truncate(file, cut)
+    with pytest.raises(ValueError, match=r"cannot be read as a file of weights \(\w+(: .+)?\)$") as refused:
+        torchvision_model(SHAPE, 10, "squeezenet1_1", file)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
 """Any classification model of torchvision, its head and stem made to fit the data."""
 
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torchvision
@@ -45,16 +44,16 @@ def torchvision_model(
         options = {"aux_logits": False, "init_weights": weights is None}
     elif name.startswith("vit_"):
         options = {"image_size": input_shape[1]}  # its positions are learnt for one size
-    state = None if weights is None else _read(weights)
-    classes = (num_classes or 1000) if state is None else _classes_of(state)
+    classes, state = num_classes or 1000, {} if weights is None else _read(weights)
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
-    if state is not None:
+    if weights is not None:
         auxiliary = ("aux1.", "aux2.", "AuxLogits.") if name in _WITH_AUXILIARY_HEADS else ()
-        _load(model, {key: value for key, value in state.items() if not key.startswith(auxiliary)}, name, str(weights))
+        state = {key: value for key, value in state.items() if not key.startswith(auxiliary)}
+        theirs = _load(model, state, classes, f"model.weights={weights}: not the weights of {name}")
+        if num_classes is None and theirs != classes:
+            return torchvision_model(input_shape, theirs, name, weights, stem)
         if name in _WITH_AUXILIARY_HEADS:
             model.transform_input = True  # type: ignore[assignment]  # torchvision's weights of them were made elsewhere
-    if num_classes is not None and classes != num_classes:
-        _replace_head(model, classes, num_classes)
     if stem is not None:
         _replace_stem(model, stem, name)
     return model
@@ -90,49 +89,64 @@ def require_name(name: str) -> None:
 
 def _read(weights: str) -> dict[str, Tensor]:
     """The ``state_dict`` in a file of weights."""
+    said = f"model.weights={weights}:"
     if not Path(weights).is_file():
-        raise FileNotFoundError(f"model.weights={weights}: no such file")
+        raise FileNotFoundError(f"{said} {'that is a folder' if Path(weights).is_dir() else 'no such file'}")
     try:  # not mapped into memory, which files of before 2020, torchvision's own among them, don't allow
         state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"model.weights={weights}: cannot be read as a file of weights: {reason}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"model.weights={weights}: holds no state_dict (names and tensors)")
+    except Exception as error:  # whatever bytes that are no such file make of the reader
+        said_why = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]  # not the advice before it
+        reason = said_why.partition(". ")[0].partition(" Check the documentation")[0][:200]
+        why = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        raise ValueError(f"{said} cannot be read as a file of weights ({why})") from error
+    if not _is_state(state):
+        parts = state.items() if isinstance(state, dict) else ()
+        inner = [key for key, value in parts if _is_state(value) and value]
+        more = "".join(f"; it holds one as {key!r}: torch.save(torch.load(FILE)[{key!r}], NEW)" for key in inner[:1])
+        raise ValueError(f"{said} holds no state_dict (names and tensors){more}")
     if not any(value.ndim >= 2 for value in state.values()):
-        raise ValueError(f"model.weights={weights}: holds no weight of a layer")
+        raise ValueError(f"{said} holds no weight of a layer")
     return state
 
 
-def _classes_of(state: dict[str, Tensor]) -> int:
-    """Number of classes of a ``state_dict``: rows of its last weight, as the head is defined last."""
-    return len([value for value in state.values() if value.ndim >= 2][-1])
+def _is_state(found: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(found, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
 
 
-def _load(model: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
-    """Give a model its weights; refuse those of another one."""
+def _load(model: nn.Module, state: dict[str, Tensor], classes: int, refusal: str) -> int:
+    """Give a model its weights, but for a head of another number of classes; returns the number of the weights.
+
+    The head is the layer that differs in its number of outputs and in nothing else, wherever it stands in the file:
+    behind any other layer there would be one that differs in its inputs.
+    """
+    own = model.state_dict()
+    sizes = {key: (tuple(state[key].shape), tuple(own[key].shape)) for key in own if key in state}
+    head = {key: size for key, size in sizes.items() if size[0] != size[1]}
+    layers = {(key.rpartition(".")[0], theirs[:1]) for key, (theirs, _) in head.items()}
+    if len(layers) > 1 or any((classes, *theirs[1:]) != ours for theirs, ours in head.values()):
+        key, (theirs, ours) = next(iter(head.items()))
+        raise ValueError(f"{refusal}: {key} is {theirs} in the file, {ours} in the model")
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"model.weights={weights}: not the weights of {name}: {reason}") from error
+        found = model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
+    except RuntimeError as error:  # tensors of a kind that can't be copied: sparse, quantised
+        raise ValueError(f"{refusal}: {' '.join(str(error).split())[:300]}") from error
+    missing = [key for key in found.missing_keys if key not in head]
+    if missing or found.unexpected_keys:
+        raise ValueError(f"{refusal}: {_differences(missing, found.unexpected_keys, list(own))}")
+    return next((theirs[0] for theirs, _ in head.values()), classes)
 
 
-def _replace_head(model: nn.Module, old: int, new: int) -> None:
-    """Put a layer with ``new`` outputs in the place of the last one with ``old``."""
-    path, head = next(
-        (path, module)
-        for path, module in reversed(list(model.named_modules()))
-        if old in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+def _differences(missing: list[str], unexpected: list[str], own: list[str]) -> str:
+    """Which names a file of weights lacks and which it has too many, or what stands before all of them."""
+    prefix = next((key.removesuffix(own[0]) for key in unexpected if key.endswith(f".{own[0]}")), "")
+    if prefix and all(key.startswith(prefix) for key in unexpected):
+        return f"its names begin with {prefix!r}; save them without: {{k.removeprefix({prefix!r}): v for k, v in ...}}"
+    lists = {"it lacks": missing, "it has, and the model lacks,": unexpected}
+    return "; ".join(
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in lists.items()
+        if names
     )
-    fitting: nn.Module
-    if isinstance(head, nn.Conv2d):  # squeezenet
-        fitting = nn.Conv2d(head.in_channels, new, head.kernel_size)  # type: ignore[arg-type]
-    else:
-        assert isinstance(head, nn.Linear)
-        fitting = nn.Linear(head.in_features, new)
-    owner, _, name = path.rpartition(".")
-    setattr(model.get_submodule(owner), name, fitting)
 
 
 def _replace_stem(model: nn.Module, stem: str, name: str) -> None:
