@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import hydra
+import pytest
 
+from dropout_lab.runs import provenance as module
 from dropout_lab.runs.folder import read_status
 from dropout_lab.runs.provenance import provenance
 
@@ -30,6 +32,56 @@ def test_the_code_is_told_by_its_revision_and_a_diff_that_can_be_applied(reposit
     assert file.read_bytes() == changed
 
 
+@pytest.mark.parametrize("inside", [".", "projects/mine"])
+def test_new_files_of_source_and_configuration_are_in_the_diff(inside, repository, monkeypatch):
+    """Also where the project is a folder of a larger repository."""
+    project = repository / inside
+    (project / "src" / "deep").mkdir(parents=True)
+    (project / "conf").mkdir()
+    monkeypatch.setattr(module, "REPOSITORY", project)
+    git(repository, "init", "-q")
+    (project / "old.py").write_text("old\n")
+    (project / ".gitignore").write_text("local.yaml\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "c")
+    before = git(repository, "status", "--porcelain")
+    (project / "old.py").write_text("new\n")
+    new = {"src/deep/a strategy.py": "x = 1\n\n  y = 2", "src/deep/__init__.py": "", "conf/mine.yaml": "p: 0.5 # ½\n"}
+    for name, text in new.items():
+        (project / name).write_text(text)
+    for name in ("conf/local.yaml", "notes.txt"):
+        (project / name).write_text("not of the code")
+    index = (repository / ".git" / "index").read_bytes()
+    found = provenance()
+    assert (repository / ".git" / "index").read_bytes() == index
+    for name in [*new, "conf/local.yaml", "notes.txt"]:
+        (project / name).unlink()
+    git(repository, "checkout", "-q", ".")
+    subprocess.run(["git", "-C", str(repository), "apply"], input=found["git_diff"], text=True, check=True)
+    assert {name: (project / name).read_text() for name in new} == new
+    assert (project / "old.py").read_text() == "new\n"
+    assert before == ""
+    assert not (project / "conf" / "local.yaml").exists()
+    assert not (project / "notes.txt").exists()
+
+
+def test_new_files_that_the_diff_leaves_out_are_named_in_it(repository, monkeypatch):
+    monkeypatch.setattr(module, "MOST_NEW_BYTES", 100)
+    monkeypatch.setattr(module, "MOST_NEW_FILES", 2)
+    git(repository, "init", "-q")
+    git(repository, "commit", "-q", "-m", "c", "--allow-empty")
+    (repository / "src" / "vendored").mkdir(parents=True)
+    contents = {"a": b"1", "b.bin": b"\0", "c.bin": b"\xe9", "d": b"2" * 101, "e": b"3" * 100, "f": b"4", "g": b"5"}
+    for name, content in contents.items():
+        (repository / "src" / name).write_bytes(content)
+    (repository / "src" / "h").symlink_to("a")
+    git(repository / "src" / "vendored", "init", "-q")
+    first, patch = provenance()["git_diff"].split("\n", 1)
+    left_out = ", ".join(f"src/{name}" for name in ["b.bin", "c.bin", "d", "e", "g", "h", "vendored/"])
+    assert first == f"new files that are too large, too many or no text to be here: {left_out}"
+    assert [line for line in patch.splitlines() if line.startswith("+++")] == ["+++ b/src/a", "+++ b/src/f"]
+
+
 def test_the_users_taste_in_diffs_does_not_matter(repository):
     git(repository, "init", "-q")
     (repository / "code.py").write_text("old\n")
@@ -38,7 +90,10 @@ def test_the_users_taste_in_diffs_does_not_matter(repository):
     git(repository, "config", "color.ui", "always")
     git(repository, "config", "diff.external", "true")
     (repository / "code.py").write_text("new\n")
+    (repository / "src").mkdir()
+    (repository / "src" / "added.py").write_text("added\n")
     assert "\n-old\n+new\n" in provenance()["git_diff"]
+    assert "\n+added\n" in provenance()["git_diff"]
 
 
 def test_changes_that_are_not_utf_8_do_not_stop_a_run(repository, folder):
@@ -83,7 +138,7 @@ def test_code_is_the_same_where_its_source_is_the_same(repository):
     git(repository, "add", ".")
     git(repository, "commit", "-q", "-m", "c")
     assert code_hash() == first
-    (source / "package" / "new.py").write_text("")  # which git diff doesn't show
+    (source / "package" / "new.py").write_text("")  # which git does not know
     second = code_hash()
     (source / "package" / "new.py").rename(source / "new.py")
     third = code_hash()
