@@ -158,13 +158,31 @@ def test_installed_dropout_folds_into_the_plain_architecture(where: str | list[s
     assert distance(eval_output(model, x), eval_output(bare, x)) < 1e-12
 
 
-class Own(Dropout):
+class Strategy(Dropout):
     def draw(self, x: Tensor) -> Tensor:
         return super().draw(x[..., :1])
 
 
-class Foreign(nn.Dropout):
+class Renamed(nn.Dropout):
     pass
+
+
+@pytest.mark.parametrize("layer", [Strategy(0.5), Strategy(0.5, scaling="classic"), Renamed(0.5)])
+def test_strategies_that_inherit_their_eval_output_fold_and_convert(layer: nn.Module) -> None:
+    model, x = nn.Sequential(linear(), layer, linear()).double(), torch.randn(3, 8, dtype=torch.float64)
+    before = eval_output(model, x)
+    assert distance(before, eval_output(fold(model, x), x)) < 1e-12
+    assert distance(before, eval_output(convert(model, "inverted", x), x)) < 1e-12
+
+
+class Own(Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0
+
+
+class Foreign(nn.Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0
 
 
 @pytest.mark.parametrize("layer", [Own(0.5), Own(0.5, scaling="classic"), Foreign(0.5)])

@@ -190,6 +190,22 @@ def test_other_optimizers_are_refused_and_nothing_is_changed() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+class SameSteps(SGD):
+    pass
+
+
+class OtherSteps(SGD):
+    def step(self, closure: object = None) -> None:
+        pass
+
+
+def test_optimizers_that_inherit_their_steps_count_as_the_one_they_inherit_from() -> None:
+    model = mlp(False, partial(Dropout, scaling="classic"))
+    assert len(match_inverted(model, partial(SameSteps, lr=0.1), data(torch.float32)[0]).param_groups) > 1
+    with pytest.raises(ValueError, match="no exact equivalent is known for OtherSteps"):
+        match_inverted(model, partial(OtherSteps, lr=0.1), data(torch.float32)[0])
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

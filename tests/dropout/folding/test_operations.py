@@ -1,12 +1,15 @@
 """Laws of operations: those that let a factor pass fold exactly, every other is refused by its name."""
 
+import inspect
 from collections.abc import Callable
 
 import pytest
 import torch
 from foldable import Classic, Residual, distance, eval_output, linear
 from torch import Tensor, nn
+from torchvision.ops import Permute, StochasticDepth
 
+from dropout_lab.dropout.folding import operations
 from dropout_lab.dropout.folding.fold import convert, fold
 
 PASSING = (
@@ -86,3 +89,145 @@ class Function(nn.Module):
 def test_functions_that_hold_the_factor_back_are_refused_by_name(function: Callable[..., Tensor], name: str) -> None:
     with pytest.raises(ValueError, match=rf"'drop' \(p=0.3\): no weight can take up its factor exactly .*{name}\(\)"):
         fold(Function(function), torch.randn(3, 8))
+
+
+LISTED = [
+    *operations.AFFINE, *operations.BATCH_NORMS, *operations.NORMS, nn.MultiheadAttention,
+    nn.ReLU, nn.PReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.LPPool1d, nn.ZeroPad2d, nn.ReflectionPad1d, nn.Flatten,
+    nn.Unflatten, nn.Upsample, nn.Identity, nn.Dropout, nn.AlphaDropout, StochasticDepth, Permute,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LISTED, ids=lambda kind: kind.__name__)
+def test_a_subclass_counts_as_the_class_whose_calculation_it_inherits_unchanged(kind: type[nn.Module]) -> None:
+    def of(**members: object) -> type[nn.Module]:
+        made = type("Sub", (kind,), members)
+        return operations.kind_of(made.__new__(made))
+
+    assert of() is of(extra_repr=lambda self: "", __init__=lambda self: None) is kind
+    assert {of(**{name: lambda self, *args: None}) for name in operations.CALLED} == {nn.Module}
+
+
+@pytest.mark.parametrize("kind", LISTED, ids=lambda kind: kind.__name__)
+def test_no_method_that_takes_part_in_a_calculation_is_forgotten(kind: type[nn.Module]) -> None:
+    todo, seen = ["forward"], set()
+    while todo:
+        seen.add(name := todo.pop())
+        used = inspect.unwrap(getattr(kind, name)).__code__.co_names
+        methods = {each for each in used if inspect.isfunction(getattr(kind, each, None))} - vars(nn.Module).keys()
+        todo += methods - seen
+    assert seen <= operations.CALLED
+
+
+class Scripted(nn.Linear):
+    """A linear layer with a forward of its own that computes the same, as timm has one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return torch.zeros(1)
+        return nn.functional.linear(input, self.weight, bias=self.bias)
+
+
+class Standardised(nn.Linear):
+    """A linear layer whose weight is computed from the one that it keeps."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, nn.functional.layer_norm(self.weight, (8,)), self.bias)
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(8) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+class Convolution(nn.Conv1d):
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.conv1d(input.unsqueeze(1), self.weight, self.bias, padding=1).flatten(1)
+
+
+class Norm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class Doubled(nn.ReLU):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+READABLE: dict[str, Callable[[], list[nn.Module]]] = {
+    "linear": lambda: [Classic(0.3), Scripted(8, 8)],
+    "linear without bias": lambda: [Classic(0.3), Scripted(8, 8, bias=False)],
+    "linear before": lambda: [Scripted(8, 8), Classic(0.3)],
+    "computed weight": lambda: [Classic(0.3), Standardised(8, 8), linear()],
+    "scale": lambda: [Classic(0.3), Scale()],
+    "convolution": lambda: [Classic(0.3), Convolution(1, 1, 3)],
+    "norm before": lambda: [Norm(8), Classic(0.3)],
+    "activation": lambda: [Classic(0.3), Doubled(), linear()],
+}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_modules_with_a_forward_of_their_own_are_looked_into(name: str) -> None:
+    model = nn.Sequential(linear(), nn.GELU(), *READABLE[name](), nn.Tanh()).double()
+    with torch.no_grad():
+        for parameter in model[2:].parameters():
+            parameter += 0.5  # no bias is 0, no weight of a norm is 1
+    x = torch.randn(4, 8, dtype=torch.float64)
+    before = eval_output(model, x)
+    assert distance(before, eval_output(fold(model, x), x)) < 1e-12
+    assert distance(before, eval_output(convert(model, "inverted", x), x)) < 1e-12
+
+
+class Capped(nn.Linear):
+    """As a linear layer on any example but those with very large numbers."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.clamp(max=1e6))
+
+
+class Padded(nn.ZeroPad1d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).clamp(max=1e6)
+
+
+class Closed(nn.Linear):
+    """A linear layer that torch.fx can't follow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input if input.sum() < 1e6 else -input)
+
+
+def patched() -> nn.Linear:
+    layer = linear()
+    layer.forward = lambda x: Capped.forward(layer, x)  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "blocking"),
+    [
+        (Capped(8, 8), r"clamp\(\) in 3"),
+        (Padded(0), r"clamp\(\) in 3"),
+        (Closed(8, 8), "Closed 3"),
+        (patched(), "Linear 3"),
+    ],
+    ids=["linear", "pad", "control flow", "patched"],
+)
+def test_subclasses_that_compute_something_else_hold_the_factor_back(layer: nn.Module, blocking: str) -> None:
+    model = between(layer, linear())
+    for change in (fold, lambda model, x: convert(model, "inverted", x)):
+        with pytest.raises(ValueError, match=rf"no weight can take .*{blocking}"):
+            change(model, torch.randn(3, 8))
+
+
+def test_what_a_hook_sees_of_a_module_that_is_looked_into_are_tensors() -> None:
+    model, x = between(Scripted(8, 8)), torch.randn(3, 8)
+    seen: list[float] = []
+    model[3].register_forward_hook(lambda module, args, output: seen.append(float(output.sum())))
+    assert distance(eval_output(model, x), eval_output(fold(model, x), x)) < 1e-6
+    assert seen

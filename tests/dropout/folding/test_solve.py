@@ -65,3 +65,13 @@ def test_outputs_that_differ_by_rounding_are_the_same() -> None:
     require_same_outputs([x], [x + 1e-6])
     with pytest.raises(RuntimeError, match=r"by 0\.125 of 2"):
         require_same_outputs([x], [x + 0.125])
+
+
+def test_outputs_that_are_no_numbers_are_the_same_only_where_both_are() -> None:
+    x = torch.tensor([1.0, float("nan"), float("-inf")])
+    require_same_outputs([x], [x.clone()])
+    for place in range(3):
+        other = x.clone()
+        other[place] = 2.0 if place else float("nan")
+        with pytest.raises(RuntimeError):
+            require_same_outputs([x], [other])

@@ -47,6 +47,7 @@ KEEPS = {
     "chunk": lambda x: x.chunk(2, dim=1)[1],
     "slice": lambda x: x[:, :4],
     "channels-first layer norm": LayerNorm2d(8),
+    "a subclass of it": type("Renamed", (LayerNorm2d,), {})(8),
     "upsample": lambda x: F.interpolate(x, scale_factor=2),
     "scaled by a number": lambda x: 2 * x - 1,
 }

@@ -20,6 +20,16 @@ class Calls(nn.Module):
         return torch.relu_(x).flatten(1)
 
 
+class Block(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def test_an_operation_is_named_with_the_part_of_the_model_that_it_lies_in():
+    graph = symbolic_trace(nn.Sequential(nn.Sequential(Block(nn.ReLU())))).graph
+    assert "add() in 0.0" in {describe(node) for node in graph.nodes}
+
+
 @pytest.fixture(scope="module")
 def nodes():
     return {describe(node): node for node in symbolic_trace(Calls()).graph.nodes}

@@ -42,7 +42,7 @@ class Equations:
 
     Attributes:
         links: value -> its links, each written down at both ends.
-        uses: id of a parameter or buffer -> all its uses.
+        uses: place in memory of a parameter or buffer -> all its uses.
         factors: call of a dropout layer -> its output in the new model / in the old one.
     """
 
@@ -95,7 +95,7 @@ class Equations:
         path = f"{node.target}.{path}" if node.op == "call_module" else path
         tensor = self._tensor(path)
         if tensor is not None:
-            self.uses[id(tensor)].append(Use(path, over, under, node, eps is not None, eps or 0.0))
+            self.uses[place(tensor)].append(Use(path, over, under, node, eps is not None, eps or 0.0))
 
     def _tensor(self, path: str) -> torch.Tensor | None:
         owner, _, name = path.rpartition(".")
@@ -105,11 +105,12 @@ class Equations:
     def _add_tensor(self, node: Node) -> None:
         if not isinstance(self._tensor(str(node.target)), nn.Parameter):
             self._pin(node, node)
-        elif any(self._weight_of_product(user) is not node for user in node.users):
+        elif any(self._weight(user) is not node for user in node.users):
             self._use(node, str(node.target), over=node)
 
     def _add_module(self, node: Node) -> None:
         module, source = self.module(node), next(iter(node.args), None)
+        kind = operations.kind_of(module)
         changed: tuple[str, ...] = ()
         if not isinstance(source, Node):
             self._pin_all(node)
@@ -117,14 +118,14 @@ class Equations:
             self._link(source, node, node, self.factors[node])
         elif operations.keeps_scale(node, module, self._training):
             self._link(source, node, node)
-        elif type(module) in operations.AFFINE and _owns_weight(module):
+        elif kind in operations.AFFINE and _owns_weight(module):
             changed = self._add_affine(node, over=node, under=source)
-        elif type(module) in operations.BATCH_NORMS and not self._training and module.running_var is not None:
+        elif kind in operations.BATCH_NORMS and not self._training and _has_statistics(module):
             changed = self._add_batch_norm(node, source, module)
-        elif type(module) in operations.NORMS | operations.BATCH_NORMS and _owns_weight(module):
+        elif kind in operations.NORMS | operations.BATCH_NORMS and _owns_weight(module):
             self._pin(source, node)
             changed = self._add_affine(node, over=node, under=None)
-        elif type(module) is nn.MultiheadAttention and _attends_to_itself(module, node):
+        elif kind is nn.MultiheadAttention and _attends_to_itself(module, node):
             self._use(node, "in_proj_weight", under=source)
             self._use(node, "out_proj.weight", over=node)
             self._use(node, "out_proj.bias", over=node)
@@ -162,8 +163,31 @@ class Equations:
                 self._link(value, node, node)
         elif name in operations.PRODUCTS | operations.QUOTIENTS:
             self._add_product(node, name in operations.QUOTIENTS)
+        elif isinstance(source, Node) and name in operations.AFFINE_FUNCTIONS:
+            self._add_affine_function(node, source)
+        elif isinstance(source, Node) and name in operations.NORM_FUNCTIONS:
+            self._add_norm_function(node, source)
         else:
             self._pin_all(node)
+
+    def _add_affine_function(self, node: Node, source: Node) -> None:
+        weight, bias = _argument(node, 1, "weight"), _argument(node, 2, "bias")
+        own = self._weight(node)
+        if own is not None:
+            self._use(own, str(own.target), over=node, under=source)
+        elif weight in self._known:  # one that is computed from others
+            self._link(source, node, node, self._known[weight])
+        else:
+            self._pin_all(node)
+        if bias is not None:
+            self._link(bias, node, node)
+
+    def _add_norm_function(self, node: Node, source: Node) -> None:
+        self._pin(source, node)
+        weight, bias = _argument(node, 2, "weight"), _argument(node, 3, "bias")
+        for value in (weight, bias):
+            if weight is None or value is not None:
+                self._link(value, node, node)
 
     def _is_second_output(self, source: object, index: object) -> bool:
         """Whether a getitem takes what a module returns beside its result: attention weights, positions of maxima."""
@@ -173,7 +197,7 @@ class Equations:
 
     def _add_product(self, node: Node, quotient: bool) -> None:
         left, right = (arg if isinstance(arg, Node) else None for arg in (*node.args, None)[:2])
-        weight = self._weight_of_product(node)
+        weight = self._weight(node)
         if weight is not None:
             other = left if weight is right else right
             self._use(weight, str(weight.target), over=node, under=other)
@@ -184,8 +208,16 @@ class Equations:
         else:
             self._pin_all(node)
 
-    def _weight_of_product(self, node: Node) -> Node | None:
-        """The operand of a product that is a parameter of the model (layer scale): it works like an affine layer."""
+    def _weight(self, node: Node) -> Node | None:
+        """The parameter of the model that is the weight of an affine function or the factor of a product (layer scale).
+
+        Both work like an affine layer: the scale of the result is that of the other operand times that of the weight.
+        """
+        if op_name(node) in operations.AFFINE_FUNCTIONS:
+            weight = _argument(node, 1, "weight")
+            if weight is None or weight.op != "get_attr":
+                return None
+            return weight if isinstance(self._tensor(str(weight.target)), nn.Parameter) else None
         if op_name(node) not in operations.PRODUCTS or len(node.all_input_nodes) != 2:
             return None
         tensors = [value for value in node.all_input_nodes if value.op == "get_attr"]
@@ -193,10 +225,27 @@ class Equations:
         return weights[0] if len(weights) == 1 else None
 
 
+def place(tensor: torch.Tensor) -> int:
+    """Where a tensor lies in memory, which two that are tied by ``a.data = b.data`` have in common."""
+    return tensor.data_ptr() or id(tensor)
+
+
+def _argument(node: Node, position: int, name: str) -> Node | None:
+    found = node.args[position] if len(node.args) > position else node.kwargs.get(name)
+    return found if isinstance(found, Node) else None
+
+
 def _owns_weight(module: nn.Module) -> bool:
-    """Whether a module has a weight that is no result of something else (weight norm, pruning)."""
-    return module._parameters.get("weight") is not None
+    """Whether a module has a weight, and a bias if any, that no weight norm or pruning computes from something else."""
+    own = module._parameters
+    return own.get("weight") is not None and ("bias" in own or not hasattr(module, "bias"))
 
 
-def _attends_to_itself(module: nn.MultiheadAttention, node: Node) -> bool:
-    return module.in_proj_weight is not None and len(node.args) >= 3 and len(set(node.args[:3])) == 1
+def _has_statistics(module: nn.Module) -> bool:
+    """Whether a BatchNorm has statistics of its own, and weights of its own or none."""
+    return module.running_var is not None and (_owns_weight(module) or module.weight is None)
+
+
+def _attends_to_itself(module: nn.Module, node: Node) -> bool:
+    own = module._parameters.get("in_proj_weight") is not None and _owns_weight(module.get_submodule("out_proj"))
+    return own and len(node.args) >= 3 and len(set(node.args[:3])) == 1

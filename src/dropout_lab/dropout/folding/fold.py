@@ -10,7 +10,6 @@ residual branch for instance, into the weight and bias before; or into the stati
 
 from __future__ import annotations
 
-import copy
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
+from dropout_lab.dropout.folding import operations
+from dropout_lab.dropout.folding.copies import copied
 from dropout_lab.dropout.folding.match import require_known_optimizer, rescale_group
 from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.graph.hooks import detach
@@ -39,12 +40,13 @@ def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
 
     Raises:
         ValueError: no exact answer exists, or the strategy is not known here, or a layer is in Monte Carlo mode; the
-            layer and the op in the way are named.
+            layer and the op in the way are named. Or the model can't be copied.
+        RuntimeError: the copy computes something else on ``example_input``.
 
     Source: Srivastava et al. 2014, section 4 ("the outgoing weights of that unit are multiplied by p", their p our q).
     """
     _require_known_layers(model)
-    folded = copy.deepcopy(model)
+    folded = copied(model)
     changes = solve(folded, lambda layer: 1 / _in_eval(layer, layer.scaling), training=False)
     before = outputs(folded, example_input)
     apply(folded, changes)
@@ -86,8 +88,8 @@ def convert(model: nn.Module, scaling: str, example_input: Tensor, optimizer: Op
     if optimizer is not None:
         require_known_optimizer(optimizer)
         _require_equal_training(model, scaling)
-    changes = _changes(model, scaling, training_only=optimizer is not None)
-    tried = copy.deepcopy(model)
+    tried = copied(model)
+    changes = _changes(tried, scaling, training_only=optimizer is not None)
     before = outputs(tried, example_input)
     _convert(tried, scaling, changes)
     require_same_outputs(before, outputs(tried, example_input))
@@ -106,9 +108,9 @@ def _require_known_layers(model: nn.Module) -> None:
         name = f"dropout layer {getattr(layer, 'name', None) or path!r}"
         kind: Any = type(layer)
         if isinstance(layer, Dropout):
-            known = kind.draw is Dropout.draw and kind.forward is Dropout.forward
+            known = kind.forward is Dropout.forward and "forward" not in vars(layer)
         else:
-            known = kind.__module__ == nn.Dropout.__module__
+            known = operations.kind_of(layer) is not nn.Module
         if not known:
             raise ValueError(f"{name} is a {kind.__name__}, whose eval output is not known here; allowed: Dropout")
         if getattr(layer, "monte_carlo", False):

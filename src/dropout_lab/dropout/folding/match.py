@@ -16,7 +16,7 @@ the gradients has no equivalent, as that norm mixes parameters with different c.
 
 from __future__ import annotations
 
-import copy
+import inspect
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from dropout_lab.dropout.folding.copies import copied
 from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.layer import Dropout
 
@@ -85,7 +86,8 @@ def require_known_optimizer(optimizer: Optimizer) -> None:
     Raises:
         ValueError: the optimizer is not SGD, Adam or AdamW.
     """
-    if type(optimizer) not in OPTIMIZERS:
+    step = inspect.unwrap(type(optimizer).step)  # which a subclass may inherit
+    if not any(isinstance(optimizer, kind) and step is inspect.unwrap(kind.step) for kind in OPTIMIZERS):
         raise ValueError(
             f"no exact equivalent is known for {type(optimizer).__name__}; "
             f"allowed: {', '.join(kind.__name__ for kind in OPTIMIZERS)}"
@@ -110,7 +112,7 @@ def rescale_group(optimizer: Optimizer, group: dict[str, Any], factor: float) ->
 
 def _changes(model: nn.Module, example_input: Tensor) -> dict[str, Change]:
     changes = solve(model, _kept, training=True)
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     layers = [layer for layer in twin.modules() if isinstance(layer, Dropout) and layer.scaling != "inverted"]
     for layer in layers:
         layer.scaling = "inverted"

@@ -1,7 +1,8 @@
 """Which operations let a constant factor pass, op(c x) = c op(x) for c > 0, and which layers can absorb one.
 
 Only such operations may stand between a dropout layer and the weight that its factor is moved into. The list is what
-was checked numerically, by exact type or name: whatever is not in it lets none pass.
+was checked numerically. A subclass counts as the class in the list whose calculation it inherits unchanged;
+whatever else is not in it lets none pass, or is looked into, down to the functions that it calls.
 """
 
 from __future__ import annotations
@@ -17,21 +18,35 @@ AFFINE: frozenset[type[nn.Module]] = frozenset({
 BATCH_NORMS: frozenset[type[nn.Module]] = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm})
 # These divide by a statistic of their own input; the epsilon in it makes them not quite scale-invariant.
 NORMS: frozenset[type[nn.Module]] = frozenset({nn.LayerNorm, nn.GroupNorm, nn.RMSNorm})
+AFFINE_FUNCTIONS = frozenset({"linear", *(f"conv{way}{d}d" for way in ("", "_transpose") for d in (1, 2, 3))})
+NORM_FUNCTIONS = frozenset({"layer_norm", "group_norm", "rms_norm"})
 JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
 SUMS = frozenset({"add", "iadd", "radd", "sub", "isub", "maximum", "minimum"})
 PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply"})
 QUOTIENTS = frozenset({"div", "truediv", "itruediv", "divide"})
 
 
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """The class in the lists of this file that a module computes like; ``nn.Module`` if that is not sure of any.
+
+    It is the module's own class, or the nearest that it inherits from with everything that a call of it calls.
+    """
+    kind = type(module)
+    base = next((each for each in kind.__mro__ if each in _KNOWN or _full_name(each) in _ELSEWHERE), nn.Module)
+    same = all(getattr(kind, name, None) is getattr(base, name, None) for name in CALLED)
+    return base if same and not CALLED & vars(module).keys() else nn.Module
+
+
 def keeps_scale(node: Node, module: nn.Module | None, training: bool) -> bool:
     """Whether the op of `node` hands on the scale of its first argument; `module`: what a `call_module` node calls."""
     if module is None:
         return op_name(node) in _FUNCTIONS and (op_name(node) != "pad" or _pads_with_zero(node))
-    if isinstance(module, nn.modules.padding._ConstantPadNd):
+    kind = kind_of(module)
+    if kind in _CONSTANT_PADS:
         return bool(module.value == 0)
-    if type(module) in _ALPHA:
+    if kind in _ALPHA:
         return not training
-    return type(module) in _MODULES or _full_name(module) in _ELSEWHERE
+    return kind in _MODULES or _full_name(kind) in _ELSEWHERE
 
 
 def equates(node: Node) -> bool:
@@ -50,11 +65,19 @@ def _pads_with_zero(node: Node) -> bool:
     return bool(given.get("mode", "constant") != "constant") or given.get("value") in (None, 0)
 
 
-def _full_name(module: nn.Module) -> tuple[str, str]:
-    return type(module).__module__.partition(".")[0], type(module).__name__
+def _full_name(kind: type) -> tuple[str, str]:
+    return kind.__module__.partition(".")[0], kind.__name__
 
 
-_ALPHA = (nn.AlphaDropout, nn.FeatureAlphaDropout)
+# What a call of a module of the lists calls of its class: with one of them replaced, it may compute anything.
+CALLED = frozenset({
+    "__call__", "_wrapped_call_impl", "_call_impl", "__getattr__", "__getattribute__", "forward", "_conv_forward",
+    "_output_padding", "_check_input_dim", "_check_non_zero_input_channels", "merge_masks",
+})  # fmt: skip
+_ALPHA: frozenset[type[nn.Module]] = frozenset({nn.AlphaDropout, nn.FeatureAlphaDropout})
+_CONSTANT_PADS: frozenset[type[nn.Module]] = frozenset({
+    nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d,
+})  # fmt: skip
 _MODULES: frozenset[type[nn.Module]] = frozenset({
     nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
@@ -67,6 +90,7 @@ _MODULES: frozenset[type[nn.Module]] = frozenset({
     nn.Flatten, nn.Unflatten, nn.Fold, nn.Unfold, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d,
 })  # fmt: skip
+_KNOWN = AFFINE | BATCH_NORMS | NORMS | {nn.MultiheadAttention} | _ALPHA | _CONSTANT_PADS | _MODULES
 # By name, so that torchvision and timm need not be imported. Their masks are drawn, not computed from the input.
 _ELSEWHERE = {
     ("torchvision", "Permute"), ("torchvision", "StochasticDepth"), ("torchvision", "DropBlock2d"),

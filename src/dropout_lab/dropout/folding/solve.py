@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from dropout_lab.dropout.folding.constraints import Equations, Link, Value
+from dropout_lab.dropout.folding import operations
+from dropout_lab.dropout.folding.constraints import Equations, Link, Value, place
+from dropout_lab.dropout.folding.copies import remedies
 from dropout_lab.dropout.graph.calls import trace
 from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.graph.nodes import describe
@@ -51,17 +53,18 @@ def solve(model: nn.Module, factor: Callable[[Dropout], Fraction], training: boo
         ValueError: no exact answer exists (the layer and the op in the way are named), or the model can't be traced.
     """
     with in_mode(model, training=training):
-        traced = trace(model)
+        traced = trace(model, deep=_is_readable)
     _require_visible(model, traced.graph, factor)
     return _Solution(Equations(traced, factor, training), traced.graph).changes()
 
 
 def apply(model: nn.Module, changes: Mapping[str, Change]) -> None:
     """Change the named parameters and buffers of ``model`` in place."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    changed = {place(tensors[name]): (tensors[name], change) for name, change in changes.items()}  # tied ones once
     with torch.no_grad():
-        for name, (factor, offset) in changes.items():
-            tensors[name].add_(offset).mul_(float(factor)).sub_(offset)
+        for tensor, (factor, offset) in changed.values():
+            tensor.add_(offset).mul_(float(factor)).sub_(offset)
 
 
 def outputs(model: nn.Module, example_input: Tensor) -> list[Tensor]:
@@ -77,12 +80,25 @@ def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
         RuntimeError: the outputs differ by much more than rounding.
     """
     for old, new in zip(before, after, strict=True):
-        difference, size = (new - old).abs().max().item(), old.abs().max().item()
-        if difference > size * torch.finfo(old.dtype).eps ** 0.5:
+        size = old.nan_to_num(0, 0, 0).abs().max().item()
+        same = torch.isclose(new, old, rtol=0, atol=size * torch.finfo(old.dtype).eps ** 0.5, equal_nan=True)
+        if not same.all():
+            difference = (new - old).abs().max().item()
             raise RuntimeError(
                 f"moving the factors of the dropout layers changed the output on example_input by {difference:g} of "
                 f"{size:g}: something outside the traced graph, a hook on a layer perhaps, depends on them"
             )
+
+
+def _is_readable(module: nn.Module) -> bool:
+    """Whether a module without children that is not known can be looked into."""
+    if operations.kind_of(module) is not nn.Module:
+        return False
+    try:
+        trace(module, deep=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
@@ -129,7 +145,7 @@ class _Solution:
                     f"multiplied by {float(factors[0]):g}, and {_name(uses[other].node)}, by {float(factors[other]):g}"
                 )
             if factors[0] != 1:
-                result[uses[0].name] = Change(factors[0], uses[0].offset)
+                result.update({use.name: Change(factors[0], use.offset) for use in uses})
         return result
 
     def _spread(self, root: Value) -> None:
@@ -155,7 +171,10 @@ class _Solution:
         ends = sorted({_name(node) for values, node in circle if None in values})
         joins = sorted({_name(node) for _, node in circle if len(node.all_input_nodes) > 1})
         reason = f"between {' and '.join(ends)}" if ends else f"where {' and '.join(joins)} joins two ways"
-        return f"{self._involved(node for _, node in circle)}: no weight can take up its factor exactly {reason}"
+        modules = {str(node.target): self.equations.module(node) for _, node in circle if node.op == "call_module"}
+        calls = [call for path, module in modules.items() for call in remedies(path, module)]
+        more = f"; {' and '.join(calls)} gives a layer a weight of its own" if calls else ""
+        return f"{self._involved(node for _, node in circle)}: no weight can take up its factor exactly {reason}{more}"
 
     def _way(self, value: Value) -> Iterator[tuple[tuple[Value, Value], Node]]:
         """The links over which a value got its scale, from the value back to its root."""

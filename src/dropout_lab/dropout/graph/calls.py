@@ -43,7 +43,7 @@ class Call:
     node: torch.fx.Node | None
 
 
-def trace(model: nn.Module, *, deep: bool = False) -> torch.fx.GraphModule:
+def trace(model: nn.Module, *, deep: bool | Callable[[nn.Module], bool] = False) -> torch.fx.GraphModule:
     """The model as a `torch.fx` graph, with leaf modules as single nodes, in the mode (train or eval) it is in.
 
     The graph module computes what the model computes and shares its parameters and leaf modules. Dropout layers that
@@ -52,12 +52,12 @@ def trace(model: nn.Module, *, deep: bool = False) -> torch.fx.GraphModule:
 
     Args:
         model: any module.
-        deep: look into modules without children, too, unless they are torch's.
+        deep: look into modules without children, too, unless they are torch's; a function says into which.
 
     Raises:
         ValueError: `torch.fx` can't follow the forward pass (control flow that depends on values, `**kwargs`, ...).
     """
-    tracer = _Tracer(deep)
+    tracer = _Tracer(deep if callable(deep) else lambda _: deep)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a forward pass warns about when it is run on proxies is no news
@@ -135,24 +135,25 @@ def is_attached(model: nn.Module, path: str) -> bool:
 
 
 class _Tracer(torch.fx.Tracer):
-    def __init__(self, deep: bool = False) -> None:
+    def __init__(self, looks_into: Callable[[nn.Module], bool]) -> None:
         super().__init__()
-        self.deep = deep
+        self.looks_into = looks_into
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = isinstance(m, _DropoutNd) if self.deep else is_leaf(m)
-        return leaf or super().is_leaf_module(m, module_qualified_name)
+        if super().is_leaf_module(m, module_qualified_name) or isinstance(m, _DropoutNd):
+            return True
+        return is_leaf(m) and not self.looks_into(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if not self.is_leaf_module(m, ""):
+        if not (is_leaf(m) or self.is_leaf_module(m, "")):
             return super().call_module(m, forward, args, kwargs)  # runs the hooks of m, so attached layers too
         path = self.path_of_module(m)
         ours = attached(m)
         if BEFORE in ours:
             args = (self.create_proxy("call_module", f"{path}.{BEFORE}", (args[0],), {}), *args[1:])
-        output = super().call_module(m, forward, args, kwargs)
+        output = super().call_module(m, m.forward, args, kwargs)  # also of a leaf that is looked into without its hooks
         for child in ours:
             if child != BEFORE:
                 output = self.create_proxy("call_module", f"{path}.{child}", (output,), {})

@@ -49,7 +49,8 @@ def _back(node: Node, known: dict[Node, str | None]) -> str | None:
 def keeps_layout(node: Node) -> bool:
     """Whether the op of `node` turns (N, C, *spatial) into (N, C', *spatial'), dimension by dimension."""
     if node.op == "call_module":
-        return _is_module(node, _KEEPING) or type(module_of(node)).__name__ in _KEEPING_NAMES
+        names = {kind.__name__ for kind in type(module_of(node)).__mro__}
+        return _is_module(node, _KEEPING) or not names.isdisjoint(_KEEPING_NAMES)
     if node.op == "output":
         return False
     name = op_name(node)

@@ -19,12 +19,13 @@ def op_name(node: Node) -> str:
 
 
 def describe(node: Node) -> str:
-    """A node as a message calls it: `Linear classifier.0`, `flatten()`, the parameter `x`."""
+    """A node as a message calls it: `Linear classifier.0`, `flatten()`, `add() in layer1.0`, the parameter `x`."""
     if node.op == "call_module":
         return f"{type(module_of(node)).__name__} {node.target}"
     if node.op == "get_attr":
         return f"the parameter {node.target}"
-    return f"{op_name(node)}()"
+    path, _ = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
+    return f"{op_name(node)}() in {path}" if path else f"{op_name(node)}()"
 
 
 def module_of(node: Node) -> nn.Module:
