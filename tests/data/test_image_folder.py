@@ -232,10 +232,84 @@ def test_sizes_that_differ_are_refused_unless_a_size_is_given(tmp_path):
 
 def test_classes_that_differ_are_refused(tmp_path):
     write_folder(tmp_path, {"train": {"bird": 14, "cat": 10}, "test": {"bird": 4, "dog": 5}})
-    with pytest.raises(ValueError, match=r"test has 2 classes \(bird, dog\); there should be 2, named as in"):
+    with pytest.raises(ValueError, match=r"/test: its classes must be") as error:
         made(tmp_path)
-    with pytest.raises(ValueError, match=r"train has 2 classes .*; there should be 3"):
+    one_line(error, f"those of {tmp_path}/train, but it has no cat, and {tmp_path}/train has no dog")
+    with pytest.raises(ValueError, match=r"^data.num_classes=3: .*/train has 2 classes \(bird, cat\); null: they are"):
         made(tmp_path, num_classes=3)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 2, "image_size": 12}])
+def test_folders_one_level_too_deep_are_no_classes(options, tmp_path):
+    write_folder(tmp_path, {f"{part}/images": classes for part, classes in PARTS.items()})
+    with pytest.raises(ValueError, match="has one class folder, images; two or more are needed") as error:
+        made(tmp_path, **options)
+    train = tmp_path / "train"
+    one_line(error, f"{train}/CLASS/IMAGE: if bird, cat are the classes, move them one level up, into {train}")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("only/000.png", "one class folder, only"), ("000.png", "no class folders")]
+)
+def test_one_class_or_none_is_refused(name, found, tmp_path):
+    write_folder(tmp_path, {"test": PARTS["test"], "train": {}})
+    (tmp_path / "train" / name).parent.mkdir(parents=True)
+    Image.new("RGB", (12, 12)).save(tmp_path / "train" / name)
+    with pytest.raises(ValueError, match=rf"/train has {found}; two or more are needed, .*/train/CLASS/IMAGE$"):
+        made(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("others", [[], [".DS_Store", "labels.txt", "raw.npy"]])
+def test_a_class_without_images_is_refused_by_its_folder(part, others, tmp_path):
+    write_folder(tmp_path, PARTS)
+    folder = tmp_path / part / "alpaca"
+    folder.mkdir()
+    for name in others:
+        (folder / name).touch()
+    (tmp_path / ("test" if part == "train" else "train") / "alpaca").symlink_to(tmp_path / "train" / "bird")
+    with pytest.raises(FileNotFoundError) as error:
+        made(tmp_path)
+    one_line(error, f"{folder} has no images{', but 2 other files' if others else ''}: remove it, or put some there")
+
+
+def test_a_class_that_cannot_be_in_both_parts_is_refused_by_its_folder(tmp_path):
+    write_folder(tmp_path, {**PARTS, "train": {"bird": 14, "cat": 1}})
+    with pytest.raises(ValueError, match=r"^data.val_fraction=0.25: ") as error:
+        made(tmp_path)
+    one_line(
+        error, f"{tmp_path}/train/cat has 1 of 15 samples, too few for one in each of two parts; give it at least 2"
+    )
+    write_folder(tmp_path, {"val": PARTS["test"]})
+    assert len(made(tmp_path).train.classes) == 15
+
+
+def test_links_and_folders_within_a_class_are_followed_once_and_hidden_files_are_left_out(tmp_path):
+    write_folder(tmp_path, PARTS)
+    before, cat = theirs(tmp_path, "train"), tmp_path / "train" / "cat"
+    (cat / "self").symlink_to(cat)
+    (tmp_path / "away").mkdir()
+    (cat / "001.png").rename(tmp_path / "away" / "001.PNG")
+    (cat / "more").symlink_to(tmp_path / "away")
+    (cat / "._000.png").write_text("what macOS adds")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    data = made(tmp_path)
+    assert len(data.train.classes) + len(data.val.classes) == 24
+    assert keys(data.train) | keys(data.val) == before
+
+
+def test_sizes_are_compared_as_images_are_seen(tmp_path):
+    write_folder(tmp_path, PARTS, size=(20, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("train/bird/000.png", "test/cat/000.png"):
+        Image.new("RGB", (20, 10)).save(tmp_path / name, exif=exif)
+    data = made(tmp_path)
+    assert data.shape == (3, 20, 10)
+    assert data.test.images[:].shape == (9, 3, 20, 10)
+    Image.new("RGB", (10, 20)).save(tmp_path / "test/cat/001.png", exif=exif)
+    with pytest.raises(ValueError, match=r"test/cat/001.png has 20x10 pixels, others 10x20"):
+        made(tmp_path)
 
 
 def test_files_that_no_image_bears_the_name_of_are_left_out(tmp_path):
@@ -247,16 +321,25 @@ def test_files_that_no_image_bears_the_name_of_are_left_out(tmp_path):
     assert keys(data.train) | keys(data.val) == theirs(tmp_path, "train")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("size", [None, 12])
-def test_a_file_that_is_no_image_is_one_line(size, workers, tmp_path):
-    write_folder(tmp_path, PARTS)
+@pytest.mark.parametrize(("size", "workers"), [(None, 0), (12, 2)])
+def test_a_file_that_is_no_image_when_its_turn_comes_is_one_line(size, workers, tmp_path):
+    data = made(write_folder(tmp_path, PARTS), image_size=size, num_workers=workers)
     path = tmp_path / "test" / "cat" / "001.png"
-    path.write_bytes(path.read_bytes()[:60] if size else b"<html>")
+    path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(ValueError, match="cannot be read as an image") as error:
-        list(made(tmp_path, image_size=size, num_workers=workers).test_dataloader())
-    one_line(error, f"{path} cannot be read as an image: ", "replace or remove it")
-    assert str(error.value).startswith(str(path))
+        list(data.test_dataloader())
+    assert str(error.value) == f"{path} cannot be read as an image: it is damaged or cut off; replace or remove it"
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+@pytest.mark.parametrize("size", [None, 12])
+def test_a_damaged_file_of_any_part_is_found_before_training(size, part, tmp_path):
+    write_folder(tmp_path, {**PARTS, "val": PARTS["test"]})
+    path = tmp_path / part / "cat" / "001.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match="cannot be read as an image") as error:
+        made(tmp_path, image_size=size)
+    assert str(error.value) == f"{path} cannot be read as an image: it is damaged or cut off; replace or remove it"
 
 
 # A whole run, streamed by two workers, augmented, with wrong labels.

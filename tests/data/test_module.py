@@ -187,6 +187,17 @@ def test_classes_without_an_output_are_refused(shift, there):
         made(Shifted)
 
 
+def test_more_classes_than_outputs_are_refused_before_a_split_that_has_too_few_samples_for_them():
+    class Three(Numbered):
+        num_classes = 3
+
+        def load(self):
+            return made(setup=False).load()
+
+    with pytest.raises(ValueError, match=r"^the classes of Three are numbered 0 to 3, but num_classes=3"):
+        made(Three, test_fraction=0.015)
+
+
 def test_a_batch_larger_than_the_training_set_is_refused_when_training_starts():
     data = made(batch_size=111)
     with pytest.raises(ValueError, match=r"data.batch_size=111 is larger than the training set of 110 samples"):

@@ -1,10 +1,14 @@
-"""Laws of label noise and of statistics a channel, for images in bytes and in floating point."""
+"""Laws of splits, label noise and statistics a channel, for images in bytes and in floating point."""
+
+import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dropout_lab.data import InMemoryData, Samples, Synthetic
-from dropout_lab.data.samples import mean_and_std, mislabel
+from dropout_lab.data.samples import mean_and_std, mislabel, split
 
 
 def bytes_of(count, *shape, seed=0):
@@ -30,6 +34,38 @@ def made(kind=Photos, **options):
     data = kind(**{"batch_size": 8, "seed": 0, **options})
     data.setup()
     return data
+
+
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=2, max_size=5), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 9)
+)
+def test_both_parts_of_a_split_have_every_class_or_it_is_refused_by_the_key(counts, fraction, seed):
+    classes = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    samples = Samples(torch.arange(len(classes)), classes)
+    parts, told = (), ""
+    try:
+        parts = split(samples, "val_fraction", fraction, len(classes), len(counts), seed)
+    except ValueError as error:
+        told = str(error)
+    refused = (
+        rf"data.val_fraction={fraction}( is \d+|: class \d has \d+) of {len(classes)} samples, .* (both|two) parts"
+    )
+    assert bool(parts) != bool(re.match(refused, told))
+    assert all((part.classes.bincount(minlength=len(counts)) > 0).all() for part in parts)
+    assert not parts or torch.equal(torch.cat([part.images for part in parts]).sort().values, samples.images)
+
+
+@pytest.mark.parametrize(
+    ("rare", "fraction", "remedy"),
+    [(1, 0.5, "give it at least 2"), (2, 0.1, "give it more, or change data.val_fraction")],
+)
+def test_a_class_too_rare_for_both_parts_is_named(rare, fraction, remedy):
+    samples = Samples(torch.zeros(40 + rare), torch.tensor([0, 2] * 20 + [1] * rare))
+    expected = (
+        rf"^data.val_fraction={fraction}: folder 1 has {rare} of {40 + rare} samples, too few .* two parts; {remedy}$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        split(samples, "val_fraction", fraction, 40, 3, 0, "folder {}".format)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 1.0])

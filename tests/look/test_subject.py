@@ -1,12 +1,17 @@
 """Laws of what is looked at: the network with its own weights, the image as that was trained to see it."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 import torchvision
 from PIL import Image
+from tiny_sets import write_folder
+from torch import nn
 
+from dropout_lab.cli import UserError
 from dropout_lab.look.subject import from_run, from_torchvision, open_image
 from dropout_lab.look.views import look_at
 from dropout_lab.look.words import RANDOM, table
@@ -80,3 +85,27 @@ def test_a_run_looks_at_a_photo_as_if_it_were_of_its_data(run, tmp_path):
     data = Digits(batch_size=64, seed=0)
     data.setup()
     torch.testing.assert_close(seen.x, data.prepare(torch.from_numpy(grey / 255).float().view(1, 1, 8, 8)))
+
+
+def test_a_run_sees_the_file_of_a_test_image_as_it_sees_that_test_image(tmp_path, monkeypatch):
+    from dropout_lab.data import ImageFolder
+    from dropout_lab.runs import network
+
+    write_folder(tmp_path, {part: {"a": 6, "b": 6} for part in ("train", "test")}, size=(20, 31))
+    exif, path = Image.Exif(), tmp_path / "test" / "a" / "001.png"
+    exif[0x0112] = 8
+    Image.fromarray(np.arange(16 * 12, dtype="uint16").reshape(16, 12) * 300).save(path, exif=exif)
+    data = ImageFolder(root=str(tmp_path), image_size=9, batch_size=4, seed=0, val_fraction=0.4)
+    data.setup()
+    config = SimpleNamespace(dropout=SimpleNamespace(p=0.5), run=SimpleNamespace(name="run"))
+    run = SimpleNamespace(data=data, net=nn.Identity(), config=config)
+    monkeypatch.setattr(network, "restore", lambda *_: run)
+    for number in range(3):
+        by_file = from_run(tmp_path, "best", str(path.with_name(f"{number:03}.png")))
+        torch.testing.assert_close(by_file.x, from_run(tmp_path, "best", str(number)).x, atol=1e-5, rtol=0)
+
+
+def test_a_file_that_is_no_image_is_told_by_the_key(tmp_path):
+    Image.new("F", (5, 5)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=rf"^image={tmp_path}/x.tif cannot be read as an image: its pixels are of"):
+        open_image(str(tmp_path / "x.tif"))

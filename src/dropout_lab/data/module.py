@@ -210,7 +210,16 @@ class ImageData(lightning.LightningDataModule):
 
     def _without_val(self, rest: Samples, of: int) -> tuple[Samples, Samples]:
         """Training and validation part of what is not the test part."""
-        return split(rest, "val_fraction", self.val_fraction, of, self.num_classes, self.split_seed)
+        return self._split(rest, "val_fraction", self.val_fraction, of)
+
+    def _split(self, samples: Samples, key: str, fraction: float, of: int) -> tuple[Samples, Samples]:
+        """Two parts of samples, the second a fraction ``data.<key>`` of so many."""
+        self._require_classes(samples)
+        return split(samples, key, fraction, of, self.num_classes, self.split_seed, self._name_of_class)
+
+    def _name_of_class(self, number: int) -> str:
+        """What messages call a class."""
+        return f"class {number}"
 
 
 class InMemoryData(ImageData):
@@ -234,6 +243,6 @@ class InMemoryData(ImageData):
         """Training, validation and test samples, cut from all of them."""
         samples = self.load()
         size = len(samples.classes)
-        rest, test = split(samples, "test_fraction", self.test_fraction, size, self.num_classes, self.split_seed)
+        rest, test = self._split(samples, "test_fraction", self.test_fraction, size)
         train, val = self._without_val(rest, size)
         return train, val, test

@@ -1,8 +1,9 @@
 """Images with their classes, and what is done to them before training: split, subset, label noise, statistics."""
 
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -43,11 +44,19 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.samples.classes)
 
 
-def split(samples: Samples, key: str, fraction: float, of: int, num_classes: int, seed: int) -> tuple[Samples, Samples]:
+def split(
+    samples: Samples,
+    key: str,
+    fraction: float,
+    of: int,
+    num_classes: int,
+    seed: int,
+    class_name: Callable[[int], str] = "class {}".format,
+) -> tuple[Samples, Samples]:
     """Two parts of samples, with the same shares of the classes: the second is a fraction ``data.<key>`` of ``of``.
 
     Raises:
-        ValueError: a part would have fewer samples than there are classes.
+        ValueError: a part would have no sample of a class, which is told by its ``class_name``.
     """
     count, available = round(fraction * of), len(samples.classes)
     if not num_classes <= count <= available - num_classes:
@@ -55,10 +64,20 @@ def split(samples: Samples, key: str, fraction: float, of: int, num_classes: int
             f"data.{key}={fraction} is {count} of {available} samples, but both parts need one of each of "
             f"{num_classes} classes"
         )
-    first, second = train_test_split(
-        torch.arange(available).numpy(), test_size=count, stratify=samples.classes.numpy(), random_state=seed
-    )
-    return samples.take(torch.as_tensor(first)), samples.take(torch.as_tensor(second))
+    classes = samples.classes.numpy()
+    there, counts = np.unique(classes, return_counts=True)
+    few = there[counts < 2]  # which scikit-learn refuses in its own words
+    if not len(few):
+        parts = train_test_split(np.arange(available), test_size=count, stratify=classes, random_state=seed)
+        few = there[~np.logical_and(*(np.isin(there, classes[part]) for part in parts))]
+    if len(few):
+        has = (classes == few[0]).sum()
+        raise ValueError(
+            f"data.{key}={fraction}: {class_name(int(few[0]))} has {has} of {available} samples, too few for one "
+            f"in each of two parts; give it {f'more, or change data.{key}' if has > 1 else 'at least 2'}"
+        )
+    first, second = (samples.take(torch.as_tensor(part)) for part in parts)
+    return first, second
 
 
 def subset(samples: Samples, size: int, num_classes: int) -> Samples:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from dropout_lab.cli import UserError
+from dropout_lab.data.image_file import UnreadableImageError, fit, read_image
 
 DEFAULT_IMAGE = "china.jpg"  # ships with scikit-learn; ImageNet calls it a palace
 
@@ -95,8 +96,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
         channels, height, width = data.native_shape
         if channels not in (1, 3):
             raise UserError(f"image={image}: the run's data has {channels} channels, which no image file has")
-        photo = open_image(image).convert("L" if channels == 1 else "RGB")
-        photo = ImageOps.fit(photo, (width, height), Image.Resampling.BOX)
+        photo = fit(open_image(image), height, width).convert("L" if channels == 1 else "RGB")
         raw = torch.from_numpy(np.array(photo)).float().view(1, height, width, -1).permute(0, 3, 1, 2) / 255
         called = Path(image).name
     else:
@@ -122,13 +122,6 @@ def open_image(path: str) -> Image.Image:
 
         return Image.fromarray(load_sample_image(DEFAULT_IMAGE))
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which convert() would cut off
-                upright = Image.fromarray((np.asarray(upright) / 257).astype("uint8"))
-            if "A" in upright.getbands() or "transparency" in upright.info:  # on white, not on what lies below
-                rgba = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            return upright.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image={path}: cannot be read as an image ({type(error).__name__}: {error})") from error
+        return read_image(path)
+    except UnreadableImageError as error:
+        raise UserError(f"image={error}") from error
