@@ -124,7 +124,8 @@ def test_a_job_that_runs_notes_it_and_its_folder_is_named(tmp_path):
     folder = tmp_path / "run"
     stopped = Stopped([*TRAIN, f"hydra.run.dir={folder}"], "metrics.csv", tmp_path)
     stopped.interrupt_all()
-    assert stopped.end() == (130, f"interrupted; what was done is in {folder}\n")
+    told = f"interrupted; what was done is in {folder}; to go on: the same command with hydra.run.dir={folder}\n"
+    assert stopped.end() == (130, told)
     assert read_status(folder)["status"] == "interrupted"
     assert stopped.left() == []
 

@@ -12,7 +12,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -162,7 +163,7 @@ class Submitit(_Elsewhere):
             if self.cluster == "local":
                 del settings["setup"]  # the processes inherit what is exported
             executor.update_parameters(**{_parameter(key, self.cluster): value for key, value in settings.items()})
-            submitted = executor.map_array(job, configs, numbers)
+            submitted = _submit(executor, job, configs, numbers)
         if self.cluster == "slurm":
             self._tell(submitted)
         try:
@@ -220,6 +221,17 @@ COMMON = (
 def _parameter(key: str, cluster: str) -> str:
     """What submitit calls a setting: those that not every cluster has bear its name."""
     return key if key in COMMON else f"{cluster}_{key}"
+
+
+def _submit(executor: Any, job: Job, configs: Sequence[bytes], numbers: Sequence[int]) -> list[Any]:
+    """Hand jobs to submitit, whose complaint would stand twice, as it prints what it raises."""
+    from submitit.core.utils import FailedJobError
+
+    try:
+        with redirect_stderr(StringIO()):
+            return executor.map_array(job, configs, numbers)  # type: ignore[no-any-return]
+    except FailedJobError as error:
+        raise ChildProcessError(str(error)) from error  # words of sbatch, which need no kind of error in front
 
 
 def _result(job: Any) -> JobReturn:

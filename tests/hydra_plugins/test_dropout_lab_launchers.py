@@ -1,6 +1,7 @@
 """Launchers: the same sweep with its jobs in other processes leaves the same folders with the same numbers."""
 
 import importlib
+import os
 import signal
 import sys
 import time
@@ -145,6 +146,21 @@ def test_a_job_that_is_killed_does_not_end_the_sweep(tmp_path, broken, capfd):
     said = capfd.readouterr().err
     assert "failed: job 1: its process was killed: SIGKILL(-9)" in said
     assert f"1 of 4 jobs did not end well:\n  running  {tmp_path}/s/1  its process was killed\n" in said
+
+
+@pytest.mark.slow
+def test_where_sbatch_refuses_its_words_are_the_line(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name in ("sbatch", "srun"):
+        program = tmp_path / "bin" / name
+        program.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpu' >&2\nexit 1\n")
+        program.chmod(0o755)
+    words = ["-m", "seed=0,1", "hydra/launcher=submitit_slurm", f"hydra.sweep.dir={tmp_path / 's'}"]
+    done = run(*QUICK, *words, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "error: hydra/launcher=submitit_slurm: no job has started: sbatch: error: invalid partition: gpu"
+    ]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import pytest
 from commands import exit_code
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.runs.folder import read_status
@@ -60,3 +61,44 @@ def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
     assert read_status(tmp_path / "0")["status"] == "interrupted"
     assert not (tmp_path / "1").exists()
     assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("started", [0, 1])
+def test_what_ends_all_jobs_is_one_line_and_there_is_no_word_of_tracebacks_that_are_nowhere(
+    started, tmp_path, monkeypatch, capsys
+):
+    launch = BasicLauncher.launch
+
+    def broken(self, job_overrides, initial_job_idx):
+        launch(self, job_overrides[:started], initial_job_idx)
+        raise RuntimeError("the queue is\nclosed")
+
+    monkeypatch.setattr(BasicLauncher, "launch", broken)
+    words = [*BRIEF, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    assert exit_code(*words) == (1 if started else 2)
+    said = capsys.readouterr().err.splitlines()
+    trouble = "RuntimeError: the queue is closed"
+    if started:
+        assert said[2:6] == [
+            f"error: hydra/launcher=basic: {trouble}",
+            "",
+            "1 of 2 jobs did not end well:",
+            f"  missing  {tmp_path / '1'}  ",
+        ]
+        assert "traceback" not in " ".join(said)
+    else:
+        assert said[1:] == [f"error: hydra/launcher=basic: no job has started: {trouble}"]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(RuntimeError):
+        exit_code(*words)
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_how_to_see_it(tmp_path, capsys):
+    folder = tmp_path / "my sweep"
+    assert exit_code(*BRIEF, "-m", "seed=0", f"hydra.sweep.dir='{folder}'") == 0
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"run folders are in {folder}",
+        f"table and page: scripts/lab report '{folder}'",
+    ]

@@ -54,7 +54,8 @@ def _new_files() -> str:
         return ""
     inside = (_git("rev-parse", "--show-prefix") or "").strip()  # the patch is of the whole repository, as the other is
     prefixes = [f"--src-prefix=a/{inside}", f"--dst-prefix=b/{inside}"]
-    patches, left_out, size = [], [], 0
+    patches: list[str] = []
+    left_out, size = [], 0
     for name in names:
         more = _size_of_text(REPOSITORY / name)
         if more is None or size + more > MOST_NEW_BYTES or len(patches) == MOST_NEW_FILES:

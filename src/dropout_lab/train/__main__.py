@@ -4,6 +4,7 @@ The command line is planned and checked before anything starts; torch is importe
 at once.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -30,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for number, reason in refusals(job_plan).items():
                 which = f"job {number} ({known(job_plan)[number].label}): "
                 raise UserError((which if job_plan.multirun else "") + reason)
-        sys.exit(execute(job_plan))
+        exit_code = execute(job_plan)
+        if job_plan.multirun:
+            print(f"table and page: scripts/lab report {shlex.quote(str(job_plan.folder))}", file=sys.stderr)
+        sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 from hydra import main as hydra_main
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import run_and_report
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from dropout_lab.cli import UserError, root_cause
+from dropout_lab.cli import UserError, full_errors, root_cause
 from dropout_lab.jobs.composition import ROOT, PlannedLoader
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import planned, rank, together
@@ -109,6 +108,7 @@ def execute(job_plan: Plan) -> int:
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; it says where that lies which was done.
+        UserError: no job has started.
     """
     from dropout_lab.train import progress
     from dropout_lab.train.outline import outline
@@ -122,10 +122,15 @@ def execute(job_plan: Plan) -> int:
             counting = progress.counting_from_folders(progress.current, names, _done(job_plan))
     broken = False
     try:
-        with telling_what_was_done(job_plan.folder), counting:
+        with telling_what_was_done(job_plan), counting:
             _through_hydra(job_plan)
-    except SystemExit as end:  # Hydra has said why
+    except SystemExit as end:
         broken = end.code != 0
+    except Exception as error:  # of Hydra, its launcher or its sweeper: a job notes its own
+        if full_errors():
+            raise
+        broken = True
+        _tell(job_plan, names, root_cause(error))
     finally:
         if progress.current is not None:
             progress.current.close()
@@ -177,7 +182,7 @@ def _through_hydra(job_plan: Plan) -> None:
     hydra = Hydra(ROOT, PlannedLoader(job_plan.base, planned, job_plan.composer))
     GlobalHydra.instance().initialize(hydra)
     try:
-        run_and_report(lambda: (hydra.multirun if job_plan.multirun else hydra.run)(ROOT, _task(job_plan), []))
+        (hydra.multirun if job_plan.multirun else hydra.run)(ROOT, _task(job_plan), [])
     finally:
         GlobalHydra.instance().clear()
 
@@ -223,6 +228,14 @@ def _done(job_plan: Plan) -> set[Path]:
     return {at for at, job, its in jobs if job.alike["resume"] != "never" and is_done(at, its.prints.run)}
 
 
+def _tell(job_plan: Plan, expected: Collection[Path], trouble: str) -> None:
+    """Say what has ended all jobs; with a UserError if none has started."""
+    what = f"hydra/launcher={job_plan.launcher}: " if job_plan.multirun else ""
+    if all(read_status(folder)["status"] == "missing" for folder in expected):
+        raise UserError(f"{what}no job has started: {trouble}")
+    print(f"error: {what}{trouble}", file=sys.stderr)
+
+
 def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
     """Print a table of the jobs that did not end well.
 
@@ -242,5 +255,6 @@ def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
     for folder, status in failed.items():
         why = "its process was killed" if status["status"] == "running" else status.get("error")
         print(f"  {status['status']}  {folder}  {why or ''}", file=sys.stderr)
-    print("tracebacks are in their status.json; HYDRA_FULL_ERROR=1 prints them", file=sys.stderr)
+    if any(status.get("traceback") for status in failed.values()):
+        print("tracebacks are in their status.json; HYDRA_FULL_ERROR=1 prints them", file=sys.stderr)
     return 1
