@@ -1,14 +1,17 @@
 """Laws of the equations: which weights take a factor, and where no weight can."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from foldable import Classic, Residual, distance, eval_output, linear
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
+from torch.optim import SGD
 
 from dropout_lab.dropout.folding.fold import convert, fold
+from dropout_lab.dropout.folding.match import factors_of_matching, match_inverted
 
 
 def test_only_the_next_weight_changes_where_that_is_possible() -> None:
@@ -68,6 +71,12 @@ def test_tied_weights_that_need_one_factor_take_it_once_and_stay_tied(by_data: b
         assert torch.equal(changed.last.weight, weight / 4)
         assert changed.last.weight.data_ptr() == changed.first.weight.data_ptr()
         assert distance(before, eval_output(changed, x)) < 1e-6
+
+
+def test_a_tied_weight_has_its_factor_under_each_of_its_names() -> None:
+    assert factors_of_matching(Tied(False), torch.randn(3, 8)) == {"first.weight": 4, "last.weight": 4}
+    groups = match_inverted(Tied(False), partial(SGD, lr=1.0), torch.randn(3, 8)).param_groups
+    assert [group["lr"] for group in groups] == [16, 1]
 
 
 class Attending(nn.Module):

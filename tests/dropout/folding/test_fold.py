@@ -185,7 +185,13 @@ class Foreign(nn.Dropout):
         return super().forward(x) + 0
 
 
-@pytest.mark.parametrize("layer", [Own(0.5), Own(0.5, scaling="classic"), Foreign(0.5)])
+def patched() -> Dropout:
+    layer = Classic(0.5)
+    layer.forward = torch.tanh  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize("layer", [Own(0.5), Own(0.5, scaling="classic"), Foreign(0.5), patched()])
 def test_unknown_strategies_are_refused_by_name(layer: nn.Module) -> None:
     model = nn.Sequential(linear(), layer, linear())
     for change in (fold, partial(convert, scaling="inverted")):

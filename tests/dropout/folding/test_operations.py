@@ -11,6 +11,7 @@ from torchvision.ops import Permute, StochasticDepth
 
 from dropout_lab.dropout.folding import operations
 from dropout_lab.dropout.folding.fold import convert, fold
+from dropout_lab.dropout.folding.match import factors_of_matching
 
 PASSING = (
     nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2), nn.LPPool2d(2, 2), nn.Upsample(scale_factor=2, mode="bilinear"),
@@ -117,6 +118,21 @@ def test_no_method_that_takes_part_in_a_calculation_is_forgotten(kind: type[nn.M
         methods = {each for each in used if inspect.isfunction(getattr(kind, each, None))} - vars(nn.Module).keys()
         todo += methods - seen
     assert seen <= operations.CALLED
+
+
+class DropPath(nn.Module):
+    """Listed by its name, and not to be seen through: its mask is not computed from the numbers of its input."""
+
+    __module__ = "timm.layers.drop"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.new_empty(x.shape[0], 1).bernoulli_(0.5) if self.training else x
+
+
+def test_what_is_listed_is_not_looked_into() -> None:
+    for kind in (DropPath, type("Renamed", (DropPath,), {})):
+        model = nn.Sequential(linear(), nn.GELU(), Classic(0.5), kind(), linear())
+        assert factors_of_matching(model, torch.randn(3, 8)) == {"4.weight": 2.0}
 
 
 class Scripted(nn.Linear):
