@@ -51,7 +51,9 @@ def cluster(tmp_path_factory):
         started = subprocess.run(
             [script, "start", str(folder)], env={**os.environ, "CPUS": "2"}, stdout=output, stderr=output, timeout=60
         )
-    assert started.returncode == 0, (folder / "start.log").read_text()
+    said = (folder / "start.log").read_text()
+    assert started.returncode == 0, said
+    assert said == f"export SLURM_CONF={folder}/slurm.conf\n"
     yield {**os.environ, "OMP_NUM_THREADS": "1", "SLURM_CONF": str(folder / "slurm.conf")}
     subprocess.run([script, "stop", str(folder)], check=True, timeout=90)
 

@@ -51,7 +51,7 @@ def explain(p: float, seed: int = 0) -> str:
         f"  after dropping                          {_mean(dropped)}",
         f"  survivors times 1/(1-p) = {1 / q:<12.4g}  {_mean(dropped / q)}",
         "",
-        "Gain of a dropout layer (mean out / mean in)",
+        "Gain of a dropout layer (mean out / mean in, ± is its 95 % interval in this sample of masks)",
         f"  {'strategy':<10} {'train':>7} {'':9} {'eval':>8}",
     ]
     for name, axes in STRATEGIES.items():
@@ -59,8 +59,8 @@ def explain(p: float, seed: int = 0) -> str:
         with mask_keys(seed, 0, range(len(ones))):
             train = layer.train()(ones)
         draws = train.mean(dim=(2, 3)) if name == "spatial" else train  # a map is one draw
-        error = float(draws.std()) / draws.numel() ** 0.5
-        lines.append(f"  {name:<10} {train.mean():>#7.4g} ± {error:<7.1g} {layer.eval()(ones[:1]).mean():>8.4g}")
+        margin = 1.96 * float(draws.std()) / draws.numel() ** 0.5
+        lines.append(f"  {name:<10} {train.mean():>#7.4g} ± {margin:<7.1g} {layer.eval()(ones[:1]).mean():>8.4g}")
     return "\n".join(
         [
             *lines,
