@@ -1,9 +1,13 @@
 """key=value words of the small commands."""
 
+import os
+import subprocess
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from commands import COMMANDS
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
@@ -116,6 +120,38 @@ def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130(words, line, monkeypatch
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(KeyboardInterrupt), one_line_errors():
         raise KeyboardInterrupt
+
+
+def without_reader(*words):
+    """Exit code and errors of Python with these words, whose output goes into a pipe that nobody reads from."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, *words], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [*(f"{name} --help" for name in COMMANDS), "dropout_lab.train --cfg job"])
+def test_every_command_ends_without_a_word_where_nobody_reads_on(words):
+    if words.startswith("dropout_lab.report.results"):
+        pytest.skip("it has no help to print")
+    code, said = without_reader("-m", *words.split())
+    assert not said
+    assert code in (0, 141)  # argparse takes its help for read
+
+
+@pytest.mark.parametrize("size", [10, 10**6])  # what is printed at the end, and what no buffer holds
+def test_so_does_what_has_something_to_say_before_it_ends(size):
+    code = f"from dropout_lab.cli import one_line_errors\nwith one_line_errors():\n    print('x' * {size})"
+    assert without_reader("-c", code) == (141, "")
+
+
+def test_another_broken_pipe_is_an_error(capfd):
+    with pytest.raises(BrokenPipeError), one_line_errors():
+        raise BrokenPipeError
 
 
 @pytest.mark.parametrize("value", ["", "0"])

@@ -1,7 +1,6 @@
 """Ctrl-C at any moment of a command's life: exit code 130, one line, nothing left behind."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,18 +12,12 @@ from pathlib import Path
 
 import pytest
 import stopping
-from commands import working_in
+from commands import COMMANDS, PACKAGE, working_in
 from waiting import wait_until
 
 from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.runs.folder import read_status
 
-PACKAGE = REPOSITORY / "src" / "dropout_lab"
-COMMANDS = sorted(
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__main__")
-    for path in PACKAGE.rglob("*.py")
-    if re.search('^if __name__ == "__main__":', path.read_text(), re.MULTILINE)
-)
 TRAIN = ["dropout_lab.train", "model=mlp", "trainer=cpu", "trainer.max_epochs=1", "logger=csv"]
 SIDE_BY_SIDE = ["-m", "seed=range(10)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import sys
 from argparse import ArgumentParser
@@ -24,10 +25,11 @@ class UserError(Exception):
 def one_line_errors() -> Iterator[None]:
     """End the program with one line: exit code 2 for a UserError, 130 for Ctrl-C.
 
-    ``HYDRA_FULL_ERROR=1`` shows the traceback.
+    ``HYDRA_FULL_ERROR=1`` shows the traceback. Where nobody reads on, as behind ``| head``, it ends without a word.
     """
     try:
-        yield
+        with _ending_with_its_reader():
+            yield
     except (UserError, KeyboardInterrupt) as error:
         if full_errors():
             raise
@@ -41,6 +43,31 @@ def one_line_errors() -> Iterator[None]:
             end_at_once(line=line)  # Python would need seconds to take torch apart
         print(line, file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def _ending_with_its_reader() -> Iterator[None]:
+    """End the program when nobody reads what it prints any more: with exit code 141, a shell's word for SIGPIPE.
+
+    Not by that signal itself, which any broken connection to a worker or a server would raise as well.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python has yet to flush
+        sys.exit(141)
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads from."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 @contextmanager

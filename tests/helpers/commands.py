@@ -3,6 +3,7 @@
 import atexit
 import importlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,6 +18,12 @@ from dropout_lab.jobs.forkserver import begin, import_beforehand, server
 
 import_beforehand("dropout_lab.train.job")
 
+PACKAGE = REPOSITORY / "src" / "dropout_lab"
+COMMANDS = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__main__")
+    for path in PACKAGE.rglob("*.py")
+    if re.search('^if __name__ == "__main__":', path.read_text(), re.MULTILINE)
+)
 PATIENCE = 1e6  # seconds until a command tells that it is still planning: never, as what it prints is compared
 
 

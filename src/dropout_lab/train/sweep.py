@@ -5,13 +5,12 @@ Torch is imported once the plan has been checked.
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import main as hydra_main
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,11 +19,9 @@ from omegaconf import DictConfig
 
 from dropout_lab.cli import UserError, full_errors, root_cause
 from dropout_lab.jobs.composition import ROOT, PlannedLoader
-from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import planned, rank, together
 from dropout_lab.jobs.forkserver import import_beforehand, server
-from dropout_lab.jobs.overrides import options_last
-from dropout_lab.jobs.plan import Plan, as_meant
+from dropout_lab.jobs.plan import Plan
 from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import Fingerprints, fingerprints, label
 from dropout_lab.runs.resume import is_done, require_own_run
@@ -35,12 +32,6 @@ from dropout_lab.train.runtime import close_wandb
 OURS = ("hydra_plugins.dropout_lab_launchers.", "hydra._internal.core_plugins.basic_launcher.")  # run what was planned
 
 import_beforehand(f"{__package__}.job")
-
-
-def answer(arguments: Sequence[str]) -> None:
-    """Let Hydra answer a command line that only asks: --help, --cfg job, ..."""
-    sys.argv = [sys.argv[0], *options_last(as_meant(arguments))]
-    hydra_main(version_base=VERSION_BASE, config_path=str(CONF), config_name=ROOT)(lambda _: None)()
 
 
 class Known(NamedTuple):
