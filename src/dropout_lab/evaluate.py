@@ -1,4 +1,4 @@
-"""Test a trained run again, from its folder alone: `python -m dropout_lab.evaluate run=DIR [ckpt=best|last]`.
+"""Test a trained run again, from its folder alone: `python -m dropout_lab.evaluate run=DIR [ckpt=best|last|NAME]`.
 
 `eval.mode=monte_carlo eval.samples=50` averages the predictions of dropout masks instead of turning dropout off.
 """
@@ -12,7 +12,7 @@ from dropout_lab.cli import UserError, number, one_line_errors, read_arguments
 from dropout_lab.jobs.devices import environment, rank, together
 from dropout_lab.jobs.processes import leaving_nothing
 
-USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
+USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last|NAME] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
 MODES = ("weight_scaling", "monte_carlo")
 
 
@@ -43,7 +43,7 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
 
     Args:
         folder: the run folder; nothing is written into it.
-        checkpoint: "best" (in validation) or "last".
+        checkpoint: "best" (in validation), "last", or any other there is.
         monte_carlo_samples: average so many masks' predictions; 0: dropout off, as training's own test.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Take dropout out of a trained run: `python -m dropout_lab.fold run=DIR out=FILE [ckpt=best|last]`.
+"""Take dropout out of a trained run: `python -m dropout_lab.fold run=DIR out=FILE [ckpt=best|last|NAME]`.
 
 The file holds the weights of the plain model, which compute without any dropout layer what the run computes in eval.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from dropout_lab.cli import UserError, interruptible, one_line_errors, read_arguments
 from dropout_lab.runs.atomic import replacing
 
-USAGE = "scripts/lab fold run=DIR out=FILE [ckpt=best|last]"
+USAGE = "scripts/lab fold run=DIR out=FILE [ckpt=best|last|NAME]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     Args:
         folder: the run folder.
         out: file for the ``state_dict``; its folder must exist.
-        checkpoint: "best" (in validation) or "last".
+        checkpoint: "best" (in validation), "last", or any other there is.
 
     Returns:
         the largest difference between the logits before and after, the largest logit, and on how many test images.

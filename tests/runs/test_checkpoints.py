@@ -44,7 +44,7 @@ def test_within_an_epoch_the_clock_is_asked_every_tenth_step(every, accumulate, 
     options = {"minutes": {"train_time_interval": timedelta(0)}, "steps": {"every_n_train_steps": 7}}[every]
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     quiet |= {"limit_train_batches": 28, "accumulate_grad_batches": accumulate}
-    L.Trainer(max_epochs=1, callbacks=[Noted(tmp_path, **options)], **quiet).fit(BoringModel())
+    L.Trainer(max_epochs=1, callbacks=[Noted(**options)], default_root_dir=tmp_path, **quiet).fit(BoringModel())
     assert steps == saved
     assert all(complete)
 

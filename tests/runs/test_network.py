@@ -13,8 +13,13 @@ def test_a_checkpoint_that_is_not_there_is_refused_in_one_line(tmp_path, write_r
     with pytest.raises(UserError, match=r"best\.ckpt does not exist; the run saved none") as error:
         run.network()
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="ckpt=first: must be best or last"):
-        run.network("first")
+    (tmp_path / "0" / "checkpoints").mkdir()
+    for name in ("last", "epoch=1-step=30"):
+        (tmp_path / "0" / "checkpoints" / f"{name}.ckpt").touch()
+    with pytest.raises(UserError, match=r"did you mean 'last'\? there is ckpt=epoch=1-step=30, ckpt=last$"):
+        run.network("lost")
+    with pytest.raises(UserError, match=r"epoch=1-step=30\.ckpt cannot be read"):  # and not that there is no such name
+        run.network("epoch=1-step=30")
 
 
 @pytest.mark.slow

@@ -5,12 +5,10 @@ from collections import Counter
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.plan import plan
-from dropout_lab.runs.loggers import Csv
-from dropout_lab.train import preflight
+from dropout_lab.train import preflight, trainer
 from dropout_lab.train.preflight import refusals
 
 
@@ -73,10 +71,11 @@ def test_a_part_is_built_once_for_all_jobs_that_share_it(monkeypatch):
             built[node.get("_target_", "").rpartition(".")[2] or name] += 1
             return original(node, *arguments, **options)
 
-        monkeypatch.setattr(preflight, name, counted)
+        for module in (preflight, trainer):
+            monkeypatch.setattr(module, name, counted, raising=False)
     refusals(plan(["-m", "dropout=inverted,none", "trainer.max_epochs=2,3", "keyed=true,false"]).jobs)
     assert built["build_network"] == 2
-    assert built["Trainer"] == built["Wandb"] == built["Checkpoint"] == 2
+    assert built["Trainer"] == built["Wandb"] == built["Best"] == 2
     assert built["CrossEntropyLoss"] == 1
 
 
@@ -92,44 +91,3 @@ def test_planning_changes_nothing_for_the_process_and_leaves_nothing(tmp_path, m
     assert not torch.backends.cudnn.benchmark
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     assert not list(tmp_path.iterdir())
-
-
-class Eager(Csv):
-    """Starts something when it is made, as Comet's logger does."""
-
-    def __init__(self, dir: str, speed: int = 1) -> None:
-        raise AssertionError("made")
-
-
-def test_a_logger_that_may_start_something_is_not_made():
-    def eager(**keys):
-        return [f"+logger.eager._target_={__name__}.Eager", *(f"+logger.eager.{k}={v}" for k, v in keys.items())]
-
-    assert refusals(plan(eager(dir="x", speed=2)).jobs) == {}
-    with pytest.raises(UserError, match=r"^logger.eager.sped: .*did you mean 'speed'\?$"):
-        refusals(plan(eager(dir="x", sped=2)).jobs)
-    with pytest.raises(UserError, match=r"^logger.eager: .*'dir'"):
-        refusals(plan(eager()).jobs)
-
-
-class LogsF1(Callback):
-    """A fork's own."""
-
-
-def test_a_metric_that_a_callback_of_a_fork_may_log_can_be_monitored():
-    asked = ["callbacks.checkpoint.monitor=val/f1"]
-    with pytest.raises(UserError, match=r"^callbacks.checkpoint.monitor=val/f1: nothing logs that; "):
-        refusals(plan(asked).jobs)
-    assert refusals(plan([*asked, f"+callbacks.f1._target_={__name__}.LogsF1"]).jobs) == {}
-    rate = ["callbacks=[default,lr_monitor]", "callbacks.checkpoint.monitor=lr-SGD"]
-    assert refusals(plan(rate).jobs) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
-def test_a_trainer_for_devices_that_are_not_here_is_checked_all_the_same(trainer):
-    """A cluster's login node plans what its other nodes run."""
-    assert refusals(plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m"]).jobs) == {}
-    wrong = plan([f"trainer={trainer}", "hydra/launcher=submitit_slurm", "-m", "trainer.precision=fp99"]).jobs
-    with pytest.raises(UserError, match=r"^trainer\.precision=fp99: must be "):
-        refusals(wrong)

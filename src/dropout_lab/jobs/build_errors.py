@@ -4,7 +4,9 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -12,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from dropout_lab.cli import nearest, root_cause
+from dropout_lab.cli import UserError, nearest, root_cause
 from dropout_lab.jobs.overrides import FROM_CODE
 
 
@@ -50,6 +52,23 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
             value = "null" if node[name] is None else node[name]
             return f"{key}.{name}={value}: must be {_spelled(parameter.annotation)}"
     return told if f"{str(key).partition('.')[0]}." in told else f"{key}: {told}"
+
+
+@contextmanager
+def telling(job: DictConfig, section: str | None = None) -> Iterator[None]:
+    """Make one line of whatever building a part of a job raises; the job will give its warnings.
+
+    Raises:
+        UserError: with what `diagnose` says of an error.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(diagnose(job, error, section)) from error
 
 
 def unknown_key(name: str, target: str, known: Collection[str]) -> str:

@@ -145,10 +145,10 @@ class Composer:
         node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
         taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else frozenset()
         if isinstance(node, DictConfig) and name in taken.difference(FROM_CODE.get(parent, ())):
-            there, line = name in node, override.input_line or ""
-            if there and override.is_add():
+            adds, line = name not in node or isinstance(override.value(), dict), override.input_line or ""
+            if override.is_add() and not adds:
                 override = self.parsed(line.removeprefix("+"))
-            elif override.type == OverrideType.CHANGE and (not there or isinstance(override.value(), dict)):
+            elif override.type == OverrideType.CHANGE and adds:
                 override = self.parsed(f"+{line}")
         ConfigLoaderImpl._apply_overrides_to_config([override], config)
         return override.input_line or ""

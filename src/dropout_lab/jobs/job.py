@@ -55,6 +55,13 @@ class Job:
         return self.composer.own(self.words)[0]
 
     @property
+    def blank(self) -> DictConfig:
+        """Its ``own`` before it starts: what is filled in then is empty."""
+        config = self.own
+        config.run = dict.fromkeys(config.run, "")
+        return config
+
+    @property
     def written(self) -> dict[str, Any]:
         """The configuration as ``written`` gives it."""
         return _with(pickle.loads(self._written), self.varied)

@@ -57,19 +57,79 @@ class Optimizer(_Section):
     match: Annotated[Literal["inverted"] | None, Field(description="inverted or null")] = None
 
 
+Time = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, Any]  # days:hours:minutes:seconds
+
+
+Batches = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None,
+    Field(description="a number of batches >= 1, a fraction with 0 < fraction <= 1, or null"),
+]
+
+
 class Trainer(_Section):
-    """Values of conf/trainer."""
+    """Values of conf/trainer.
+
+    Settings of Lightning that would leave a run without what makes it one have the one value that does not.
+    """
 
     max_epochs: Count
+    accelerator: Annotated[
+        Literal["auto", "cpu", "gpu", "cuda", "mps"], Field(description="one of auto, cpu, gpu, cuda, mps")
+    ] = "auto"
+    strategy: Annotated[
+        Literal["auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true", "fsdp"]
+        | dict[str, Any],
+        Field(
+            description="auto, ddp, ddp_find_unused_parameters_true (or _false), fsdp, or one with a _target_, as its "
+            "processes are started by this package, and checkpoints are one file each"
+        ),
+    ] = "auto"
     devices: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"], Field(description="a number of devices >= 1, or auto")
     ] = 1
     log_every_n_steps: Count = 50
     accumulate_grad_batches: Count = 1
     gradient_clip_val: Annotated[float | None, Field(gt=0, description="a number > 0, or null")] = None
+    gradient_clip_algorithm: Annotated[Literal["norm", "value"] | None, Field(description="norm, value or null")] = None
     num_nodes: Count = 1
     deterministic: Annotated[bool | Literal["warn"] | None, Field(description="true, false, warn or null")] = None
     benchmark: Annotated[bool | None, Field(description="true, false or null")] = None
+    max_steps: Annotated[
+        Annotated[int, Field(ge=1)] | Literal[-1], Field(description="a number of steps >= 1, or -1: no limit")
+    ] = -1
+    check_val_every_n_epoch: Annotated[
+        int | None, Field(ge=1, description="an integer >= 1, or null: counted by val_check_interval")
+    ] = 1
+    val_check_interval: Annotated[
+        Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Time | None,
+        Field(
+            description="a number of batches >= 1, a fraction of an epoch with 0 < fraction <= 1, "
+            "a time as in 00:00:10:00, or null"
+        ),
+    ] = None
+    max_time: Annotated[Time | None, Field(description="a time as in 00:00:10:00 (days first), or null")] = None
+    limit_train_batches: Batches = None
+    limit_val_batches: Batches = None
+    limit_test_batches: Batches = None
+    profiler: Annotated[
+        Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None,
+        Field(description="simple, advanced, pytorch, one with a _target_, or null"),
+    ] = None
+    fast_dev_run: Annotated[
+        Literal[False], Field(description="false: debug=fast is a short run that leaves all of its files")
+    ] = False
+    barebones: Annotated[
+        Literal[False], Field(description="false: nothing would be logged, nor any checkpoint written")
+    ] = False
+    overfit_batches: Annotated[Literal[0], Field(description="0: debug=overfit trains on the images of one batch")] = 0
+    use_distributed_sampler: Annotated[
+        Literal[False], Field(description="false: the data splits each batch over the devices itself")
+    ] = False
+    limit_predict_batches: Annotated[None, Field(description="null: training predicts nothing")] = None
+    model_registry: Annotated[None, Field(description="null: no logger here has one")] = None
+    enable_checkpointing: Annotated[
+        None, Field(description="null: callbacks=[activation_stats,progress_bar] writes no checkpoints")
+    ] = None
 
 
 class Config(_Section):
@@ -112,12 +172,6 @@ def validate(config: dict[str, Any]) -> None:
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
     _require_matchable(config)
-    epochs, every = config["trainer"]["max_epochs"], config["trainer"].get("check_val_every_n_epoch")
-    if every and every > epochs:
-        raise UserError(
-            f"trainer.max_epochs={epochs}: training would end before the first validation, after "
-            f"trainer.check_val_every_n_epoch={every} epochs; train for longer, or validate more often"
-        )
     for section, names in FROM_CODE.items():
         for name in names:
             if name in config[section]:

@@ -15,7 +15,7 @@ from dropout_lab.runs.folder import CONFIG, LOOK_PICTURE
 
 USAGE = (
     "scripts/lab look run=DIR | model.name=vgg16 [model.weights=FILE] [image=FILE] [p=0.5] [layers=PATTERN,...] "
-    "[where=layers|existing|activations|convolutions] [seed=0] [out=DIR] [ckpt=best|last]"
+    "[where=layers|existing|activations|convolutions] [seed=0] [out=DIR] [ckpt=best|last|NAME]"
 )
 PLACES = ("layers", "existing", "activations", "convolutions")
 KEYS = ("run", "model.name", "model.weights", "image", "p", "layers", "where", "seed", "out", "ckpt")

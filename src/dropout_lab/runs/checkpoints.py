@@ -1,8 +1,9 @@
 """Checkpoints that a kill cannot break, and the newest one of a run that is whole."""
 
+import inspect
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -11,9 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from dropout_lab.runs.atomic import replacing, write_whole
-from dropout_lab.runs.folder import TABLES, checkpoints
+from dropout_lab.runs.folder import CHECKPOINTS, TABLES, checkpoints
 
 log = logging.getLogger(__name__)
+
+NAMES = ("best", "last")  # of the checkpoints that every run has
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -35,10 +38,41 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's checkpoints, in a run folder that may have been moved since they were written.
+    """Lightning's checkpoints beside the best and the last, in the run folder, under any name.
 
-    Lightning would forget how good the best one was, and overwrite it with the next.
+    The folder may have been moved since they were written: Lightning would forget how good the best one was, and
+    overwrite it with the next. In names ``{val/loss}`` becomes ``val_loss=0.31``, as a slash would make a folder.
+
+    Args:
+        options: as of Lightning's ModelCheckpoint, but for ``dirpath``.
+
+    Raises:
+        ValueError: an option that is not to be chosen.
     """
+
+    FREE: ClassVar = frozenset(inspect.signature(ModelCheckpoint).parameters) - {"dirpath", "save_last"}
+    FIXED: ClassVar[dict[str, Any]] = {}  # what the others are, where that is not Lightning's default
+    WHY: ClassVar = "checkpoints lie in the run folder, and last.ckpt is what callbacks.last writes"
+
+    def __init__(self, **options: Any) -> None:
+        usual = {name: each.default for name, each in inspect.signature(ModelCheckpoint).parameters.items()}
+        for name, value in options.items():
+            if name not in self.FREE and name in usual and value != self.FIXED.get(name, usual[name]):
+                raise ValueError(f"{name}={value}: must be left out: {self.WHY}")
+        if "filename" in self.FREE and options.get("filename") in NAMES:
+            raise ValueError(f"filename={options['filename']}: must be another: callbacks.checkpoint and last have it")
+        super().__init__(**{**self.FIXED, **options})
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find the folder: the Trainer's own is that of the run."""
+        self.dirpath = str(Path(trainer.default_root_dir, CHECKPOINTS).resolve())
+        super().setup(trainer, pl_module, stage)
+
+    def format_checkpoint_name(self, *arguments: Any, **options: Any) -> str:
+        """The path of a checkpoint, whose name has no slash."""
+        path = super().format_checkpoint_name(*arguments, **options)
+        folder = f"{self.dirpath}/" if self.dirpath else ""
+        return folder + path.removeprefix(folder).replace("/", "_")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What is known of each file holds for the one of that name in the folder as it is called now."""
@@ -50,12 +84,27 @@ class Checkpoint(ModelCheckpoint):
         return str(Path(self.dirpath or "", Path(path).name)) if path else path
 
 
+class Best(Checkpoint):
+    """The checkpoint that is tested: ``best.ckpt``, the best of all validations by one metric."""
+
+    FREE: ClassVar = frozenset({"monitor", "mode", "verbose", "save_weights_only"})
+    FIXED: ClassVar = {"filename": "best", "enable_version_counter": False}
+    WHY: ClassVar = (
+        "best.ckpt is one file, the best of all validations; to keep more of them add a callback, +callbacks.more="
+        "{_target_: dropout_lab.runs.checkpoints.Checkpoint, filename: '{epoch}', monitor: val/loss, save_top_k: 3}"
+    )
+
+
 class EndOfEpoch(Checkpoint):
     """Lightning's checkpoints at the end of each epoch, and at the end of training where that epoch's is missing.
 
     A run that was killed after its last validation, and before this checkpoint, goes on from the best one: Lightning
     sees nothing left to train, and calls no hook of an epoch's end.
     """
+
+    FREE: ClassVar = frozenset({"every_n_epochs", "verbose"})
+    FIXED: ClassVar = {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False}
+    WHY: ClassVar = "last.ckpt is one file, from which an interrupted run goes on; it takes every_n_epochs and verbose"
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, unless that was done at this step."""
@@ -70,6 +119,13 @@ class WithinEpoch(Checkpoint):
     steps: gradients that were accumulated are not in a checkpoint. For the minutes all processes ask the first one's
     clock, which takes longer than a short step: they do so every tenth step.
     """
+
+    FREE: ClassVar = frozenset({"train_time_interval", "every_n_train_steps", "verbose"})
+    FIXED: ClassVar = {"filename": "last", "enable_version_counter": False}
+    WHY: ClassVar = (
+        "last.ckpt is one file, from which an interrupted run goes on; within epochs it takes train_time_interval, "
+        "every_n_train_steps and verbose"
+    )
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,14 +163,15 @@ class Resume(L.Callback):
 def newest(folder: Path) -> Path | None:
     """The checkpoint of a run folder with the most steps among those that can be read; None: there is none.
 
-    One that can't be read is named in a warning: it is truncated, or no checkpoint.
+    One that can't be read is named in a warning: it is truncated, or no checkpoint. One of weights only is none.
     """
     whole: list[tuple[int, bool, Path]] = []
     for path in checkpoints(folder):
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             # Of two with equally many steps the last was written later: it knows how the epoch ended.
-            whole.append((int(checkpoint["global_step"]), path.stem == "last", path))
+            if "optimizer_states" in checkpoint:
+                whole.append((int(checkpoint["global_step"]), path.stem == "last", path))
         except Exception as error:  # whatever a broken file makes of the reader
             reason = " ".join(str(error).split()) or type(error).__name__
             log.warning("%s cannot be read and is left out: %s", path, reason[:200])

@@ -10,13 +10,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError
 from torch import nn
 
-from dropout_lab.cli import UserError, root_cause
+from dropout_lab.cli import UserError, nearest, root_cause
 from dropout_lab.dropout import rates_of, require_same_rates
 from dropout_lab.dropout.schedules import SavedRate
 from dropout_lab.jobs.build import build_data, build_network
 from dropout_lab.runs.folder import checkpoint, checkpoints, read_config
-
-NAMES = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
 
     Args:
         folder: the run folder.
-        name: of the checkpoint, "best" (in validation) or "last".
+        name: of the checkpoint, "best" (in validation), "last", or that of any other file.
 
     Raises:
         UserError: no such folder, file or checkpoint, data that is not there, or weights that do not fit the network.
@@ -61,14 +59,12 @@ def read_weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict
     """The weights of the network in a run's checkpoint, on the CPU, and the rates that the weights belong to.
 
     Raises:
-        UserError: an unknown name, or a file that is missing or cannot be read.
+        UserError: a file that is missing or cannot be read.
     """
-    if name not in NAMES:
-        raise UserError(f"ckpt={name}: must be {' or '.join(NAMES)}")
-    path = checkpoint(folder, name)
-    if not path.is_file():
-        there = [found.stem for found in checkpoints(folder)]
-        raise UserError(f"{path} does not exist; " + (f"there is ckpt={there[0]}" if there else "the run saved none"))
+    path, there = checkpoint(folder, name), [found.stem for found in checkpoints(folder)]
+    if name not in there:
+        offered = f"{nearest(name, there)}there is {', '.join(f'ckpt={each}' for each in there)}"
+        raise UserError(f"ckpt={name}: {path} does not exist; {offered if there else 'the run saved none'}")
     return read_checkpoint(path)
 
 

@@ -97,7 +97,7 @@ class Run:
         """The trained network, with its dropout layers, in eval mode on the CPU.
 
         Args:
-            checkpoint: "best" (in validation) or "last".
+            checkpoint: "best" (in validation), "last", or any other there is.
 
         Raises:
             UserError: no such checkpoint, data that is not there, or weights that do not fit the network.

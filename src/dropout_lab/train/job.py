@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
@@ -19,11 +18,11 @@ from dropout_lab.data import ImageData
 from dropout_lab.dropout.placement.install import site_table
 from dropout_lab.dropout.placement.other_noise import other_noise
 from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
-from dropout_lab.jobs.devices import environment, needed, rank, together
+from dropout_lab.jobs.devices import needed, rank
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.processes import launch, leaving_nothing
 from dropout_lab.modules.classification import Classifier
-from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Resume, newest
+from dropout_lab.runs.checkpoints import Best, newest
 from dropout_lab.runs.failures import failing_as_one, first_failure_told, note_failure
 from dropout_lab.runs.folder import LOG, RunFolder, read_config, read_status
 from dropout_lab.runs.identity import describe
@@ -31,9 +30,8 @@ from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.resume import is_done, resumed_by_name, start_point
 from dropout_lab.runs.settings import summary
 from dropout_lab.train import progress
-from dropout_lab.train.recipes.sync_batchnorm import SyncBatchNorm
 from dropout_lab.train.runtime import close_wandb, quieten_lightning, set_threads
-from dropout_lab.train.sigterm import EndAtOnce
+from dropout_lab.train.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +103,15 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     if folder.writes:
         _tell(config, classifier.net, in_full=tells_all)
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
-    trainer = _trainer(cfg, folder, loggers)
+    trainer = build_trainer(cfg, loggers, watched=_is_alone(cfg) and sys.stdout.isatty())
     with _finishing(loggers):
         for logger in loggers:
             logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
         trainer.fit(classifier, data, ckpt_path=checkpoint)
-        best: Any = trainer.checkpoint_callback
-        trainer.test(classifier, data, ckpt_path="best" if best else None, verbose=False)
+        best: Any = min(trainer.checkpoint_callbacks, key=lambda each: not isinstance(each, Best), default=None)
+        if best and not best.best_model_path:
+            log.warning("no validation has run, so that no checkpoint is the best: the last weights are tested")
+        trainer.test(classifier, data, ckpt_path=(best and best.best_model_path) or None, verbose=False)
         if tells_all:
             print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
     return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
@@ -151,28 +151,6 @@ def one_of_several(path: Path) -> None:
         raise
     finally:
         close_wandb()
-
-
-def _trainer(cfg: DictConfig, folder: RunFolder, loggers: Sequence[Logger]) -> lightning.Trainer:
-    """The Trainer of a job; with a progress bar only where a person watches a single run."""
-    callbacks = [Resume(folder.path), *(instantiate(callback) for callback in cfg.callbacks.values())]
-    watched = _is_alone(cfg) and sys.stdout.isatty()
-    if not watched:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    if together() > 1:
-        callbacks.append(EndAtOnce())
-    plugins: list[Any] = [AtomicCheckpointIO(), environment()]
-    if cfg.trainer.sync_batchnorm:
-        plugins.append(SyncBatchNorm())
-    trainer: lightning.Trainer = instantiate(
-        cfg.trainer,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=plugins,
-        default_root_dir=cfg.run.dir,
-        enable_progress_bar=watched and cfg.trainer.get("enable_progress_bar", True),
-    )
-    return trainer
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """One line about a sweep, before it starts: what it will take, and where it will lie."""
 
-import math
 from collections.abc import Iterable
 
 from dropout_lab.jobs.job import Job
 from dropout_lab.jobs.plan import Plan
+from dropout_lab.train.length import batches, steps
 from dropout_lab.train.preflight import batches_of
 
 
@@ -25,12 +25,7 @@ def outline(job_plan: Plan, processes: Iterable[int]) -> str:
 def _steps(job: Job) -> int:
     """Optimizer steps of a job whose data was built."""
     trainer = job.alike["trainer"]
-    limit = trainer.get("limit_train_batches")
-    limit = 1.0 if limit is None else limit
-    batches = min(batches_of(job), limit) if isinstance(limit, int) else int(batches_of(job) * limit)
-    steps = int(trainer["max_epochs"]) * math.ceil(batches / trainer.get("accumulate_grad_batches", 1))
-    most = trainer.get("max_steps", -1)
-    return int(min(steps, most)) if most >= 0 else steps
+    return steps(trainer, batches(trainer, "train", batches_of(job)))
 
 
 def _amount(numbers: Iterable[int], thing: str) -> str:

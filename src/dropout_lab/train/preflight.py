@@ -4,44 +4,22 @@ Each part is built as the job will, but what is for its own processes is left al
 """
 
 import copy
-import inspect
 import json
 import operator
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-import lightning
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import StrategyRegistry
-from omegaconf import DictConfig
 from torch import nn
 
-from dropout_lab.activations.callback import ActivationStats
-from dropout_lab.cli import UserError, nearest
+from dropout_lab.cli import UserError
 from dropout_lab.data import ImageData
 from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
-from dropout_lab.jobs.build_errors import diagnose
+from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.job import Job
-from dropout_lab.modules.classification import MONITORED
-from dropout_lab.runs.checkpoints import Checkpoint, EndOfEpoch, WithinEpoch
-from dropout_lab.runs.loggers import Csv, TensorBoard
-from dropout_lab.runs.wandb_logger import Wandb
-from dropout_lab.train.progress import ProgressBar
-from dropout_lab.train.recipes.max_norm import MaxNorm
-from dropout_lab.train.recipes.weight_averaging import WeightAveraging
-from dropout_lab.train.runtime import quieten_lightning
-
-# Loggers that do nothing before something is logged; constructors of others start runs, or make folders.
-PATIENT = (Csv, TensorBoard, Wandb)
-# Callbacks that have no metrics of their own.
-SILENT = (ActivationStats, Checkpoint, EndOfEpoch, MaxNorm, ProgressBar, WeightAveraging, WithinEpoch)
+from dropout_lab.train.length import batches, require_validation
+from dropout_lab.train.trainer import try_trainer
 
 NETWORK = "data model channels_last dropout placement"  # what a network with its dropout depends on
 TRAINING = "optimizer lr_scheduler trainer.max_epochs"  # what its training depends on besides
@@ -68,6 +46,7 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
         data = once(data_of, job, "data model")
         once(try_trainer, job, "trainer callbacks logger")
         once(try_loss, job, "loss data model", data)
+        once(require_validated, job, "data model trainer", data)
         if reason := once(why_no_layer, job, "dropout placement", p=job.varied.get("dropout.p")):
             found[number] = reason
         else:
@@ -111,50 +90,35 @@ def _key(job: Job, parts: str) -> str:
     return json.dumps([reduce(operator.getitem, key, job.alike) for key in keys], default=str)
 
 
-def _config(job: Job) -> DictConfig:
-    config = job.own
-    config.run = dict.fromkeys(config.run, "")  # filled in when the job starts
-    return config
-
-
 def data_of(planned: Job) -> ImageData:
     """The data module of a job, set up."""
-    job = _config(planned)
-    with _telling(job, "data"):
+    job = planned.blank
+    with telling(job, "data"):
         data: ImageData = build_data(job)
         data.setup("fit")
         _batches[_key(planned, "data model")] = len(data.train_dataloader())
     return data
 
 
-def try_trainer(planned: Job) -> None:
-    """Build a job's Trainer, loggers and callbacks, for one process on the CPU: nothing starts, no GPU is taken.
-
-    What it would set for all of this process, ``deterministic`` and ``benchmark``, the schema has checked.
-    """
-    quieten_lightning()
-    job = _config(planned)
-    with _telling(job):
-        callbacks = {str(name): instantiate(callback) for name, callback in job.callbacks.items()}
-        loggers = [logger for name in job.logger if (logger := _logger(job, str(name)))]
-    _require_logged(callbacks)
-    _require_known(job, "strategy", ["auto", *StrategyRegistry.available_strategies()])
-    _require_known(job, "accelerator", ["auto", "gpu", *AcceleratorRegistry.available_accelerators()])
-    with _telling(job, "trainer"):
-        if isinstance(job.trainer.strategy, DictConfig):
-            instantiate(job.trainer.strategy)
-        here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
-        own = {"deterministic": None, "benchmark": None, "plugins": [LightningEnvironment()]}
-        given = {"default_root_dir": "", "logger": loggers, "callbacks": [*callbacks.values()]}
-        instantiate(job.trainer, **here, **own, **given, enable_progress_bar=True)
+def require_validated(planned: Job, data: ImageData) -> None:
+    """Refuse limits of a job by which an epoch has no batch, or training no validation."""
+    trainer = planned.alike["trainer"]
+    epoch = batches(trainer, "train", batches_of(planned))
+    for part in ("val", "test"):
+        if isinstance(trainer.get(f"limit_{part}_batches"), float):
+            data.setup("test")
+            loaders = getattr(data, f"{part}_dataloader")()
+            for loader in loaders if isinstance(loaders, list) else [loaders]:
+                batches(trainer, part, len(loader))
+    require_validation(trainer, epoch)
 
 
 def try_loss(planned: Job, data: ImageData) -> None:
     """Build a job's loss and try it on a batch."""
-    job = _config(planned)
+    job = planned.blank
     logits = torch.zeros(2, data.num_classes, requires_grad=True)
     classes = torch.zeros(2, data.num_classes) if data.mixup else torch.zeros(2, dtype=torch.int64)
-    with _telling(job, "loss"):
+    with telling(job, "loss"):
         value = instantiate(job.loss)(logits, classes)
         if value.ndim or not value.requires_grad:
             raise ValueError("must be one number for a batch, which depends on the logits")
@@ -162,9 +126,9 @@ def try_loss(planned: Job, data: ImageData) -> None:
 
 def network_of(planned: Job, data: ImageData) -> nn.Module | str:
     """The network of a job with its dropout; or why it can't be built."""
-    job = _config(planned)
+    job = planned.blank
     try:
-        with _telling(job):
+        with telling(job):
             return build_network(job, data)[0]
     except UserError as error:
         return str(error)
@@ -172,11 +136,11 @@ def network_of(planned: Job, data: ImageData) -> nn.Module | str:
 
 def why_no_layer(planned: Job) -> str | None:
     """Why no dropout layer can be made with a job's p; None where it can."""
-    job = _config(planned)
+    job = planned.blank
     try:
-        with _telling(job, "dropout"):
+        with telling(job, "dropout"):
             instantiate(job.dropout)(p=job.dropout.p)
-        with _telling(job, "placement"):
+        with telling(job, "placement"):
             instantiate(job.placement)
     except UserError as error:
         return str(error)
@@ -185,9 +149,9 @@ def why_no_layer(planned: Job) -> str | None:
 
 def why_no_schedule(planned: Job, net: nn.Module) -> str | None:
     """Why a job's network can't have other rates as time goes on; None where it can."""
-    job = _config(planned)
+    job = planned.blank
     try:
-        with _telling(job, "dropout_schedule"):
+        with telling(job, "dropout_schedule"):
             build_rates(job, net)
     except UserError as error:
         return str(error)
@@ -196,61 +160,15 @@ def why_no_schedule(planned: Job, net: nn.Module) -> str | None:
 
 def why_untrainable(planned: Job, data: ImageData, net: nn.Module) -> str | None:
     """Why a job's network can't be trained as asked; None where it can."""
-    job = _config(planned)
+    job = planned.blank
     net = copy.deepcopy(net) if job.optimizer.get("match") else net  # which changes it
     try:
-        with _telling(job, "optimizer"):
+        with telling(job, "optimizer"):
             optimizer = build_optimizer(job, net, data)
-        with _telling(job, "lr_scheduler"):
+        with telling(job, "lr_scheduler"):
             scheduler = instantiate(job.lr_scheduler)(optimizer)
             for _ in range(min(job.trainer.max_epochs, 1000)):  # what is wrong with its values shows only then
                 scheduler.step()
     except UserError as error:
         return str(error)
     return None
-
-
-@contextmanager
-def _telling(job: DictConfig, section: str | None = None) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the job will give them
-            yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(diagnose(job, error, section)) from error
-
-
-def _logger(job: DictConfig, name: str) -> Logger | None:
-    node = job.logger[name]
-    later = instantiate(node, _partial_=True)
-    if later.func in PATIENT:
-        return later()  # type: ignore[no-any-return]
-    with _telling(job, f"logger.{name}"):
-        signature = inspect.signature(later.func)
-        signature.bind_partial(**later.keywords)  # first, as a key that is missing may be one with a typo
-        signature.bind(**later.keywords)
-    return None
-
-
-def _require_logged(callbacks: Mapping[str, Callback]) -> None:
-    """Refuse to monitor a metric that nothing logs: known only where no callback is a fork's own, which may log any."""
-    for callback in callbacks.values():
-        ours = type(callback) in SILENT or type(callback).__module__.startswith("lightning.pytorch.callbacks.")
-        if not ours or isinstance(callback, lightning.pytorch.callbacks.LearningRateMonitor):
-            return
-    for name, callback in callbacks.items():
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in MONITORED:
-            raise UserError(
-                f"callbacks.{name}.monitor={monitor}: nothing logs that; {nearest(monitor, MONITORED)}"
-                f"allowed: {', '.join(MONITORED)} (MONITORED in dropout_lab.modules.classification)"
-            )
-
-
-def _require_known(job: DictConfig, key: str, allowed: Sequence[str]) -> None:
-    name: Any = job.trainer[key]
-    if isinstance(name, str) and name.lower() not in allowed:
-        meant = nearest(name, allowed).strip() or f"allowed: {', '.join(allowed)}"
-        raise UserError(f"trainer.{key}={name}: Lightning has none of that name; {meant}")
