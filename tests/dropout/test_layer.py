@@ -437,6 +437,14 @@ def test_the_text_of_a_layer_builds_it() -> None:
     assert layer.extra_repr() == "p=0.5, mask=channel, noise=gaussian, scaling=classic, elsewhere=element"
 
 
+def test_the_repr_of_a_strategy_names_no_noise_that_it_may_not_draw():
+    class Halves(Dropout):
+        def draw(self, x):
+            return torch.full_like(x, 0.5)
+
+    assert repr(Halves(0.5)) == "Halves(p=0.5, scaling=inverted)"
+
+
 def test_a_layer_made_elsewhere_works_here() -> None:
     """Under the meta device or inference mode, as big models are built, the rates are real all the same."""
     x = torch.ones(4, 300, requires_grad=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, Scorecard, check
 from dropout_lab.dropout.laws import LAWS
+from dropout_lab.dropout.noise import normal
 
 KEYS = ["keys repeat", "keys split", "keys and dtype", "keys alone"]
 
@@ -18,6 +19,19 @@ class NoHalf(Dropout):
         if x.dtype == torch.float16:
             raise NotImplementedError("half precision\nsecond line")
         return super().forward(x)
+
+
+class Jitter(Dropout):
+    """Multiplies by N(1, p^2)."""
+
+    def draw(self, x: Tensor) -> Tensor:
+        return (1 - self.p) * (1 + self.p * normal(self, x, x.shape))
+
+
+class StatedJitter(Jitter):
+    @property
+    def variance(self) -> float:
+        return ((1 - self.p) * self.p) ** 2
 
 
 class WithoutRate(nn.Module):
@@ -35,6 +49,16 @@ def test_the_text_has_a_line_for_each_law() -> None:
     assert "holds           " in lines[0]
     assert ", promised 1" in lines[0]
     assert "DOES NOT HOLD   torch's generator is used under mask_keys" in str(card)
+
+
+@pytest.mark.parametrize("scaling", ["inverted", "classic", "unscaled"])
+def test_a_strategy_states_a_variance_that_is_not_bernoullis(scaling: str) -> None:
+    assert not check(StatedJitter(0.3, scaling=scaling), laws=["mean", "variance"]).failed
+    card = check(Jitter(0.3, scaling=scaling), laws=["mean", "variance"])
+    assert card.failed == ["variance"]
+    remedy = "; if it is meant to be another, the layer's attribute variance says which: of its noise before scaling"
+    assert card.laws[1].measured.endswith(remedy)
+    assert remedy not in card.laws[0].measured
 
 
 def test_laws_without_a_subject_do_not_apply() -> None:

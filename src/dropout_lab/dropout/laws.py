@@ -3,7 +3,8 @@
 With q = 1 - p, and what the layer's scaling promises of the factor f on its input:
 
     mean                E f = 1 (inverted) or q (classic, unscaled), in training
-    variance            Var f = p/q (inverted) or p*q (classic, unscaled), in training
+    variance            Var f = v/q^2 (inverted) or v (classic, unscaled), in training; v is p*q, as of Bernoulli noise,
+                        or what the layer's attribute `variance` says of its noise before scaling
     gain in train       mean out / mean in on rectified inputs is E f
     gain in eval        ... is 1 (inverted, unscaled) or q (classic), without noise
     gradient            the gradient goes through the same factors as the values, in both modes
@@ -60,7 +61,8 @@ class Subject:
             raise ValueError(f"check: {layer} has scaling={self.scaling!r}; allowed: {', '.join(SCALINGS)}")
         q = 1 - self.p
         self.mean = 1 if self.scaling == "inverted" else q
-        self.variance = self.p / q if self.scaling == "inverted" else self.p * q
+        raw = getattr(layer, "variance", self.p * q)
+        self.variance = raw / q**2 if self.scaling == "inverted" else raw
         self.eval_factor = eval_factor(self.scaling, self.p)
         self.shape = tuple(shape)
 
@@ -104,7 +106,9 @@ def _mean(subject: Subject) -> Verdict:
 
 
 def _variance(subject: Subject) -> Verdict:
-    return _estimate((subject.factors - subject.mean).square().mean(1), subject.variance)
+    holds, text = _estimate((subject.factors - subject.mean).square().mean(1), subject.variance)
+    remedy = "; if it is meant to be another, the layer's attribute variance says which: of its noise before scaling"
+    return holds, text + remedy * (not holds)
 
 
 def _gain_in_train(subject: Subject) -> Verdict:

@@ -46,7 +46,8 @@ class Dropout(_DropoutNd):
 
     Shapes: any floating-point tensor in, the same shape, dtype and device out. The leading dimension is the batch.
 
-    A new strategy subclasses this and overrides :meth:`draw`; it may add ``penalty()``, a term of the loss.
+    A new strategy subclasses this and overrides :meth:`draw`, and :attr:`variance` where its noise has another one; it
+    may add ``penalty()``, a term of the loss.
     ``monte_carlo = True`` makes the layer use the training formula in eval, too (Gal and Ghahramani 2016).
 
     Raises:
@@ -97,7 +98,7 @@ class Dropout(_DropoutNd):
         return out if x.ndim else out.to(x.dtype)  # two numbers without dimensions have the wider dtype as product
 
     def draw(self, x: Tensor) -> Tensor:
-        """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy overrides.
+        """Raw noise for x: a tensor that broadcasts to x, of mean 1 - p. The one method a strategy has to override.
 
         With its bits from `noise.bernoulli` or `noise.normal`, and no row's noise depending on another row, a strategy
         is keyed; a boolean mask costs one byte an element in backward.
@@ -107,6 +108,11 @@ class Dropout(_DropoutNd):
             return noises.bernoulli(self, x, shape, self._rate)
         q = self._rate.q
         return q + ((1 - q) * q).sqrt() * noises.normal(self, x, shape)
+
+    @property
+    def variance(self) -> float:
+        """Variance of the raw noise, to which ``check`` holds the layer: p * (1 - p), as Bernoulli noise has it."""
+        return self.p * (1 - self.p)
 
     @property
     def p(self) -> float:
@@ -131,7 +137,9 @@ class Dropout(_DropoutNd):
         self.word = keys.name_word(name)
 
     def extra_repr(self) -> str:
-        """The arguments that a layer was made with, for its repr."""
+        """The arguments that a layer was made with, for its repr; none that a ``draw`` of its own may ignore."""
+        if type(self).draw is not Dropout.draw:
+            return f"p={self.p}, scaling={self.scaling}"
         axes = f"p={self.p}, mask={self.mask}, noise={self.noise}, scaling={self.scaling}"
         return axes + (f", elsewhere={self.elsewhere}" if self.elsewhere else "")
 
