@@ -437,9 +437,9 @@ def test_the_text_of_a_layer_builds_it() -> None:
     assert layer.extra_repr() == "p=0.5, mask=channel, noise=gaussian, scaling=classic, elsewhere=element"
 
 
-def test_the_repr_of_a_strategy_names_no_noise_that_it_may_not_draw():
+def test_the_repr_of_a_strategy_names_no_noise_that_it_may_not_draw() -> None:
     class Halves(Dropout):
-        def draw(self, x):
+        def draw(self, x: Tensor) -> Tensor:
             return torch.full_like(x, 0.5)
 
     assert repr(Halves(0.5)) == "Halves(p=0.5, scaling=inverted)"
