@@ -15,7 +15,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from dropout_lab.cli import UserError, nearest, root_cause
-from dropout_lab.jobs.overrides import FROM_CODE
+from dropout_lab.jobs.overrides import FROM_CODE, OF_THE_LAB
+from dropout_lab.jobs.signatures import ignores_others
 
 
 def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str:
@@ -59,16 +60,32 @@ def telling(job: DictConfig, section: str | None = None) -> Iterator[None]:
     """Make one line of whatever building a part of a job raises; the job will give its warnings.
 
     Raises:
-        UserError: with what `diagnose` says of an error.
+        UserError: with what `diagnose` says of an error; a key that was taken, and not used.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+        _require_used(job[section] if section else job, section or "")
     except UserError:
         raise
     except Exception as error:
         raise UserError(diagnose(job, error, section)) from error
+
+
+def _require_used(node: Any, key: str) -> None:
+    """Refuse keys that a target within a node takes, as it takes any, and does nothing with."""
+    if not isinstance(node, DictConfig):
+        return
+    target = node.get("_target_")
+    names = [str(name) for name in node if not str(name).startswith("_")]
+    if target and (others := set(names).difference(OF_THE_LAB.get(key, ()))):
+        known = arguments_of(pkgutil.resolve_name(target)).keys()
+        for name in sorted(others - known) if ignores_others(target) else []:
+            raise UserError(f"{key}.{unknown_key(name, target, known)}")
+    for name in names:
+        if not (OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name)):
+            _require_used(node[name], f"{key}.{name}".lstrip("."))
 
 
 def unknown_key(name: str, target: str, known: Collection[str]) -> str:

@@ -6,21 +6,27 @@ comes out here is what Hydra would compose from the same words: `tests/jobs/test
 
 import copy
 import pickle
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from dropout_lab.cli import UserError
+from dropout_lab.cli import UserError, root_cause
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.overrides import FROM_CODE
 from dropout_lab.jobs.signatures import arguments
+from dropout_lab.jobs.unread import Merged, require_read, setter
 
 ROOT = "train"  # conf/train.yaml
 SET_LATER = (
@@ -35,14 +41,14 @@ SET_LATER = (
 class Composer:
     """Composes the configurations of a command line; Hydra has to be initialized.
 
-    Args:
+    Attributes:
         about: its words about Hydra itself, which all jobs have.
     """
 
     def __init__(self, about: Sequence[str]) -> None:
-        self._about = list(about)
+        self.about = list(about)
         self._loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
-        self._repository = self._loader._parse_overrides_and_create_caching_repo(ROOT, self._about)[1]
+        self._repository = _repository(self._loader, self.about)
         self._parsed: dict[str, Override] = {}
         self._choosing: dict[str, bool] = {}
         # Pickled: a copy takes a fifth of the time so.
@@ -52,11 +58,11 @@ class Composer:
     def settle(self, words: Sequence[str]) -> None:
         """Add words about Hydra itself that set values which are known by now, instead of those that have set them."""
         keys = [self.parsed(word).key_or_group for word in words]
-        self._about = [word for word in self._about if self.parsed(word).key_or_group not in keys] + list(words)
+        self.about = [word for word in self.about if self.parsed(word).key_or_group not in keys] + list(words)
         for choice, composition in self._compositions.items():
             config = pickle.loads(composition)
             self._set_all(config, words)
-            config.hydra.overrides.hydra = self._about
+            config.hydra.overrides.hydra = self.about
             self._compositions[choice] = pickle.dumps(config)
 
     def parsed(self, word: str) -> Override:
@@ -86,7 +92,7 @@ class Composer:
             return True
         if isinstance(override.value(), dict):
             return False
-        options = ", ".join(self._loader.get_group_options(group))
+        options = ", ".join(self._repository.get_group_options(group))
         raise UserError(f"{word}: no such option; allowed: {options}")
 
     def files(self, words: Sequence[str]) -> tuple[str, ...]:
@@ -102,9 +108,8 @@ class Composer:
         """
         files = self.files(words)
         if (mode, *files) not in self._compositions:
-            about = self.files(self._about)
-            composed = self._loader.load_configuration(ROOT, [*about, *files], mode, from_shell=False)
-            composed.hydra.overrides.hydra = self._set_all(composed, self._about)
+            composed = self._compose(files, mode)
+            composed.hydra.overrides.hydra = self._set_all(composed, self.about)
             self._compositions[mode, *files] = pickle.dumps(composed)
         config: DictConfig = pickle.loads(self._compositions[mode, *files])
         config.hydra.overrides.task = task = self._set_all(config, words)
@@ -128,6 +133,44 @@ class Composer:
             self._own[files] = pickle.dumps(composed)
         config: DictConfig = pickle.loads(self._own[files])
         return config, self._set_all(config, words)
+
+    def require_read(self, config: DictConfig, files: Sequence[str], words: Sequence[str]) -> None:
+        """Refuse a file with settings that nothing reads.
+
+        Args:
+            config: as it is composed of the files.
+            files: words that choose them.
+            words: of all jobs that are made of them.
+        """
+        main = cast(ConfigResult, self._repository.load_config(ROOT))
+        require_read(config, [*map(self.parsed, words)], main, self._merged(files))
+
+    def where_set(self, key: str | None, words: Sequence[str]) -> str:
+        """In which file, and line of it, a key gets its value, in brackets; empty where it is a word that gives it."""
+        place = (key or "").partition("[")[0]  # of a list, all of it
+        if not place or any(f"{place}.".startswith(f"{self.parsed(word).key_or_group}.") for word in words):
+            return ""
+        found = setter(self._merged(self.files(words)), place)
+        return f" ({found.place})" if found else ""
+
+    def _merged(self, files: Sequence[str]) -> Merged:
+        """The files that are merged, in their order."""
+        words = [*self.files(self.about), *files]
+        for each in self._loader.compute_defaults_list(ROOT, words, RunMode.MULTIRUN).defaults:
+            if each.config_path and (read := self._repository.load_config(each.config_path)):
+                yield each, read
+
+    def _compose(self, files: Sequence[str], mode: RunMode) -> DictConfig:
+        """What Hydra composes of files."""
+        words = [*self.files(self.about), *files]
+        try:
+            return self._loader.load_configuration(ROOT, words, mode, from_shell=False)
+        except (HydraException, OmegaConfBaseException, UserError):
+            raise
+        except RecursionError as error:
+            raise UserError(f"{' '.join(files)}: a file there has itself in its defaults list") from error
+        except Exception as error:  # of values that Hydra does not expect
+            raise UserError(f"{' '.join(files)}: Hydra can't compose that: {root_cause(error)}") from error
 
     def _set_all(self, config: DictConfig, words: Sequence[str]) -> list[str]:
         """Set the values that words set in what others have chosen; the words with which Hydra does it."""
@@ -182,3 +225,23 @@ class PlannedLoader(ConfigLoaderImpl):
         config = self._composer.config(sweep_overrides)
         OmegaConf.copy_cache(from_config=master_config, to_config=config)  # one time stamp for all
         return config
+
+
+def _repository(loader: ConfigLoaderImpl, about: Sequence[str]) -> CachingConfigRepository:
+    """The folders of files that there are with these words about Hydra itself.
+
+    Raises:
+        UserError: one that is searched is not there.
+    """
+    searched = [word for word in about if word.lstrip("+").startswith("hydra.searchpath=")]
+    if len(searched) > 1:
+        raise UserError(f"{searched[1]}: hydra.searchpath is given twice; give it all folders, separated by commas")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what is refused
+            repository: CachingConfigRepository = loader._parse_overrides_and_create_caching_repo(ROOT, list(about))[1]
+        absent = [source.path for source in repository.get_sources() if not source.available()]
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{''.join(searched)}: {root_cause(error)}") from error
+    if absent:
+        raise UserError(f"{''.join(searched)}: there is no folder {absent[0]}")
+    return repository

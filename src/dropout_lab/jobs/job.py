@@ -22,6 +22,9 @@ from dropout_lab.jobs.overrides import explain_error, flat
 
 # What changes from job to job more than anything else, and a value that each may have.
 VARIED = {"seed": 0, "dropout.p": 0.5, "optimizer.lr": 0.1}
+BUILT = (  # sections that describe one thing each
+    *("data", "model", "dropout", "placement", "dropout_schedule", "loss", "optimizer", "lr_scheduler", "trainer"),
+)
 OF_THE_SWEEP = ("sweeper", "launcher", "sweep", "callbacks", "hydra_logging")  # what Hydra reads once for all jobs
 
 
@@ -90,13 +93,16 @@ def checked_jobs(composer: Composer, jobs: Sequence[Sequence[str]], base: DictCo
             try:
                 if files not in choices:
                     config = composer.config(files)
+                    composer.require_read(config, files, [word for job in jobs for word in job])
                     _require_one_sweep(config, base, files)
                     choices[files] = dict(config.hydra.runtime.choices)
                 own, meant = composer.own(words)
                 alike = _job(own, sections, alone, words=tuple(meant), choices=choices[files], composer=composer)
                 made[like] = alike, dict(zip(words, meant, strict=True))
             except (HydraException, OmegaConfBaseException) as error:
-                raise UserError(explain_error(error, words, files) + _where(files, jobs)) from error
+                said = explain_error(error, words, [*composer.about, *files])
+                said += composer.where_set(getattr(error, "full_key", None), words)
+                raise UserError(said + _where(files, jobs)) from error
         first, spelled = made[like]
         varied = {word.partition("=")[0]: value for word, value in given.items() if value is not None}
         as_meant = tuple(spelled.get(word, word) for word in words)
@@ -132,11 +138,17 @@ def _said_once(composer: Composer, words: Sequence[str]) -> set[str]:
 
 def _job(config: DictConfig, sections: "_Sections", alone: Collection[str], **known: Any) -> Job:
     """A job from its configuration without ``hydra`` and what else is known of it; its values are not validated yet."""
-    config.run = dict.fromkeys(config.run, "")  # filled in when it starts
+    run = written(config)["run"]
+    if not isinstance(run, dict) or set(run.values()) != {"???"}:
+        raise UserError("run: is filled in when a job starts; leave it out")
+    config.run = dict.fromkeys(run, "")
     values = written(config)
     leaves = flat(values)
     for key in sorted(key for key, value in leaves.items() if value == "???"):
         raise UserError(f"{key} needs a value: {key}=...")
+    for section in [section for section in BUILT if isinstance(values[section], dict)]:
+        if "_target_" not in values[section]:
+            raise UserError(f"{section} needs a _target_: what builds it; its option in conf/{section}/ has none")
     varied = {key: leaves[key] for key in alone if isinstance(leaves.get(key), int | float)}
     for key in varied:
         OmegaConf.update(config, key, VARIED[key])
@@ -164,7 +176,10 @@ class _Sections:
 
     def resolved(self, config: DictConfig, values: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration in plain containers, given as it is written, too."""
-        texts = {name: json.dumps(value, sort_keys=True, default=str) for name, value in values.items()}
+        try:
+            texts = {name: json.dumps(value, sort_keys=True, default=str) for name, value in values.items()}
+        except TypeError as error:
+            raise UserError(f"names of one kind only can lie side by side, all text or all numbers: {error}") from error
         values = {}
         for name in texts:
             made_of = json.dumps([name, *((part, texts[part]) for part in sorted(_made_of(name, texts)))])

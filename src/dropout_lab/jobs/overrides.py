@@ -4,6 +4,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from hydra import compose
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.cli import UserError, in_one_line, nearest
 from dropout_lab.jobs.conf import REPOSITORY
+from dropout_lab.jobs.config_files import with_its_key
 from dropout_lab.jobs.signatures import arguments
 
 ASKING = ("help", "hydra_help", "cfg", "info", "shell_completion", "package", "resolve")  # options that Hydra answers
@@ -25,8 +27,10 @@ USAGE = (
     "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
     "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
 )
+OF_THE_LAB = {"optimizer": ("match",)}  # keys of a section that are not for what it describes
 FROM_CODE = {  # arguments of what a section describes that are not for the configuration to give
     "model": ("input_shape", "num_classes"),
+    "module": ("net", "seed", "keyed", "monte_carlo_samples"),
     "optimizer": ("params",),
     "lr_scheduler": ("optimizer",),
     "dropout_schedule": ("p", "t"),
@@ -87,19 +91,22 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
     Args:
         error: as it was raised.
         overrides: the words that were composed.
-        files: those of them that choose files.
+        files: those of them that choose files, and those about Hydra, which may name folders to search.
     """
     cause = error.__cause__
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not an override; write key=value, quote values with special characters: key='a b'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        listed = re.match(r"In '(?!train':)([^']+)':", str(error))
+        where = f" (in the defaults list of {listed[1]}.yaml)" if listed else ""
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+        loader = GlobalHydra.instance().config_loader()
+        options = loader.get_group_options(group, ObjectType.CONFIG, "train", list(files))
         if not group:
-            return f"{name}: no such configuration in conf/"
+            return f"{name}: no such configuration in conf/{where}"
         if name in EXTRAS:
             return needs_extra(f"{group}={name}", name)
-        return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}"
+        return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}{where}"
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     if key and "not in struct" in str(cause or error):
         keys = {o.split("=")[0].lstrip("+~"): o for o in overrides}
@@ -107,10 +114,10 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
         given = keys.get(key) or next(iter([*within, *(o for name, o in keys.items() if name in key)]), key)
         if key.count(".") == 1 and key.partition(".")[0] in PARTS and within:
             return no_such_part(*key.split("."))
-        meant = nearest(given.split("=")[0].lstrip("+~"), _known_keys(compose("train", list(files)), key))
+        named = given.split("=")[0].lstrip("+~")
+        meant = nearest(named, _known_keys(compose("train", list(files)), key if "." in key else named))
         return f"{given}: there is no key {key!r}; {meant}add a new one with +{key}=..., see all with --cfg job"
-    first = re.sub(r"\s+", " ", f"{error} {cause or ''}").strip()
-    return first
+    return with_its_key(error)
 
 
 def no_such_part(group: str, name: str) -> str:
@@ -128,10 +135,11 @@ def needs_extra(what: str, name: str) -> str:
 
 def _known_keys(config: DictConfig, key: str) -> list[str]:
     """Keys that may be meant instead of one: those of a configuration, and what else is taken where it would be."""
-    parent = key.rpartition(".")[0]
+    keys = _flat_keys(config)
+    parent = next(iter(get_close_matches(key.rpartition(".")[0], keys, n=1)), "")  # itself, where it is there
     node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
     taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else frozenset()
-    return [*_flat_keys(config), *(f"{parent}.{name}" for name in sorted(taken.difference(FROM_CODE.get(parent, ()))))]
+    return [*keys, *(f"{parent}.{name}" for name in sorted(taken.difference(FROM_CODE.get(parent, ()))))]
 
 
 def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ Imports neither torch nor Lightning, so that a typo is answered at once.
 """
 
 import importlib.util
+import pkgutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError
+from dropout_lab.jobs.build_errors import unlocatable
 from dropout_lab.jobs.composition import Composer
 from dropout_lab.jobs.conf import CONF, VERSION_BASE
 from dropout_lab.jobs.devices import rank
@@ -87,7 +89,8 @@ def plan(arguments: Sequence[str]) -> Plan:
             _require_sweepable(parsed, options.multirun)
             about, own = _about_and_own(words, parsed)
             composer = Composer([*about, *(SILENT if rank() else ())])
-            files = [word for word in composer.files(own) if not composer.parsed(word).is_sweep_override()]
+            chosen = [word for word in composer.files(own) if not composer.parsed(word).is_sweep_override()]
+            files = [*composer.about, *chosen]
             base = _base(composer, own, options.multirun)
             _require_launcher(base, options.multirun)
             if options.multirun:
@@ -113,14 +116,15 @@ def plan(arguments: Sequence[str]) -> Plan:
 def as_meant(arguments: Sequence[str]) -> list[str]:
     """The words of a command line that shows a configuration, each as Hydra takes it."""
     options = parse_arguments(list(arguments))
-    if not options.cfg:
+    if not (options.cfg or options.help or options.info):
         return list(arguments)
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
+        about: list[str] = []
         try:
             about, own = _about_and_own(options.overrides, parse_overrides(options.overrides))
             meant = dict(zip(own, Composer(about).own(own)[1], strict=True))
-        except (HydraException, OmegaConfBaseException):
-            return list(arguments)  # Hydra will say why
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain_error(error, options.overrides, about)) from error
     return [meant.get(word, word) for word in arguments]
 
 
@@ -180,7 +184,11 @@ def _require_sweeper(base: DictConfig, overrides: Sequence[Override]) -> None:
 
 def _knows_its_jobs(base: DictConfig) -> bool:
     """Whether the jobs of a sweep are known before it starts; a search decides as it goes."""
-    return hasattr(get_class(base.hydra.sweeper._target_), "jobs")
+    target = str(base.hydra.sweeper.get("_target_"))
+    try:
+        return hasattr(pkgutil.resolve_name(target), "jobs")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"hydra.sweeper.{unlocatable(target)}") from error
 
 
 def _settle_folder(composer: Composer, base: DictConfig, multirun: bool) -> Path:

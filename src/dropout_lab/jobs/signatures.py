@@ -44,9 +44,43 @@ def arguments(target: str) -> frozenset[str]:
     return names
 
 
+@cache
+def ignores_others(target: str) -> bool:
+    """Whether a class or function takes any other arguments by name, and does nothing with them.
+
+    Args:
+        target: dotted name, as for `arguments`.
+    """
+    module, _, name = target.rpartition(".")
+    found = _lookup(module, name)
+    if not found or not isinstance(found[1], ast.ClassDef):
+        return found is not None and _use_of_others(found[1]) == "none"
+    try:
+        order = _stand_in(found, {}).__mro__
+    except TypeError:
+        return False
+    uses = [_use_of_others(maker) for each in order if (maker := getattr(each, "maker", None))]
+    return next((use for use in uses if use != "handed on"), "other") == "none"
+
+
+def _use_of_others(function: Origin) -> str:
+    """What a function does with arguments that it does not name: "none", "handed on" to a base only, or "other"."""
+    if not isinstance(function, ast.FunctionDef) or function.args.kwarg is None:
+        return "other"  # it refuses them
+    nodes = [node for statement in function.body for node in ast.walk(statement)]
+    name = function.args.kwarg.arg
+    used = sum(isinstance(node, ast.Name) and node.id == name for node in nodes)
+    to_base = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".__init__")]
+    handed = [each.value for call in to_base for each in call.keywords if each.arg is None]
+    if used == 0:
+        return "none"
+    return "handed on" if used == sum(ast.unparse(value) == name for value in handed) else "other"
+
+
 class _Class:
     """What stands in for a class, with stand-ins of its bases: Python puts them in order."""
 
+    maker: Origin = None  # its __init__, or __new__
     taken = NOTHING  # by its __init__; where it has none, that of the next in order is found
     fields = frozenset[str]()  # of a dataclass
 
@@ -65,7 +99,8 @@ def _stand_in(found: Found | None, known: dict[ast.ClassDef, type[_Class]]) -> t
             made.fields = frozenset(_fields(node)).union(*(base.fields for base in bases))
             made.taken = made.fields, False
         if not own.keys().isdisjoint({"__init__", "__new__"}):
-            made.taken = _taken(own.get("__init__", own.get("__new__")), 1)
+            made.maker = own.get("__init__", own.get("__new__"))
+            made.taken = _taken(made.maker, 1)
         known[node] = made
     return known[node]
 
