@@ -107,6 +107,27 @@ def test_torch_layers_and_attached_layers_count_like_ours() -> None:
             torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
+class Drop(nn.Dropout):
+    pass
+
+
+class DropMaps(nn.Dropout1d):
+    def extra_repr(self) -> str:
+        return "maps"
+
+
+class HalvedDrop(nn.Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+@pytest.mark.parametrize(("own", "torchs"), [(Drop, nn.Dropout), (DropMaps, nn.Dropout1d)])
+def test_subclasses_of_torchs_layers_count_like_them(own: type[nn.Dropout], torchs: type[nn.Dropout]) -> None:
+    models = [one_hidden(nn.Sequential(nn.Unflatten(1, (4, 2)), kind(0.3), nn.Flatten())) for kind in (own, torchs)]
+    for one, other in zip(*(exact_ensemble(model, batch()) for model in models), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_without_dropout_there_is_one_network() -> None:
     result = exact_ensemble(one_hidden(Dropout(0.0)), batch())
     torch.testing.assert_close(result.arithmetic, result.weight_scaling)
@@ -151,6 +172,7 @@ class Windows(nn.Module):
         (one_hidden(nn.Sequential(Dropout(0.5), Dropout(0.1)), units=11), r"22 dropped units .*\(11 \+ 11\)"),
         (one_hidden(Dropout(0.5, noise="gaussian")), "'2' .*masks can't be listed"),
         (one_hidden(Own(0.5)), "'2' .*masks can't be listed"),
+        (one_hidden(HalvedDrop(0.5)), "'2' .*masks can't be listed"),
         (one_hidden(nn.AlphaDropout(0.5)), "'2' .*masks can't be listed"),
         (Windows(), r"shape \(6, 2\) for 3 samples"),
         (nn.Sequential(Dropout(0.5), nn.Unflatten(1, (5, 1))), r"logits \(N, classes\), and it returned .*\(2, 5, 1\)"),

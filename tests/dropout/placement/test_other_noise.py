@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
+from torchvision import models, ops
 
 from dropout_lab.dropout.layer import Dropout
 from dropout_lab.dropout.placement.install import Placement, install
@@ -49,6 +49,33 @@ def test_each_source_of_noise_is_named_with_its_rate(training: bool) -> None:
         "1: StochasticDepth drops by itself, with p=0.7",
         "0.block: dropout() drops by itself, with p=0.5",
         "0: scaled_dot_product_attention() drops by itself, with dropout_p=0.6",
+    ]
+
+
+class DropPath(nn.Module):
+    """Stands for timm's."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.new_empty(x.shape[0], 1).bernoulli_(1 - self.drop_prob)
+
+
+class OwnDepth(ops.StochasticDepth):
+    pass
+
+
+class OwnPath(DropPath):
+    pass
+
+
+def test_subclasses_of_noise_are_named_once() -> None:
+    model = nn.Sequential(OwnDepth(0.2, "row"), OwnPath(0.3), OwnDepth(0.0, "row"))
+    assert other_noise(model) == [
+        "0: OwnDepth drops by itself, with p=0.2",
+        "1: OwnPath drops by itself, with drop_prob=0.3",
     ]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.ensembles.prefix import Prefix, active_layers
+from dropout_lab.dropout.folding.operations import kind_of
 from dropout_lab.dropout.graph.hooks import intercepting
 from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.dropout.layer import Dropout
@@ -80,7 +81,7 @@ def _require_listable(path: str, layer: _DropoutNd) -> None:
     if isinstance(layer, Dropout):
         listable = kind.draw is Dropout.draw and kind.forward is Dropout.forward and layer.noise == "bernoulli"
     else:
-        listable = kind in _TORCH_UNITS
+        listable = kind_of(layer) in _TORCH_UNITS
     if not listable:
         raise ValueError(
             f"dropout layer {getattr(layer, 'name', None) or path!r} ({layer}): its masks can't be listed; "
@@ -122,7 +123,7 @@ def _observed(model: nn.Module, rows: int) -> Iterator[list[_Call]]:
         if isinstance(layer, Dropout):
             shape = layer._mask_shape(x)
         else:
-            kept = _TORCH_UNITS[type(layer)]
+            kept = _TORCH_UNITS[kind_of(layer)]
             shape = torch.Size([*x.shape[:kept], *(1 for _ in x.shape[kept:])] if kept else x.shape)
         calls.append(_Call(layer, tuple(shape[1:])))
 

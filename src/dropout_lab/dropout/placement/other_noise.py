@@ -42,10 +42,15 @@ def _in_module(path: str, module: nn.Module) -> Iterator[str]:
     elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
         if module.dropout:
             yield f"{path}: {kind} drops by itself, with dropout={module.dropout:.4g}"
-    elif kind in _NOISE_MODULES:
-        p = getattr(module, _NOISE_MODULES[kind], None)
+    elif rate := _rate_name(type(module)):
+        p = getattr(module, rate, None)
         if p:
-            yield f"{path}: {kind} drops by itself, with {_NOISE_MODULES[kind]}={p:.4g}"
+            yield f"{path}: {kind} drops by itself, with {rate}={p:.4g}"
+
+
+def _rate_name(kind: type) -> str | None:
+    """The attribute with the rate of a class of noise, or of a subclass of one; None if it is none."""
+    return next((_NOISE_MODULES[each.__name__] for each in kind.__mro__ if each.__name__ in _NOISE_MODULES), None)
 
 
 def _in_function(node: torch.fx.Node) -> Iterator[str]:
@@ -56,7 +61,7 @@ def _in_function(node: torch.fx.Node) -> Iterator[str]:
         return
     name = op_name(node)
     path, kind = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
-    if getattr(kind, "__name__", "") in _NOISE_MODULES:
+    if isinstance(kind, type) and _rate_name(kind):
         return  # named as a module
     for argument, p in arguments.items():
         if (argument in _PROBABILITIES or (argument == "p" and name in _NOISE_FUNCTIONS)) and p:
