@@ -117,6 +117,22 @@ def test_a_folder_without_runs_is_an_error(tmp_path, capsys):
     assert "no metrics.csv below it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["project=a/b", "entity=a:b", f"project={'a' * 129}"])
+def test_a_name_that_wandb_can_not_have_is_one_line(word, runs, tmp_path, capsys):
+    assert exit_code(f"runs={runs}", word, f"out={tmp_path / 'd.json'}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {word}: must be a text of at most 128 characters without any of /")
+    assert not (tmp_path / "d.json").exists()
+
+
+def test_a_variable_that_wandb_refuses_is_one_line_where_something_is_sent(clean, runs, tmp_path, capsys):
+    clean.setenv("WANDB_PROJECT", "a/b")
+    assert exit_code("--push", f"runs={runs}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: WANDB_PROJECT=a/b: ")
+    written(tmp_path, f"runs={runs}")
+
+
 def test_a_folder_in_place_of_the_file_is_one_line(tmp_path, runs, capsys):
     with pytest.raises(SystemExit, match="2"):
         dashboard.main([f"runs={runs}", f"out={tmp_path}"])

@@ -18,6 +18,7 @@ from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.runs.folder import METRICS
 from dropout_lab.runs.layer_order import in_depth_order
 from dropout_lab.runs.tracks import logged_keys
+from dropout_lab.runs.wandb_settings import fitted, place_for_logs, require_variables
 
 USAGE = (
     "scripts/lab dashboard [--push] [runs=DIR] [project=dropout-lab] [entity=NAME] [by=group] [out=runs/dashboard.json]"
@@ -60,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         push = "--push" in words
         options = read_arguments([word for word in words if word != "--push"], USAGE, DEFAULTS)
+        _require_names(options, push)
         keys = _keys_below(options["runs"])
         if push:
-            print(f"saved: {_push(options, keys)}")
+            with place_for_logs():
+                print(f"saved: {_push(options, keys)}")
         else:
             out = Path(options["out"])
             if out.is_dir():
@@ -137,6 +140,17 @@ def _keys_below(runs: str) -> list[str]:
     if runs and not files:
         raise UserError(f"runs={runs}: no {METRICS} below it; give a run folder or a sweep, or leave runs= out")
     return list(dict.fromkeys(key for path in (files if runs else files[-1:]) for key in logged_keys(path.parent)))
+
+
+def _require_names(options: dict[str, str], push: bool) -> None:
+    """Refuse a project or entity that W&B can't have, and where it will be asked, what its variables say."""
+    try:
+        for kind in ("project", "entity"):
+            fitted(kind, options[kind], kind)
+        if push:
+            require_variables()
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _push(options: dict[str, str], keys: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dropout_lab.cli import UserError
 from dropout_lab.runs import loggers
-from dropout_lab.runs.loggers import Csv, TensorBoard
+from dropout_lab.runs.loggers import Csv, TensorBoard, require_places
 
 CONFIG = {"dropout": {"p": 0.5, "mask": "element"}, "widths": [32, 64], "layers": {"00_conv": "a.conv"}, "arm": None}
 
@@ -116,3 +117,36 @@ def test_texts_that_look_like_interpolations_do_not_stop_a_run(tmp_path):
     logger.finalize("success")
     found = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in found.Scalars("val/loss")] == [(3, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"flush_sec": 3}, "logger.tensorboard.flush_sec: SummaryWriter takes no such key; did you mean 'flush_secs'"),
+        ({"log_dir": "a"}, "logger.tensorboard.log_dir: SummaryWriter takes no such key"),
+        ({"max_queue": "many"}, "'many'"),
+        ({"flush_secs": "long"}, "'long'"),
+        ({"sub_dir": [4], "version": ""}, "list"),
+    ],
+)
+def test_a_setting_that_tensorboard_refuses_is_refused_before_it_begins(tmp_path, settings, says):
+    """Lightning would say in the job that what is logged can't be."""
+    with pytest.raises((ValueError, TypeError), match=says):
+        TensorBoard(str(tmp_path), **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_as_a_name_is_its_text(tmp_path):
+    assert TensorBoard(str(tmp_path), name=5, version=3).log_dir == str(tmp_path / "5" / "version_3")
+
+
+def test_files_of_loggers_that_can_not_be_written_are_refused_by_their_key(tmp_path):
+    (tmp_path / "file").write_text("")
+    wrong = str(tmp_path / "file" / "logs")
+    for name, key in (("csv", "dir"), ("wandb", "save_dir")):
+        section = {name: {"_target_": "a.b", key: wrong}}
+        with pytest.raises(UserError, match=f"^logger.{name}.{key}={wrong}: nothing can be written there"):
+            require_places(section, section)
+        require_places(section, {name: {key: "${run.dir}/logs"}})  # where it lies is not known yet
+    require_places({"csv": {"dir": str(tmp_path / "new")}, "own": {}}, {"csv": {"dir": "new"}, "own": {}})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -218,11 +218,15 @@ def test_a_run_that_never_began_can_be_finished(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("mode", "variable", "says"),
-    [("onlin", "offline", "logger.wandb.mode=onlin: must be"), ("auto", "of", "WANDB_MODE=of: must be")],
+    [
+        ("onlin", "offline", "logger.wandb.mode=onlin: must be auto, online"),
+        ("auto", "of", "WANDB_MODE=of: must be online"),
+        ("auto", "auto", "WANDB_MODE=auto: must be online"),  # which W&B does not know
+    ],
 )
 def test_an_unknown_mode_is_refused_where_it_comes_from(tmp_path, monkeypatch, mode, variable, says):
     monkeypatch.setenv("WANDB_MODE", variable)
-    with pytest.raises(ValueError, match=f"^{says} auto, online, offline or disabled$"):
+    with pytest.raises(ValueError, match=f"^{says}, offline or disabled$"):
         Wandb(mode=mode, save_dir=str(tmp_path))
 
 
@@ -238,12 +242,12 @@ def test_a_run_that_the_server_refuses_is_kept_offline_under_another_id(tmp_path
 
     monkeypatch.setattr(wandb, "login", lambda **_: True)
     monkeypatch.setattr(wandb, "init", init)
-    logger = Wandb(save_dir=str(tmp_path), id="classic-0")
+    logger = Wandb(save_dir=str(tmp_path), id="classic-0", entity="us", project="mine")
     _ = logger.experiment
     assert given == [("online", "classic-0"), ("offline", "classic-0-offline")]
     assert logger.offline
     (warning,) = said(caplog)
-    assert "(permission denied)" in warning
+    assert "(with logger.wandb.entity=us logger.wandb.project=mine: permission denied)" in warning
     assert "\n" not in warning
 
 

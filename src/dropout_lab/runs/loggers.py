@@ -2,6 +2,7 @@
 
 import csv
 from argparse import Namespace
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.build_errors import arguments_of, unknown_key
 from dropout_lab.runs.atomic import write_whole
-from dropout_lab.runs.folder import METRICS
+from dropout_lab.runs.folder import METRICS, require_writable
 
 
 class Csv(Logger):
@@ -80,10 +83,59 @@ class Csv(Logger):
 class TensorBoard(TensorBoardLogger):
     """TensorBoard, without Lightning's ``hparams.yaml``: the configuration is in ``config.yaml``.
 
-    Lightning would take a ``${`` in a text, such as the diff of a configuration, for OmegaConf's and stop the run.
+    Lightning would take a ``${`` in a text, such as the diff of a configuration, for OmegaConf's and stop the run; and
+    it would hand wrong settings to TensorBoard only in the job, as if it were what is logged that is wrong.
+
+    Args:
+        save_dir, name, version: its files go to ``save_dir/name/version``.
+        max_queue, flush_secs: how many values, and for how many seconds, are kept before they are written.
+        settings: others of Lightning's logger and of ``torch.utils.tensorboard.SummaryWriter``.
+
+    Raises:
+        ValueError, TypeError: a setting that one of them would refuse.
     """
+
+    def __init__(
+        self,
+        save_dir: str,
+        name: str | None = None,
+        version: int | str | None = None,
+        max_queue: int = 10,
+        flush_secs: int = 120,
+        **settings: Any,
+    ) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        known = arguments_of(TensorBoardLogger) | arguments_of(SummaryWriter)
+        known = {key: argument for key, argument in known.items() if key not in ("log_dir", "comment")}
+        for key in settings.keys() - known.keys():
+            raise ValueError(f"logger.tensorboard.{unknown_key(key, 'SummaryWriter', known)}")
+        settings |= {"max_queue": int(max_queue), "flush_secs": int(flush_secs)}
+        super().__init__(save_dir, None if name is None else str(name), version, **settings)
+        if version is not None:
+            _ = self.log_dir  # whose parts have to be texts
 
     @rank_zero_only
     def save(self) -> None:
         """Write what was logged."""
         self.experiment.flush()
+
+
+def require_places(loggers: Mapping[str, Any], written: Mapping[str, Any]) -> None:
+    """Refuse a logger whose files can't be written; where they lie in the run's folder, that is asked of the folder.
+
+    Args:
+        loggers: the section ``logger`` of a planned job.
+        written: the same, its values as they are written.
+
+    Raises:
+        UserError: with the key of the first one.
+    """
+    for name, settings in loggers.items():
+        for key in ("dir", "save_dir"):
+            place = settings.get(key)
+            if isinstance(place, str) and place and "${run." not in str(written[name][key]):
+                try:
+                    require_writable(Path(place).absolute())
+                except UserError as error:
+                    raise UserError(f"logger.{name}.{key}={error}") from None

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from dropout_lab.jobs.build_errors import arguments_of, unknown_key
 from dropout_lab.runs.wandb_files import mend
+from dropout_lab.runs.wandb_settings import accepted, place_for_logs
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Wandb(WandbLogger):
         settings: project, entity, name, group, ... as for ``wandb.init``.
 
     Raises:
-        ValueError: an unknown mode or setting.
+        ValueError: a mode, a setting, or a variable of W&B's that W&B would refuse.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Wandb(WandbLogger):
                 silent=True,
                 console="off",
             ),
-            **settings,
+            **accepted(settings),
         )
         self._wandb_init.pop("anonymous", None)  # deprecated, and Lightning always passes it
 
@@ -66,25 +67,32 @@ class Wandb(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, made at the first call."""
-        import wandb
-
         if self._experiment is None:
             Path(str(self._save_dir)).mkdir(parents=True, exist_ok=True)  # W&B would take the folder of temporary files
             if self._wandb_init["id"]:
                 mend(str(self._save_dir), self._wandb_init["id"])
-            if self._wandb_init["mode"] in ("auto", "online"):  # wandb.init would prompt on a terminal without a key
-                self._wandb_init["mode"] = "online" if _online(self._wandb_init["mode"]) else "offline"
-            try:
-                return super().experiment
-            except wandb.errors.Error as error:  # the server is there, but this run may not go to it
-                if self.offline:
-                    raise
-                _warn_offline(_first_line(error))
-                self._wandb_init["mode"] = "offline"
-                if self._wandb_init["id"]:  # W&B takes the failed run for one that still has it
-                    self._wandb_init["id"] += "-offline"
-                return super().experiment
+            with place_for_logs():
+                return self._begun()
         return self._experiment
+
+    def _begun(self) -> Any:
+        """The W&B run, online where that was asked for and can be had."""
+        import wandb
+
+        asked = self._wandb_init
+        if asked["mode"] in ("auto", "online"):  # wandb.init would prompt on a terminal without a key
+            asked["mode"] = "online" if _online(asked["mode"]) else "offline"
+        try:
+            return super().experiment
+        except wandb.errors.Error as error:  # the server is there, but this run may not go to it
+            if self.offline:
+                raise
+            to = " ".join(f"logger.wandb.{key}={asked[key]}" for key in ("entity", "project") if asked.get(key))
+            _warn_offline(f"with {to}: {_first_line(error)}")
+            asked["mode"] = "offline"
+            if asked["id"]:  # W&B takes the failed run for one that still has it
+                asked["id"] += "-offline"
+            return super().experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -123,10 +131,11 @@ _refusal: str | None = None  # why the server refused this process: later runs o
 def _mode(asked: str) -> str:
     """The mode that was asked for, here or in the environment."""
     variable = os.environ.get("WANDB_MODE", "")
-    key, mode = ("WANDB_MODE", variable) if asked == "auto" and variable else ("logger.wandb.mode", asked)
+    of_variable = asked == "auto" and variable
+    key, mode, known = ("WANDB_MODE", variable, MODES[1:]) if of_variable else ("logger.wandb.mode", asked, MODES)
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)  # former names, which wandb still takes
-    if mode not in MODES:
-        raise ValueError(f"{key}={mode}: must be {', '.join(MODES[:-1])} or {MODES[-1]}")
+    if mode not in known:
+        raise ValueError(f"{key}={mode}: must be {', '.join(known[:-1])} or {known[-1]}")
     return mode
 
 
