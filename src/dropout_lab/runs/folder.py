@@ -1,6 +1,7 @@
 """The folder of one run: the names of its files, and its configuration and status, written and read."""
 
 import json
+import os
 import tempfile
 import time
 import traceback
@@ -10,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError, root_cause
+from dropout_lab.jobs.config_files import names_in, text_of
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.old_targets import has_old_targets, renewed
 from dropout_lab.runs.provenance import provenance
@@ -27,12 +28,6 @@ LOG = "processes.log"  # what the processes of a job in a sweep print
 OBJECTIVE = "objective.txt"  # what the first process of several tells the one that waits for them
 LOOK, LOOK_PICTURE = "look.json", "look.png"  # what `look` leaves in a folder of its own, often below a run's
 SKIPPED = "skipped.json"  # in a sweep's folder: the strategies that it left out
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """OmegaConf's reading of YAML (1e-3 is a number, a date is none) by the parser in C, ten times as fast."""
-
-    yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
 
 
 @dataclass
@@ -59,12 +54,16 @@ class RunFolder:
         try:
             yield
         except Exception as error:
-            self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
+            self.fail(error)
             raise
         except BaseException as error:  # Ctrl-C, SIGTERM
             self._write_status("interrupted", type(error).__name__, traceback.format_exc())
             raise
         self._write_status("ok")
+
+    def fail(self, error: Exception) -> None:
+        """Say in ``status.json`` that the run has failed, also before it was recorded."""
+        self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration to ``config.yaml``."""
@@ -107,14 +106,29 @@ def require_writable(folder: Path) -> None:
     """Refuse a folder in which nothing can be written, without making it.
 
     Raises:
-        UserError: it cannot be made there, or its disk is full.
+        UserError: it cannot be made there, its disk is full, or its name is no text.
     """
+    if why := why_unnamed(folder):
+        raise UserError(f"{folder}: {why}")
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there) as file:  # permissions are not all: disks are read-only, or full
             file.write(bytes(2**16))
     except OSError as error:
         raise UserError(f"{folder}: nothing can be written there: {there}: {error.strerror}") from error
+
+
+def why_unnamed(folder: Path) -> str | None:
+    """Why a folder can't be used by its name, which torch, pages and tables take for UTF-8; None where it can."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        try:
+            os.fsencode(folder).decode()
+        except UnicodeDecodeError:
+            return "its name is not UTF-8; rename it"
+        return "its name is UTF-8, which Python does not expect here; set PYTHONUTF8=1"
+    return None
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -131,14 +145,17 @@ def status_of(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is not there, or is no status.
     """
-    return _mapping(json.loads((folder / STATUS).read_text(encoding="utf-8")))
+    content = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, not names with values")
+    return content
 
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The configuration in a run folder as plain containers, its ``_target_``s as they are called today.
 
     Raises:
-        OSError, ValueError, yaml.YAMLError: it is not there, or is no configuration.
+        OSError, ValueError: it is not there, or is no configuration.
     """
     return renewed(_as_written(folder))  # type: ignore[no-any-return]
 
@@ -147,7 +164,7 @@ def is_of_earlier_version(folder: Path) -> bool:
     """Whether an earlier version of this package has written the configuration in a run folder."""
     try:
         return has_old_targets(_as_written(folder))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return False
 
 
@@ -157,12 +174,14 @@ def read_config(folder: Path) -> DictConfig:
     Raises:
         UserError: there is none.
     """
+    if why := why_unnamed(folder):
+        raise UserError(f"{folder}: {why}")
     if not (folder / CONFIG).is_file():
         kind = f"is not a run folder: it has no {CONFIG}" if folder.is_dir() else "does not exist"
         raise UserError(f"{folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
     try:
         return OmegaConf.create(config_of(folder))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
 
 
@@ -178,11 +197,6 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def _as_written(folder: Path) -> dict[str, Any]:
     """The configuration in a run folder as it stands there."""
-    return _mapping(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _Loader))
-
-
-def _mapping(content: object) -> dict[str, Any]:
-    """The content of a file, which has to be names with values."""
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds {type(content).__name__}, not names with values")
+    if not (content := names_in(text_of(folder / CONFIG))):
+        raise ValueError("it is empty")
     return content

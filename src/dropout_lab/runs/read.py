@@ -10,6 +10,7 @@ What cannot be read or counted is kept, with the reason.
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.folder import (
@@ -31,6 +31,7 @@ from dropout_lab.runs.folder import (
     config_of,
     read_config,
     status_of,
+    why_unnamed,
 )
 from dropout_lab.runs.layer_order import in_depth_order, natural
 from dropout_lab.runs.search import RUN_FILES, gaps, search
@@ -151,9 +152,11 @@ def read_runs(folder: str | Path) -> list[Run]:
     """Read all runs below a folder, in the order of their names ("2" before "10").
 
     Raises:
-        FileNotFoundError: there is no such folder, or no run in it.
+        FileNotFoundError: there is no such folder, or no run in it, or its name is no text.
     """
     folder = Path(folder)
+    if why := why_unnamed(folder):
+        raise FileNotFoundError(f"{folder}: {why}")
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}; give a run folder, a sweep, or a folder above them")
     found, foreign = search(folder)
@@ -181,8 +184,9 @@ def one_line(text: object) -> str:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """The name of a run: its path below the folder that is read, or that folder's own name."""
-    return path.name if path == folder else path.relative_to(folder).as_posix()
+    """The name of a run: its path below the folder that is read, or that folder's own name, as text."""
+    name = path.name if path == folder else path.relative_to(folder).as_posix()
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _read(folder: Path, name: str) -> Run:
@@ -193,6 +197,8 @@ def _read(folder: Path, name: str) -> Run:
 
 def _begun(folder: Path, name: str) -> Run:
     """A run by its status and configuration, with the reason if these say that it does not count."""
+    if why := why_unnamed(folder):
+        return Run(folder, name, "unreadable", reason=why)
     about, no_about = _load(folder, STATUS, status_of)
     config, no_config = _load(folder, CONFIG, config_of)
     status = "unreadable" if no_about else str(about.get("status"))
@@ -224,7 +230,7 @@ def _load(folder: Path, name: str, parse: Callable[[Path], Any]) -> tuple[Any, s
         return parse(folder), None
     except FileNotFoundError:
         return None, f"half-written: {name} is missing"
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bad JSON, bad UTF-8, pandas' parser errors
+    except (OSError, ValueError) as error:  # ValueError: bad JSON, bad UTF-8, pandas' parser errors
         return None, f"{name} cannot be read: {one_line(error)}"
 
 
