@@ -7,7 +7,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from dropout_lab.jobs.build_errors import arguments_of, diagnose
+from dropout_lab.cli import UserError
+from dropout_lab.jobs.build_errors import arguments_of, diagnose, telling
 
 
 class Base:
@@ -63,3 +64,36 @@ def test_a_class_written_in_c_is_known_by_its_name_alone():
 def test_a_target_that_is_not_there_is_told_with_the_nearest():
     nearest = f"{__name__} has no attribute 'Onw'; did you mean 'Own'?"
     assert told(_target_=f"{__name__}.Onw") == f"model.part._target_={__name__}.Onw: {nearest}"
+
+
+class Ignoring:
+    def __init__(self, size: int = 1, **options: object) -> None:
+        pass
+
+
+class Handing(Ignoring):
+    def __init__(self, kind: str = "a", **options: object) -> None:
+        super().__init__(**options)
+
+
+class Keeping(Ignoring):
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.options = options
+
+
+@pytest.mark.parametrize("target", ["Ignoring", "Handing"])
+def test_a_key_that_a_target_takes_and_does_nothing_with_is_refused(target):
+    cfg = OmegaConf.create({"model": {"part": {"_target_": f"{__name__}.{target}", "sise": 1}}})
+    said = f"^model.part.sise: .*{target} takes no such key; did you mean 'size'"
+    with pytest.raises(UserError, match=said), telling(cfg, "model"):
+        instantiate(cfg.model)
+
+
+def test_a_key_that_a_target_keeps_is_taken_and_one_of_the_labs_own():
+    cfg = OmegaConf.create({"model": {"_target_": f"{__name__}.Keeping", "sise": 1}})
+    with telling(cfg, "model"):
+        instantiate(cfg.model)
+    cfg = OmegaConf.create({"optimizer": {"_target_": f"{__name__}.Ignoring", "match": None}})
+    with telling(cfg, "optimizer"):
+        instantiate(cfg.optimizer)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from dropout_lab.jobs.build_errors import arguments_of
 from dropout_lab.jobs.conf import CONF
-from dropout_lab.jobs.signatures import arguments
+from dropout_lab.jobs.signatures import arguments, ignores_others
 
 
 def targets(node):
@@ -112,6 +112,30 @@ def test_only_what_is_taken_by_name_counts(write):
     assert arguments("sig_kinds.Made") == {"a", "b"}
     assert arguments("sig_kinds.Bound") == arguments("sig_kinds.New") == {"a"}
     assert differing(public("sig_kinds")) == set()
+
+
+def test_what_becomes_of_other_arguments_is_known(write):
+    source = """
+        def ignoring(a, **others): return a
+        def using(a, **others): return dict(others)
+        def refusing(a): ...
+        class Ignoring:
+            def __init__(self, a, **others): self.a = a
+        class Handing(Ignoring):
+            def __init__(self, b, **others): super().__init__(**others)
+        class Keeping(Ignoring):
+            def __init__(self, b, **others):
+                super().__init__(**others)
+                self.others = others
+        class Refusing(Ignoring):
+            def __init__(self, b): super().__init__(b)
+        class Inheriting(Ignoring): ...
+        class Nothing: ...
+    """
+    write({"sig_others.py": source})
+    ignoring = {"ignoring", "Ignoring", "Handing", "Inheriting"}
+    assert {name.partition(".")[2] for name in public("sig_others") if ignores_others(name)} == ignoring
+    assert not ignores_others("nowhere.Thing")
 
 
 def test_a_name_is_followed_through_imports(write):

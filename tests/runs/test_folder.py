@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from small_disk import fill, mounted
 
 from dropout_lab.cli import UserError
-from dropout_lab.runs.folder import RunFolder, read_status, require_writable
+from dropout_lab.runs.folder import RunFolder, read_config, read_status, require_writable, why_unnamed
 
 KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
 KEYS |= {"versions", "command", "seconds", "config_hash"}
@@ -149,3 +149,24 @@ def test_the_configuration_comes_back(folder):
     folder.write_config(config)
     assert yaml.safe_load((folder.path / "config.yaml").read_text()) == config
     assert OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml")) == config
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_where_it_is_used(tmp_path, monkeypatch):
+    odd = tmp_path / "caf\udce9"
+    for use in (read_config, require_writable):
+        with pytest.raises(UserError, match="its name is not UTF-8; rename it"):
+            use(odd)
+    assert why_unnamed(tmp_path / "café") is None
+    assert why_unnamed(tmp_path / "caf\udcc3\udca9").endswith("set PYTHONUTF8=1")  # as Python reads it under LC_ALL=C
+
+
+def test_a_run_may_fail_before_it_is_recorded(folder):
+    folder.fail(ValueError("first"))
+    assert (read_status(folder.path)["status"], read_status(folder.path)["error"]) == ("failed", "first")
+
+
+@pytest.mark.parametrize(("content", "said"), [("", "it is empty"), ("a: [b\n", "line 2: "), ("[a]", "it holds list")])
+def test_a_configuration_that_can_not_be_read_is_told_with_the_line(tmp_path, content, said):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=f"config.yaml cannot be read: {said}"):
+        read_config(tmp_path)

@@ -209,3 +209,9 @@ def test_a_run_ended_when_its_status_was_last_written(tmp_path, write_run):
 def test_runs_are_read_without_torch():
     script = "import dropout_lab.runs.read, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_run_whose_folders_name_is_no_text_is_in_the_table_by_what_of_it_is(tmp_path, write_run):
+    write_run(tmp_path / "0").rename(tmp_path / "caf\udce9")
+    (run,) = read_runs(tmp_path)
+    assert (run.name, run.counted, run.reason) == ("caf\ufffd", False, "its name is not UTF-8; rename it")
