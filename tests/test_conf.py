@@ -8,10 +8,10 @@ import torch
 from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.plan import plan
-from dropout_lab.train.preflight import try_trainer
+from dropout_lab.train.trainer import try_trainer
 
 # Groups whose options are tried alone; those that need a value of their own get one.
 GROUPS = (
@@ -65,7 +65,7 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
     if group in ("dropout", "placement", "dropout_schedule", "model", "data", "optimizer", "lr_scheduler"):
         data = build_data(cfg)
         net, layers = build_network(cfg, data)
-        optimizer = build_optimizer(cfg, net, data)
+        optimizer = build_optimizer(cfg, build_module(cfg, net), data)
         assert optimizer.param_groups
         assert instantiate(cfg.lr_scheduler)(optimizer).get_last_lr()
         assert layers

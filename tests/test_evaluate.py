@@ -90,7 +90,7 @@ def test_the_command_prints_the_numbers(trained_run, capsys):
     [
         (["run=nowhere"], "nowhere: does not exist; give the folder of one run"),
         (["run=."], "is not a run folder: it has no config.yaml"),
-        (["run={run}", "ckpt=first"], "ckpt=first: must be best or last"),
+        (["run={run}", "ckpt=first"], "there is ckpt=best, ckpt=last"),
         (["run={run}", "eval.mode=exact"], "eval.mode=exact: must be weight_scaling or monte_carlo"),
         (["run={run}", "eval.mode=monte_carlo", "eval.samples=0"], "eval.samples=0: out of range"),
     ],

@@ -52,8 +52,7 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
     """
     import torch
 
-    from dropout_lab.jobs.build import instantiate
-    from dropout_lab.modules.classification import Classifier
+    from dropout_lab.jobs.build import build_module, instantiate
     from dropout_lab.runs.masks import why_other_masks
     from dropout_lab.runs.network import restore
     from dropout_lab.train.runtime import quieten_lightning, set_threads
@@ -66,9 +65,7 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
             "that trained it; eval.mode=weight_scaling works here, and so do fold, look and report"
         )
     set_threads(run.config.threads)
-    classifier = Classifier(
-        run.net, seed=run.config.seed, keyed=run.config.keyed, monte_carlo_samples=monte_carlo_samples
-    )
+    module = build_module(run.config, run.net, monte_carlo_samples=monte_carlo_samples)
     with_gpu = run.config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
     count = together()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # of this machine's
@@ -85,8 +82,8 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         enable_progress_bar=sys.stderr.isatty(),
     )
     with leaving_nothing():
-        trainer.test(classifier, run.data, verbose=False)
-    return classifier.tested
+        trainer.test(module, run.data, verbose=False)
+    return dict(module.tested)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning
 import torch
+from classifying import trainable
 
 from dropout_lab.activations import ActivationStats
 from dropout_lab.data import Synthetic
@@ -58,6 +59,6 @@ def run(folder: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    classifier = Classifier(net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), seed=2)
+    classifier = trainable(Classifier(net, seed=2))
     trainer.fit(classifier, data)
     trainer.test(classifier, data, verbose=False)

@@ -32,7 +32,14 @@ def network(layer=None):
 
 def made(net=None, lr=0.1, schedule=None, **options):
     net = net or network()
-    return Classifier(net, torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9), schedule, **options)
+    return trainable(Classifier(net, **options), lr=lr, schedule=schedule)
+
+
+def trainable(module, optimizer=None, lr=0.1, schedule=None):
+    """A module with what is set before training."""
+    module.optimizer = optimizer or torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9)
+    module.lr_scheduler = schedule
+    return module
 
 
 def trainer(epochs=2, **options):

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from dropout_lab.dropout import Dropout
-from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.plan import plan
 
 
@@ -84,7 +84,7 @@ def test_a_schedule_is_called_without_hydra_s_checks():
 def test_the_optimizer_has_the_settings_of_the_configuration_and_all_the_weights(config, made):
     data, net, _ = made
     before = weights(net)
-    optimizer = build_optimizer(config, net, data)
+    optimizer = build_optimizer(config, build_module(config, net), data)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
     assert torch.equal(weights(net), before)
@@ -95,7 +95,8 @@ def test_matching_rescales_the_weights_behind_dropout(config):
     torch.manual_seed(0)
     net, _ = build_network(config, data)
     before = {name: value.clone() for name, value in net.named_parameters()}
-    build_optimizer(plan(["dropout=classic", "dropout.p=0.3", "optimizer.match=inverted"]).jobs[0].config, net, data)
+    config = plan(["dropout=classic", "dropout.p=0.3", "optimizer.match=inverted"]).jobs[0].config
+    build_optimizer(config, build_module(config, net), data)
     changed = {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
     assert changed
     assert all(torch.allclose(dict(net.named_parameters())[name], before[name] / 0.7) for name in changed)

@@ -191,8 +191,10 @@ def test_each_rank_draws_the_masks_of_its_own_rows():
     classifier, net = made(), Dropout(0.5)
     x, found = torch.ones(4 * BATCH, 16), []
     for rank in range(4):
-        classifier._trainer = SimpleNamespace(global_rank=rank)
-        with classifier._masks(7, BATCH):
+        classifier._trainer = SimpleNamespace(
+            global_rank=rank, current_epoch=1, num_training_batches=4, max_epochs=2, log_every_n_steps=50
+        )
+        with classifier.masks(3, BATCH):
             found.append(net(x[:BATCH]))
     classifier._trainer = None
     with mask_keys(0, 7, range(4 * BATCH)):

@@ -53,11 +53,18 @@ def test_every_target_of_a_run_of_before_can_be_made_today():
 
 def test_targets_are_renewed_wherever_they_stand_and_nothing_else_is():
     old, new = "dropout_lab.bar.ProgressBar", "dropout_lab.train.progress.ProgressBar"
-    node = {"a": [{"_target_": old, "of": old}], "b": {"c": {"_target_": "torch.nn.ReLU"}}}
-    assert renewed(node) == {"a": [{"_target_": new, "of": old}], "b": {"c": {"_target_": "torch.nn.ReLU"}}}
+    module = {"_target_": "fork.Module"}
+    node = {"a": [{"_target_": old, "of": old}], "b": {"c": {"_target_": "torch.nn.ReLU"}}, "module": module}
+    assert renewed(node) == node | {"a": [{"_target_": new, "of": old}]}
     assert has_old_targets(node)
     assert not has_old_targets(renewed(node))
     assert is_of_earlier_version(BEFORE / "0")
+
+
+def test_a_run_of_before_there_were_modules_is_a_classification_with_its_loss():
+    loss = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1}
+    assert renewed({"loss": loss})["module"] == {"_target_": "dropout_lab.modules.Classifier", "loss": loss}
+    assert has_old_targets({"loss": loss})
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
 from dropout_lab.dropout import rates_of
-from dropout_lab.jobs.build import build_data, build_network, build_optimizer
+from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs import read
@@ -33,7 +33,7 @@ def test_weights_of_matched_classic_training_are_those_of_inverted_divided_by_q(
         torch.manual_seed(0)
         data = build_data(cfg)
         net, _ = build_network(cfg, data)
-        build_optimizer(cfg, net, data)
+        build_optimizer(cfg, build_module(cfg, net), data)
         own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
         RunFolder(tmp_path / name, "").write_config(resolved(own))
         (tmp_path / name / "checkpoints").mkdir()

@@ -67,13 +67,13 @@ def taps_of(model: nn.Module, layers: Sequence[str] | None = None) -> list[Tap]:
 
 
 def model_of(module: nn.Module) -> nn.Module:
-    """The network in a LightningModule: its only child with parameters if there is one, else the module itself.
+    """The network in a LightningModule: what it calls ``watched``, else its only child with parameters, else itself.
 
     Layers are named within it, so that a network has the same layer names in every LightningModule.
     """
     children = [child for child in module.children() if next(child.parameters(), None) is not None]
     direct = next(module.parameters(recurse=False), None) is not None
-    model = children[0] if len(children) == 1 and not direct else module
+    model = getattr(module, "watched", children[0] if len(children) == 1 and not direct else module)
     return getattr(model, "_orig_mod", model)  # what torch.compile(model) wraps
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from hydra.utils import get_class
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
@@ -62,8 +63,8 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
     recorder = _Recorder(steps, {path: name for name, path in layers.items()})
     with tempfile.TemporaryDirectory() as folder, recorder.listening(classifier.net):
         own = OmegaConf.create(_moved(OmegaConf.to_container(config.callbacks), config.run.dir, folder))
+        own = {name: node for name, node in own.items() if not _is_of_training_alone(node)}
         callbacks = [instantiate(node) for node in own.values()]
-        callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint | ProgressBar)]
         trainer = instantiate(
             config.trainer,
             accelerator="cpu",
@@ -79,6 +80,11 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
         )
         trainer.fit(classifier, data)
     return recorder.events
+
+
+def _is_of_training_alone(callback: DictConfig) -> bool:
+    """Whether a callback has no part in what happens in a step: it writes checkpoints, or shows progress."""
+    return issubclass(get_class(callback["_target_"]), Checkpoint | ProgressBar)
 
 
 def _moved(node: Any, run: str, folder: str) -> Any:

@@ -53,11 +53,22 @@ def build_network(cfg: DictConfig, data: Data) -> tuple[nn.Module, dict[str, str
     Returns:
         the network, and layer name -> module path for every layer whose numbers can be logged.
     """
-    net: nn.Module = instantiate(cfg.model, input_shape=data.shape, num_classes=data.num_classes)
+    outputs = module_class(cfg).outputs(data)
+    net: nn.Module = instantiate(cfg.model, input_shape=data.shape, num_classes=outputs)
     sites = install(net, instantiate(cfg.dropout), instantiate(cfg.placement))
     if cfg.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
+
+
+def module_class(cfg: DictConfig) -> Any:
+    """The class of a configuration's LightningModule, which knows things before there is a network."""
+    return hydra.utils.get_class(cfg.module["_target_"])
+
+
+def build_module(cfg: DictConfig, net: nn.Module, **options: Any) -> Any:
+    """The LightningModule of a configuration, with its network, and with the keys of its masks."""
+    return instantiate(cfg.module, net=net, seed=cfg.seed, keyed=cfg.keyed, **options)
 
 
 def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
@@ -68,14 +79,19 @@ def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
     return ScheduledRates(net, schedule)
 
 
-def build_optimizer(cfg: DictConfig, net: nn.Module, data: Data) -> torch.optim.Optimizer:
-    """The optimizer of a network; ``optimizer.match`` also rescales the initial weights behind dropout."""
+def build_optimizer(cfg: DictConfig, module: Any, data: Data) -> torch.optim.Optimizer:
+    """The optimizer of a module; ``optimizer.match`` also rescales the initial weights behind its network's dropout."""
+    net: nn.Module = module.net
+    others = [value for key, value in module.named_parameters() if value.requires_grad and not key.startswith("net.")]
     options = cfg.optimizer.copy()
     with open_dict(options):
         match = options.pop("match", None)
     factory = instantiate(options)
     if match is None:
-        return factory(net.parameters())  # type: ignore[no-any-return]
+        return factory([*net.parameters(), *others])  # type: ignore[no-any-return]
     from dropout_lab.dropout import match_inverted
 
-    return match_inverted(net, factory, torch.zeros(2, *data.shape))
+    optimizer = match_inverted(net, factory, torch.zeros(2, *data.shape))
+    if others:
+        optimizer.add_param_group({"params": others})
+    return optimizer

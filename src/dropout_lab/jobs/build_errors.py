@@ -66,7 +66,7 @@ def telling(job: DictConfig, section: str | None = None) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-        _require_used(job[section] if section else job, section or "")
+        _require_used(OmegaConf.select(job, section) if section else job, section or "")
     except UserError:
         raise
     except Exception as error:

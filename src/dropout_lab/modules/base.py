@@ -1,8 +1,9 @@
 """The base of modules: keyed masks, scheduled rates, penalties, exact sums over processes, one log call a flush."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any, ClassVar
 
 import lightning
@@ -10,61 +11,128 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import MASKS_VERSION, ScheduledRates, mask_keys, rates_of, require_same_rates
+from dropout_lab.dropout.graph.modes import dropout_only
+from dropout_lab.modules.columns import Column
+from dropout_lab.modules.sums import Mean, total
 
-Batch = tuple[Tensor, Tensor]
+Batch = Any  # what the data gives: most often (inputs, targets), a row a sample
 
 
 class Module(lightning.LightningModule):
-    """A network in training and evaluation; a subclass says what is minimised (``loss``) and measured (``sums``).
+    """A network in training and evaluation; a subclass says what is minimised, predicted and measured.
 
-    Logs, for each name in ``measured``:
+    It overrides ``loss``, ``predict`` and ``scores``, and declares ``columns``; what is below them, every experiment
+    shares. Logs, for each of the columns:
 
         train/loss             ``loss`` and penalties of layers, dropout on, over the steps since it was last logged
-        val/<name>             validation part, eval mode
-        train_eval/<name>      a fixed part of the training set, eval mode
-        gap/<name>             val - train_eval: what the network does worse on samples that it has not seen
-        test/<name>            test part, eval mode
+        train/<name>           what else ``loss`` returns
+        val/<key>              validation part, eval mode
+        train_eval/<key>       a fixed part of the training set, eval mode
+        gap/<key>              val - train_eval: what the network does worse on samples that it has not seen
+        test/<key>             test part, eval mode
+
+    ``net`` alone has dropout installed, is watched, folded, and evaluated from a checkpoint. A subclass may have other
+    children, a teacher or a noise scale: their parameters that require a gradient are optimised, too.
 
     Args:
         net: network with dropout installed.
-        optimizer: of the network's parameters; needed for training only.
-        lr_scheduler: makes the learning-rate scheduler from the optimizer; stepped once an epoch.
-        rates: sets the drop probabilities before each training step; None: they stay.
         seed: of the masks.
         keyed: draw masks as a function of (seed, layer, step, row); otherwise from torch's generator.
         monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
             0: dropout off.
+
+    Attributes:
+        optimizer: of all parameters that are trained; it is set before training.
+        lr_scheduler: makes the learning-rate scheduler from the optimizer; stepped once an epoch.
+        rates: sets the drop probabilities before each training step; None: they stay.
     """
 
-    measured: ClassVar[tuple[str, ...]]  # names of what `sums` adds up; "loss" is among them
+    columns: ClassVar[tuple[Column, ...]]  # what is measured; one of them has the key "loss"
 
-    def __init__(
-        self,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
-        lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
-        rates: ScheduledRates | None = None,
-        seed: int = 0,
-        keyed: bool = True,
-        monte_carlo_samples: int = 0,
-    ) -> None:
+    def __init__(self, net: nn.Module, seed: int = 0, keyed: bool = True, monte_carlo_samples: int = 0) -> None:
         super().__init__()
         self.net = net
-        self._optimizer, self._lr_scheduler, self._rates = optimizer, lr_scheduler, rates
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
+        self.rates: ScheduledRates | None = None
         self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
-        self._train_loss = _Mean()
-        self._eval_sums: dict[int, Tensor] = {}
+        self._train_means: dict[str, Mean] = {}
+        self._eval_sums: dict[int, tuple[dict[str, Tensor], int]] = {}  # part -> sums of scores, rows
         self.last_val_loss = float("nan")
         self.tested: dict[str, float] = {}  # of the last test; Lightning's own copy is rounded to float32
 
+    @staticmethod
     @abstractmethod
-    def loss(self, batch: Batch) -> Tensor:
-        """What a training step minimises: one number for a micro-batch, dropout on, without penalties of layers."""
+    def outputs(data: Any) -> int:
+        """How many outputs the network needs for a data set, as the class says before there is a network."""
 
     @abstractmethod
-    def sums(self, batch: Batch) -> Tensor:
-        """What is measured of a batch in eval mode: a sum over its rows for each of ``measured``, and their number."""
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Mapping[str, Tensor]]:
+        """What a training step minimises: one number for a micro-batch, dropout on, without penalties of layers.
+
+        With it may come a dictionary of other numbers, logged as ``train/<name>``. Every call of the network within has
+        masks of its own.
+        """
+
+    @abstractmethod
+    def predict(self, x: Any) -> Any:
+        """The predictive distribution for inputs, of one pass through the network."""
+
+    @abstractmethod
+    def mix(self, passes: Iterable[Any]) -> Any:
+        """The predictive distribution that averages those of several passes."""
+
+    @abstractmethod
+    def scores(self, prediction: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """What is measured of a prediction, a row a sample: name -> (N,) or (N, k)."""
+
+    def summarize(self, means: Mapping[str, Any]) -> Mapping[str, float]:
+        """The numbers of the columns, from the mean of each score over all rows (a list where a row has several)."""
+        return means
+
+    def inputs(self, batch: Batch) -> Any:
+        """What of a batch is predicted from; its length is the number of rows."""
+        return batch[0]
+
+    def monte_carlo(self, x: Any, samples: int) -> Any:
+        """The predictive distribution over so many dropout masks."""
+        with dropout_only(self.net, on=True):
+            return self.mix([self.predict(x) for _ in range(samples)])
+
+    @property
+    def watched(self) -> nn.Module:
+        """The network whose layers are watched, and whose names they have."""
+        return self.net
+
+    @classmethod
+    def monitored(cls) -> list[str]:
+        """The numbers that callbacks can monitor: known after each validation."""
+        return ["train/loss", *(f"{part}/{each.key}" for part in ("val", "train_eval", "gap") for each in cls.columns)]
+
+    @contextmanager
+    def masks(self, batch_idx: int, rows: int) -> Iterator[None]:
+        """Train within this context: drop probabilities and masks are those of a micro-batch.
+
+        For a ``training_step`` of one's own. What is noted within is logged where it ends, one step in so many.
+
+        Args:
+            batch_idx: as Lightning counts, in the epoch.
+            rows: how many of the batch this process has.
+        """
+        steps = int(self.trainer.num_training_batches)
+        step, first = self.trainer.current_epoch * steps + batch_idx, self.trainer.global_rank * rows
+        if self.rates is not None and self.trainer.max_epochs is not None:
+            self.rates.set(step, self.trainer.max_epochs * steps)
+        with mask_keys(self._seed, step, range(first, first + rows)) if self._keyed else nullcontext():
+            yield
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._write(self._take_train_means())
+
+    def note(self, **numbers: Tensor) -> None:
+        """Log numbers of a step as ``train/<name>``: their means since they were last logged."""
+        for name, value in numbers.items():
+            self._train_means.setdefault(name, Mean()).add(value.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for a batch."""
@@ -72,16 +140,17 @@ class Module(lightning.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         """The optimizer and its scheduler, as Lightning wants them."""
-        assert self._optimizer is not None, "training needs an optimizer"
-        return [self._optimizer], [self._lr_scheduler(self._optimizer)] if self._lr_scheduler else []
+        assert self.optimizer is not None, "training needs an optimizer"
+        return [self.optimizer], [self.lr_scheduler(self.optimizer)] if self.lr_scheduler else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the weights were trained with, and within an epoch the loss of steps that is not logged yet."""
+        """Save what the weights were trained with, and within an epoch what of its steps is not logged yet."""
         checkpoint["dropout_rates"] = rates_of(self.net)
         checkpoint["masks_version"] = MASKS_VERSION
-        if self._train_loss.count:
-            mean = self.trainer.strategy.reduce(self._train_loss.sum, reduce_op="mean")
-            checkpoint["train_loss"] = {"sum": mean.cpu(), "count": self._train_loss.count}
+        checkpoint["train_means"] = {
+            name: {"sum": self.trainer.strategy.reduce(mean.sum, reduce_op="mean").cpu(), "count": mean.count}
+            for name, mean in self._train_means.items()
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on adding up where the checkpoint was made.
@@ -90,27 +159,21 @@ class Module(lightning.LightningModule):
             ValueError: the weights belong to another p of classic dropout.
         """
         require_same_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
-        kept = checkpoint.get("train_loss", {"sum": None, "count": 0})
-        self._train_loss.sum, self._train_loss.count = kept["sum"], kept["count"]
+        self._train_means = {name: Mean(**kept) for name, kept in checkpoint.get("train_means", {}).items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one micro-batch, dropout on, with the penalties of layers."""
-        steps = int(self.trainer.num_training_batches)
-        step = self.trainer.current_epoch * steps + batch_idx
-        if self._rates is not None and self.trainer.max_epochs is not None:
-            self._rates.set(step, self.trainer.max_epochs * steps)
-        with self._masks(step, len(batch[0])):
-            loss = self.loss(batch)
-        for penalty in self._penalties:
-            loss = loss + penalty()
-        self._train_loss.add(loss.detach())
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._write(self._take_train_loss())
+        with self.masks(batch_idx, len(self.inputs(batch))):
+            result = self.loss(batch)
+            loss, numbers = result if isinstance(result, tuple) else (result, {})
+            for penalty in self._penalties:
+                loss = loss + penalty()
+            self.note(loss=loss, **numbers)
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the rest of the epoch's training loss, where no validation did."""
-        self._write(self._take_train_loss())
+        self._write(self._take_train_means())
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch of the validation part (loader 0) or of the training set (loader 1)."""
@@ -121,7 +184,7 @@ class Module(lightning.LightningModule):
         val, train = self._take_metrics(0), self._take_metrics(1)
         if self.trainer.sanity_checking:
             return
-        metrics = self._take_train_loss()
+        metrics = self._take_train_means()
         for key in val:
             metrics |= {f"val/{key}": val[key], f"train_eval/{key}": train[key], f"gap/{key}": val[key] - train[key]}
         self.last_val_loss = val["loss"]
@@ -138,54 +201,39 @@ class Module(lightning.LightningModule):
         self.log_dict(self.tested, logger=False, sync_dist=True)
         self._write(self.tested)
 
-    def _masks(self, step: int, rows: int) -> AbstractContextManager[None]:
-        """Keys of the masks of this process's rows of a batch."""
-        if not self._keyed:
-            return nullcontext()
-        first = self.trainer.global_rank * rows
-        return mask_keys(self._seed, step, range(first, first + rows))
-
     def _write(self, metrics: dict[str, float]) -> None:
         """One row for every logger. ``self.log`` would cost 0.4 ms in every step, logged or not."""
         if metrics:
             for logger in self.loggers:
                 logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.trainer.global_step)
 
-    def _take_train_loss(self) -> dict[str, float]:
-        """Mean over the steps since the last call, nothing if there were none."""
-        if not self._train_loss.count:
-            return {}
-        return {"train/loss": float(self.trainer.strategy.reduce(self._train_loss.take(), reduce_op="mean"))}
+    def _take_train_means(self) -> dict[str, float]:
+        """Means over the steps since the last call, nothing if there were none."""
+        means, self._train_means = self._train_means, {}
+        reduce = self.trainer.strategy.reduce
+        return {f"train/{name}": float(reduce(mean.sum / mean.count, reduce_op="mean")) for name, mean in means.items()}
 
     def _add(self, batch: Batch, loader: Any, batch_idx: int, part: int) -> None:
         """Add up what is measured of a batch."""
+        x, samples = self.inputs(batch), self._monte_carlo_samples
         # A sample has the masks of its place in the data, whatever batch of whatever process it is in.
-        keyed = self._keyed and self._monte_carlo_samples
-        with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if keyed else nullcontext():
-            sums = self.sums(batch)
-        self._eval_sums[part] = self._eval_sums[part] + sums if part in self._eval_sums else sums
+        with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if self._keyed and samples else nullcontext():
+            prediction = self.monte_carlo(x, samples) if samples else self.predict(x)
+        scores = self.scores(prediction, batch)
+        sums = {name: total(rows) for name, rows in scores.items()}
+        rows = len(next(iter(scores.values())))
+        before, count = self._eval_sums.get(part, ({}, 0))
+        self._eval_sums[part] = {name: before.get(name, 0) + each for name, each in sums.items()}, count + rows
 
     def _take_metrics(self, part: int) -> dict[str, float]:
-        """Means over every sample of a part on all processes; the sums start anew."""
-        *sums, count = self.trainer.strategy.reduce(self._eval_sums.pop(part), reduce_op="sum").tolist()
-        return {name: value / count for name, value in zip(self.measured, sums, strict=True)}
-
-
-class _Mean:
-    """A mean that stays on the device until it is asked for."""
-
-    def __init__(self) -> None:
-        self.sum: Tensor | None = None
-        self.count = 0
-
-    def add(self, value: Tensor) -> None:
-        """Count a value."""
-        self.sum = value if self.sum is None else self.sum.to(value.device) + value
-        self.count += 1
-
-    def take(self) -> Tensor:
-        """The mean of the values so far, which are forgotten."""
-        assert self.sum is not None
-        mean = self.sum / self.count
-        self.sum, self.count = None, 0
-        return mean
+        """The numbers of the columns over every row of a part on all processes; the sums start anew."""
+        sums, rows = self._eval_sums.pop(part)
+        flat = torch.cat([each.reshape(-1) for each in sums.values()])
+        *totals, count = self.trainer.strategy.reduce(
+            torch.cat([flat, flat.new_tensor([rows])]), reduce_op="sum"
+        ).tolist()
+        means, left = {}, iter(total / count for total in totals)
+        for name, each in sums.items():
+            means[name] = [*islice(left, len(each))] if each.ndim else next(left)
+        numbers = self.summarize(means)
+        return {key: numbers[key] for key in numbers if key in {column.key for column in self.columns}}

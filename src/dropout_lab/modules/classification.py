@@ -1,60 +1,64 @@
 """Classification: a network's loss on images or other samples with classes, and the numbers that are reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from dropout_lab.dropout import monte_carlo
 from dropout_lab.modules.base import Batch, Module
-
-MONITORED = (  # what callbacks can monitor: known after each validation
-    "train/loss",
-    *(f"{part}/{key}" for part in ("val", "train_eval", "gap") for key in ("loss", "acc")),
-)
+from dropout_lab.modules.columns import Column
 
 
 class Classifier(Module):
     """Trains a network to classify; losses are in nats (mean cross-entropy), accuracies in [0, 1].
 
     Args:
-        net: network from samples (N, ...) to logits (N, classes), dropout installed.
-        arguments: as for :class:`~dropout_lab.modules.base.Module`.
+        arguments: as for :class:`~dropout_lab.modules.base.Module`; its network gives logits (N, classes).
         loss: what training minimises, a function of logits and classes; None: cross-entropy, which all numbers but
             train/loss are of in any case.
         options: as for :class:`~dropout_lab.modules.base.Module`.
     """
 
-    measured = ("loss", "acc")
+    columns = (
+        Column("acc", "accuracy", "%", 2, "more"),
+        Column("loss", "NLL", "nats", 3),
+    )
 
-    def __init__(
-        self,
-        net: nn.Module,
-        *arguments: Any,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(net, *arguments, **options)
+    def __init__(self, *arguments: Any, loss: Callable[[Tensor, Tensor], Tensor] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._loss = loss or F.cross_entropy
+
+    @staticmethod
+    def outputs(data: Any) -> int:
+        """One for each class."""
+        return data.num_classes  # type: ignore[no-any-return]
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of logits and classes."""
         x, y = batch
         return self._loss(_at_least_float32(self.net(x)), y)
 
-    def sums(self, batch: Batch) -> Tensor:
-        """Cross-entropy and right answers of a batch, and its size."""
-        x, y = batch
-        if self._monte_carlo_samples:
-            from dropout_lab.dropout import monte_carlo
+    def predict(self, x: Tensor) -> Tensor:
+        """Log-probabilities of the classes, (N, classes)."""
+        return F.log_softmax(_at_least_float32(self.net(x)), dim=1)
 
-            log_p = monte_carlo(self.net, x, self._monte_carlo_samples).mean.log()
-        else:
-            log_p = F.log_softmax(_at_least_float32(self.net(x)), dim=1)
-        loss = F.nll_loss(log_p, y, reduction="sum")
-        correct = (log_p.argmax(dim=1) == y).sum()
-        return torch.stack([loss, correct.to(loss), torch.full_like(loss, len(y))])
+    def mix(self, passes: Iterable[Tensor]) -> Tensor:
+        """Logarithms of mean probabilities."""
+        return torch.stack([log_p.exp() for log_p in passes]).mean(0).log()
+
+    def monte_carlo(self, x: Tensor, samples: int) -> Tensor:
+        """Logarithms of mean probabilities, what precedes the first dropout layer computed once."""
+        if type(self).predict is not Classifier.predict or type(self).mix is not Classifier.mix:
+            return super().monte_carlo(x, samples)  # type: ignore[no-any-return]
+        return monte_carlo(self.net, x, samples).mean.log()
+
+    def scores(self, prediction: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy, and whether the likeliest class is right."""
+        _, y = batch
+        return {"loss": F.nll_loss(prediction, y, reduction="none"), "acc": prediction.argmax(1) == y}
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -79,4 +79,5 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Save
         state = whole["state_dict"]
     except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
         raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
-    return {key.removeprefix("net."): value for key, value in state.items()}, whole.get("dropout_rates", {})
+    net = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
+    return net, whole.get("dropout_rates", {})

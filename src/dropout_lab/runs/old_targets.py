@@ -21,14 +21,19 @@ OLD_TARGETS = {  # what conf/ named before the package had rooms -> where it is 
 }
 
 
-def renewed(node: Any) -> Any:
-    """A configuration in plain containers, every ``_target_`` in it as it is called today."""
+def renewed(config: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A configuration in plain containers, every ``_target_`` in it as it is called today, its module what it was."""
+    classifier = {"_target_": "dropout_lab.modules.Classifier", "loss": config.get("loss")}
+    return {**_renewed(config), "module": _renewed(config.get("module", classifier))}
+
+
+def _renewed(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {
-            key: OLD_TARGETS.get(value, value) if key == "_target_" and isinstance(value, str) else renewed(value)
+            key: OLD_TARGETS.get(value, value) if key == "_target_" and isinstance(value, str) else _renewed(value)
             for key, value in node.items()
         }
-    return [renewed(each) for each in node] if isinstance(node, list) else node
+    return [_renewed(each) for each in node] if isinstance(node, list) else node
 
 
 def has_old_targets(node: Any) -> bool:

@@ -17,11 +17,11 @@ from dropout_lab.cli import UserError, full_errors, root_cause
 from dropout_lab.data import ImageData
 from dropout_lab.dropout.placement.install import site_table
 from dropout_lab.dropout.placement.other_noise import other_noise
-from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.devices import needed, rank
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.processes import launch, leaving_nothing
-from dropout_lab.modules.classification import Classifier
+from dropout_lab.modules.base import Module
 from dropout_lab.runs.checkpoints import Best, newest
 from dropout_lab.runs.failures import failing_as_one, first_failure_told, note_failure
 from dropout_lab.runs.folder import LOG, RunFolder, read_config, read_status
@@ -96,48 +96,42 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     quieten_lightning()
     set_threads(cfg.threads)
     folder.write_config(resolved(cfg))
-    classifier, data, layers = assemble(cfg)
+    module, data, layers = assemble(cfg)
     config = {**resolved(cfg), "layers": layers}
     folder.write_config(config)
     tells_all = _is_alone(cfg) and folder.writes
     if folder.writes:
-        _tell(config, classifier.net, in_full=tells_all)
+        _tell(config, module.net, in_full=tells_all)
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     trainer = build_trainer(cfg, loggers, watched=_is_alone(cfg) and sys.stdout.isatty())
     with _finishing(loggers):
         for logger in loggers:
             logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
-        trainer.fit(classifier, data, ckpt_path=checkpoint)
+        trainer.fit(module, data, ckpt_path=checkpoint)
         best: Any = min(trainer.checkpoint_callbacks, key=lambda each: not isinstance(each, Best), default=None)
         if best and not best.best_model_path:
             log.warning("no validation has run, so that no checkpoint is the best: the last weights are tested")
-        trainer.test(classifier, data, ckpt_path=(best and best.best_model_path) or None, verbose=False)
+        trainer.test(module, data, ckpt_path=(best and best.best_model_path) or None, verbose=False)
         if tells_all:
-            print("  ".join(f"{key} {value:.4f}" for key, value in classifier.tested.items()))
-    return float(classifier.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
+            print("  ".join(f"{key} {value:.4f}" for key, value in module.tested.items()))
+    return float(module.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
 
-def assemble(cfg: DictConfig) -> tuple[Classifier, ImageData, dict[str, str]]:
+def assemble(cfg: DictConfig) -> tuple[Module, ImageData, dict[str, str]]:
     """Build everything that is trained, the random numbers of its initial weights drawn from the run's seed.
 
     Returns:
-        the classifier, its data, and layer name -> module path for every layer whose numbers can be logged.
+        the module, its data, and layer name -> module path for every layer whose numbers can be logged.
     """
     lightning.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     net, layers = build_network(cfg, data)
     if cfg.compile:
         net.compile()
-    classifier = Classifier(
-        net,
-        build_optimizer(cfg, net, data),
-        instantiate(cfg.lr_scheduler),
-        rates=build_rates(cfg, net),
-        seed=cfg.seed,
-        keyed=cfg.keyed,
-        loss=instantiate(cfg.loss),
-    )
-    return classifier, data, layers
+    module = build_module(cfg, net)
+    module.optimizer = build_optimizer(cfg, module, data)
+    module.lr_scheduler, module.rates = instantiate(cfg.lr_scheduler), build_rates(cfg, net)
+    return module, data, layers
 
 
 def one_of_several(path: Path) -> None:

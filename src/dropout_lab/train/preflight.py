@@ -15,13 +15,13 @@ from torch import nn
 
 from dropout_lab.cli import UserError
 from dropout_lab.data import ImageData
-from dropout_lab.jobs.build import build_data, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.job import Job
 from dropout_lab.train.length import batches, require_validation
 from dropout_lab.train.trainer import try_trainer
 
-NETWORK = "data model channels_last dropout placement"  # what a network with its dropout depends on
+NETWORK = "data model module channels_last dropout placement"  # what a network with its dropout depends on
 TRAINING = "optimizer lr_scheduler trainer.max_epochs"  # what its training depends on besides
 
 _batches: dict[str, int] = {}  # of an epoch, by data and model; known once the data was built
@@ -44,7 +44,7 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
     networks: dict[str, list[int]] = {}
     for number, job in enumerate(jobs):
         data = once(data_of, job, "data model")
-        once(try_trainer, job, "trainer callbacks logger")
+        once(try_trainer, job, "trainer callbacks logger module")
         once(try_loss, job, "loss data model", data)
         once(require_validated, job, "data model trainer", data)
         if reason := once(why_no_layer, job, "dropout placement", p=job.varied.get("dropout.p")):
@@ -164,7 +164,7 @@ def why_untrainable(planned: Job, data: ImageData, net: nn.Module) -> str | None
     net = copy.deepcopy(net) if job.optimizer.get("match") else net  # which changes it
     try:
         with telling(job, "optimizer"):
-            optimizer = build_optimizer(job, net, data)
+            optimizer = build_optimizer(job, build_module(job, net), data)
         with telling(job, "lr_scheduler"):
             scheduler = instantiate(job.lr_scheduler)(optimizer)
             for _ in range(min(job.trainer.max_epochs, 1000)):  # what is wrong with its values shows only then

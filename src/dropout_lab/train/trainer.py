@@ -13,11 +13,10 @@ from omegaconf import DictConfig
 
 from dropout_lab.activations.callback import ActivationStats
 from dropout_lab.cli import UserError, nearest
-from dropout_lab.jobs.build import instantiate
+from dropout_lab.jobs.build import instantiate, module_class
 from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.devices import environment, together
 from dropout_lab.jobs.job import Job
-from dropout_lab.modules.classification import MONITORED
 from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, EndOfEpoch, Resume, WithinEpoch
 from dropout_lab.runs.loggers import Csv, TensorBoard
 from dropout_lab.runs.wandb_logger import Wandb
@@ -75,7 +74,7 @@ def try_trainer(planned: Job) -> None:
                 f"callbacks.{name}: Lightning's ModelCheckpoint does not know the run folder, where evaluate, fold and "
                 "resuming look; dropout_lab.runs.checkpoints.Checkpoint does, and takes the same options but dirpath"
             )
-    _require_logged(callbacks)
+    _require_logged(callbacks, module_class(job).monitored())
     with telling(job, "trainer"):
         if isinstance(job.trainer.strategy, DictConfig):
             for key, value in DESCRIBED.items():
@@ -100,7 +99,7 @@ def _logger(job: DictConfig, name: str) -> Logger | None:
     return None
 
 
-def _require_logged(callbacks: Mapping[str, Callback]) -> None:
+def _require_logged(callbacks: Mapping[str, Callback], logged: Sequence[str]) -> None:
     """Refuse to monitor a metric that nothing logs: known only where no callback is a fork's own, which may log any."""
     for callback in callbacks.values():
         ours = type(callback) in SILENT or type(callback).__module__.startswith("lightning.pytorch.callbacks.")
@@ -108,8 +107,8 @@ def _require_logged(callbacks: Mapping[str, Callback]) -> None:
             return
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in MONITORED:
+        if monitor is not None and monitor not in logged:
             raise UserError(
-                f"callbacks.{name}.monitor={monitor}: nothing logs that; {nearest(monitor, MONITORED)}"
-                f"allowed: {', '.join(MONITORED)} (MONITORED in dropout_lab.modules.classification)"
+                f"callbacks.{name}.monitor={monitor}: nothing logs that; {nearest(monitor, logged)}"
+                f"allowed: {', '.join(logged)} (train/loss, and the columns of the module)"
             )

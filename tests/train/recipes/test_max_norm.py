@@ -3,6 +3,7 @@
 import lightning
 import pytest
 import torch
+from classifying import trainable
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -74,7 +75,7 @@ def train(net, optimizer, *callbacks, **options):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     machine = {"accelerator": "cpu", "devices": 1, "enable_checkpointing": False}
     trainer = lightning.Trainer(**{**quiet, **machine, "max_epochs": 3, **options}, callbacks=list(callbacks))
-    trainer.fit(Classifier(net, optimizer), samples)
+    trainer.fit(trainable(Classifier(net), optimizer), samples)
     return net
 
 
@@ -139,8 +140,8 @@ def test_training_can_go_on_from_a_checkpoint(tmp_path):
     samples = Synthetic(size=90, shape=[1, 3, 3], num_classes=3, noise=2.0, batch_size=8, seed=0)
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     first = lightning.Trainer(**options, enable_checkpointing=False, max_epochs=2, callbacks=[MaxNorm(0.4)])
-    first.fit(Classifier(half, sgd(half)), samples)
+    first.fit(trainable(Classifier(half), sgd(half)), samples)
     first.save_checkpoint(tmp_path / "half.ckpt")
     second = lightning.Trainer(**options, enable_checkpointing=False, max_epochs=4, callbacks=[MaxNorm(0.4)])
-    second.fit(Classifier(rest, sgd(rest)), samples, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    second.fit(trainable(Classifier(rest), sgd(rest)), samples, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert all(torch.equal(a, b) for a, b in zip(rest.parameters(), whole.parameters(), strict=True))

@@ -1,0 +1,32 @@
+"""Sums over the rows of a batch, and means over steps, that stay on the device until they are asked for."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def total(rows: Tensor) -> Tensor:
+    """The sum of rows (N,) or (N, k), added up in the order of torch's losses, to the last bit."""
+    if rows.ndim == 1 and rows.is_floating_point():
+        return -F.nll_loss(rows[:, None], torch.zeros_like(rows, dtype=torch.int64), reduction="sum")
+    return rows.sum(0)
+
+
+class Mean:
+    """A mean of numbers, one a step.
+
+    Args:
+        sum: of the numbers so far; None: there are none.
+        count: how many they are.
+    """
+
+    def __init__(self, sum: Tensor | None = None, count: int = 0) -> None:
+        self.sum: Any = sum
+        self.count = count
+
+    def add(self, value: Tensor) -> None:
+        """Count a number."""
+        self.sum = value if self.sum is None else self.sum.to(value.device) + value
+        self.count += 1
