@@ -1,6 +1,7 @@
 """The comparison: which runs it starts, what it prints, what it leaves."""
 
 import json
+from contextlib import contextmanager
 from functools import partial
 
 import commands
@@ -17,10 +18,31 @@ QUICK = ["trainer.max_epochs=1", "data.train_size=128", "logger=csv", "callbacks
 IN_TURN, TWO = "hydra/launcher=basic", "hydra.launcher.n_jobs=2"
 
 
+@pytest.fixture
+def planned(monkeypatch):
+    """The plans that would be carried out."""
+    plans = []
+    monkeypatch.setattr(compare, "startable", lambda plan: plans.append(plan) or (plan, {}))
+    monkeypatch.setattr(compare, "compare", lambda plan, skipped: 0)
+    return plans
+
+
+def test_planning_is_told_once_however_long_it_takes(planned, monkeypatch):
+    told = []
+
+    @contextmanager
+    def telling(what):
+        told.append(what)
+        yield
+        assert planned  # and checked
+
+    monkeypatch.setattr(compare, "telling", telling)
+    assert exit_code("dropout=none", "seed=0", IN_TURN) == 0
+    assert told == ["planning"]
+
+
 @pytest.mark.slow
-def test_without_arguments_six_strategies_meet_five_seeds(monkeypatch):
-    planned = []
-    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+def test_without_arguments_six_strategies_meet_five_seeds(planned):
     assert exit_code() == 0
     jobs = [job.config for job in planned[0].jobs]
     arms = [(job.arm, job.seed) for job in jobs]
@@ -32,9 +54,7 @@ def test_without_arguments_six_strategies_meet_five_seeds(monkeypatch):
 
 
 @pytest.mark.slow
-def test_strategies_given_replace_the_six(monkeypatch):
-    planned = []
-    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+def test_strategies_given_replace_the_six(planned):
     exit_code("dropout=inverted,gaussian", "seed=0,1", "model=mlp")
     assert len(planned[0].jobs) == 4
     assert {job.alike["dropout"]["noise"] for job in planned[0].jobs} == {"bernoulli", "gaussian"}
@@ -55,10 +75,8 @@ def test_strategies_given_replace_the_six(monkeypatch):
     ],
 )
 def test_jobs_run_side_by_side_where_there_is_room_unless_a_launcher_is_chosen(
-    words, cores, gpus, launcher, monkeypatch
+    words, cores, gpus, launcher, planned, monkeypatch
 ):
-    planned = []
-    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
     monkeypatch.setattr(compare, "free_cores", lambda: cores)
     monkeypatch.setattr(compare, "visible_gpus", lambda: gpus)
     assert exit_code("dropout=none", "seed=0", *words) == 0
@@ -67,9 +85,7 @@ def test_jobs_run_side_by_side_where_there_is_room_unless_a_launcher_is_chosen(
     assert not [word for word in one.config.hydra.overrides.task if "hydra" in word]  # else it would be another run
 
 
-def test_an_experiment_may_choose_a_launcher(tmp_path, monkeypatch):
-    planned = []
-    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+def test_an_experiment_may_choose_a_launcher(tmp_path, planned, monkeypatch):
     monkeypatch.setattr(compare, "free_cores", lambda: 2)
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - base/small\n  - override /hydra/launcher: submitit_slurm\n"

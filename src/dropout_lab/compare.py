@@ -9,7 +9,7 @@ Its jobs run side by side, one for each free core or GPU; `hydra/launcher=basic`
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors, root_cause
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         multirun = [] if {"-m", "--multirun"} & set(given) else ["-m"]
         with telling("planning"):
             job_plan = planned_side_by_side(with_those_of_resumed([*multirun, *chosen, *given]))
-        sys.exit(compare(job_plan))
+            job_plan, skipped = startable(job_plan)
+        sys.exit(compare(job_plan, skipped))
 
 
 def planned_side_by_side(words: Sequence[str]) -> Plan:
@@ -56,36 +57,45 @@ def planned_side_by_side(words: Sequence[str]) -> Plan:
     return side_by_side
 
 
-def compare(job_plan: Plan) -> int:
-    """Run the jobs of a plan that can be run, then print the table and write the page.
-
-    Returns:
-        the exit code: 0 also where a strategy does not apply to the model, which is a row that says why.
+def startable(job_plan: Plan) -> tuple[Plan, dict[str, str]]:
+    """The plan without the jobs that can't be run, and of these the name of each strategy with the reason.
 
     Raises:
-        UserError: no strategy applies, or the experiment's claims are none.
+        UserError: no strategy applies, the experiment's claims are none, or something is in the way of all jobs.
     """
     if section := job_plan.known[0].config.get("verdict"):
         read_statement(resolved(section))
     if not job_plan.jobs:
         raise UserError("a comparison needs to know its jobs, which a search does not: scripts/train -m sweep=optuna")
-    with telling("planning"):
-        refused = refusals(job_plan)
-    reasons = {known(job_plan)[number].label: reason for number, reason in refused.items()}
+    refused = refusals(job_plan)
+    skipped = {known(job_plan)[number].label: reason for number, reason in refused.items()}
     if len(refused) == len(job_plan.jobs):
-        raise UserError(next(iter(reasons.values())))
+        raise UserError(next(iter(skipped.values())))
     if refused:
         job_plan = job_plan.without(refused)
     require_feasible(job_plan)
+    return job_plan, skipped
+
+
+def compare(job_plan: Plan, skipped: Mapping[str, str]) -> int:
+    """Run the jobs of a plan, then print the table and write the page.
+
+    Args:
+        job_plan: of jobs that can be run.
+        skipped: strategy that does not apply to the model -> why, which is a row of the table.
+
+    Returns:
+        the exit code: 0 also where a strategy does not apply.
+    """
     exit_code = execute(job_plan)
-    (job_plan.folder / SKIPPED).write_text(json.dumps(reasons, indent=1))
+    (job_plan.folder / SKIPPED).write_text(json.dumps(skipped, indent=1))
 
     from dropout_lab import report
 
     _look([job_plan.folder / str(number) for number in range(len(job_plan.jobs))])
     page = report.build(job_plan.folder)
     print(f"\n{page.text}\n")
-    if section:
+    if job_plan.known[0].config.get("verdict"):
         print(f"{page.verdict}\n")
     print(f"Pictures:  {page.page}")
     offline = sorted((job_plan.folder / "wandb").glob("offline-run-*"))

@@ -27,7 +27,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dropout_lab.jobs.workers import Worker, end_workers, free_cores, share, visible_gpus, without_result
+from dropout_lab.jobs.workers import Worker, at_a_time, end_workers, share, usable_cores, visible_gpus, without_result
 
 
 class Job:
@@ -100,13 +100,10 @@ class Joblib(_Elsewhere):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and wait for them."""
-        import joblib
-
-        gpus = visible_gpus()
-        places = self.n_jobs or len(gpus) or free_cores()
+        gpus, (places, _) = visible_gpus(), at_a_time(self.n_jobs)
         count = min(places, len(job_overrides))
         for number in range(len(self.workers), count):
-            self.workers.append(Worker(share(gpus, number, places), max(1, joblib.cpu_count() // count)))
+            self.workers.append(Worker(share(gpus, number, places), max(1, usable_cores() // count)))
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers[:count]:
             free.put(worker)

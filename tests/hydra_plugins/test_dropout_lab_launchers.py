@@ -16,6 +16,7 @@ from run_folders import same
 from waiting import wait_until
 
 from dropout_lab.cli import UserError
+from dropout_lab.jobs import workers
 from dropout_lab.jobs.devices import planned
 from dropout_lab.jobs.plan import plan
 from dropout_lab.jobs.workers import Worker
@@ -79,7 +80,10 @@ def test_jobs_side_by_side_are_those_of_one_after_another(tmp_path, broken):
         ours, theirs = (yaml.safe_load((folder / "config.yaml").read_text())["run"] for folder in folders)
         assert (ours["config_hash"], ours["name"]) == (theirs["config_hash"], theirs["name"])
     lines = said["joblib"].splitlines()
-    assert lines[0] == f"3 jobs through joblib, each 1 device and 2 steps, in {tmp_path / 'joblib'}"
+    assert (
+        lines[0]
+        == f"3 jobs through joblib, 2 at a time (n_jobs=2), each 1 device and 2 steps, in {tmp_path / 'joblib'}"
+    )
     assert [line[:4] for line in lines if line[1:4] == "/3 "] == ["1/3 ", "2/3 ", "3/3 "]
     assert "seed=1: RuntimeError: seed one is unwell" in said["joblib"]
     assert len(lines) <= 10  # nobody prints what only a run that is alone should
@@ -125,8 +129,9 @@ def test_a_job_that_a_foreign_launcher_composes_runs_if_it_is_the_planned_one(tm
     [(None, [], 3, 5, 3), (None, [], 3, 2, 2), (None, ["0", "1"], 3, 5, 2), (4, [], 3, 5, 4), (1, ["0", "1"], 3, 5, 1)],
 )
 def test_there_is_a_worker_for_each_gpu_or_free_core(n_jobs, gpus, cores, jobs, processes, monkeypatch):
-    monkeypatch.setattr(launchers, "free_cores", lambda: cores)
-    monkeypatch.setattr(launchers, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(workers, "free_cores", lambda: cores)
+    for module in (launchers, workers):
+        monkeypatch.setattr(module, "visible_gpus", lambda: gpus)
     monkeypatch.setattr(Worker, "run", lambda self, job, config, number: number)
     launcher = launchers.Joblib(n_jobs)
     launcher.context = launcher.task = launcher.config = None

@@ -83,6 +83,23 @@ def test_free_are_the_cores_that_it_may_use_and_that_are_idle(cores, idle, free,
     assert workers.free_cores.__wrapped__() == free
 
 
+@pytest.mark.parametrize(
+    ("n_jobs", "gpus", "free", "told"),
+    [
+        (None, 0, 1, (1, "1 of 4 cores is free")),
+        (None, 0, 3, (3, "3 of 4 cores are free")),
+        (None, 1, 3, (1, "1 GPU")),
+        (None, 2, 3, (2, "2 GPUs")),
+        (5, 2, 3, (5, "n_jobs=5")),
+    ],
+)
+def test_jobs_run_side_by_side_where_there_is_room_or_as_many_as_asked_for(n_jobs, gpus, free, told, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    monkeypatch.setattr(workers, "free_cores", lambda: free)
+    monkeypatch.setattr(workers, "visible_gpus", lambda: ["GPU"] * gpus)
+    assert workers.at_a_time(n_jobs) == told
+
+
 def test_idle_time_is_that_of_the_cores_it_may_use(monkeypatch):
     lines = ["cpu 9 9 9 900 90 9", "cpu0 9 9 9 100 10 9", "cpu1 9 9 9 200 20 9", "cpu2 9 9 9 400 40 9", "intr 1 2"]
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: "\n".join(lines))

@@ -19,7 +19,8 @@ def ten_batches(monkeypatch):
 def sweep(*trainers, launcher="basic", known=True, **sweeper):
     """A plan of jobs with these settings of the Trainer beside two epochs."""
     jobs = [SimpleNamespace(alike={"trainer": {"max_epochs": 2, **trainer}}) for trainer in trainers]
-    base = SimpleNamespace(hydra=SimpleNamespace(sweeper=sweeper))
+    settings = {"n_jobs": 4} if launcher == "joblib" else {}
+    base = SimpleNamespace(hydra=SimpleNamespace(sweeper=sweeper, launcher=settings))
     return SimpleNamespace(base=base, jobs=jobs if known else [], known=jobs, launcher=launcher, folder="runs/x")
 
 
@@ -44,13 +45,16 @@ def test_steps_are_those_of_the_optimizer(trainer, steps):
 @pytest.mark.usefixtures("ten_batches")
 def test_what_differs_from_job_to_job_is_told_from_least_to_most():
     told = outline(sweep({"max_epochs": 3}, {}, launcher="joblib"), [4, 2])
-    assert told == "2 jobs through joblib, each 2 to 4 devices and 20 to 30 steps, in runs/x"
+    assert told == "2 jobs through joblib, 2 at a time (n_jobs=4), each 2 to 4 devices and 20 to 30 steps, in runs/x"
 
 
 @pytest.mark.usefixtures("ten_batches")
 def test_where_a_sweeper_chooses_the_jobs_it_says_how_many():
     assert outline(sweep({}, known=False, n_trials=7), [1]).startswith("7 jobs, each ")
     assert outline(sweep({}, known=False), [1]).startswith("unknown number of jobs, each ")
+    assert outline(sweep({}, known=False, launcher="joblib"), [1]).startswith(
+        "unknown number of jobs through joblib, each"
+    )
 
 
 def said(*words):

@@ -116,16 +116,35 @@ def without_result() -> JobReturn:
     return JobReturn(status=JobStatus.COMPLETED, _return_value=float("nan"))
 
 
+def at_a_time(n_jobs: int | None) -> tuple[int, str]:
+    """How many jobs run side by side on this machine, and why: so many as asked for, or one a GPU or free core.
+
+    Args:
+        n_jobs: asked for; None: as many as there is room for.
+    """
+    if n_jobs:
+        return n_jobs, f"n_jobs={n_jobs}"
+    if gpus := len(visible_gpus()):
+        return gpus, f"{gpus} GPU{'s' * (gpus > 1)}"
+    free = free_cores()
+    return free, f"{free} of {usable_cores()} cores {'is' if free == 1 else 'are'} free"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: those that its affinity and the limits of its container leave."""
+    import joblib
+
+    return joblib.cpu_count()  # type: ignore[no-any-return]
+
+
 @cache
 def free_cores() -> int:
     """How many cores this process may use and nobody else does just now, at least 1; asked once, before it starts any.
 
-    It may use those that its affinity and the limits of its container leave; a quarter of a second of Linux's own
-    count tells how much of them is idle. Where there is no such count, all are taken for idle.
+    A quarter of a second of Linux's own count tells how much of them is idle. Where there is no such count, all are
+    taken for idle.
     """
-    import joblib
-
-    usable: int = joblib.cpu_count()
+    usable = usable_cores()
     before, start = _idle_seconds(), time.monotonic()
     if before is None:
         return usable

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 from dropout_lab.jobs.job import Job
 from dropout_lab.jobs.plan import Plan
+from dropout_lab.jobs.workers import at_a_time
 from dropout_lab.train.length import batches, steps
 from dropout_lab.train.preflight import batches_of
 
 
 def outline(job_plan: Plan, processes: Iterable[int]) -> str:
-    """One line about a sweep: how many jobs, devices and optimizer steps of each, where they will lie.
+    """One line about a sweep: how many jobs, and at a time, devices and steps of each, where they will lie.
 
     Args:
         job_plan: the sweep.
@@ -19,7 +20,16 @@ def outline(job_plan: Plan, processes: Iterable[int]) -> str:
     count = _amount([len(job_plan.jobs)], "job") if job_plan.jobs else f"{trials or 'unknown number of'} jobs"
     devices, steps = _amount(processes, "device"), _amount(map(_steps, job_plan.known), "step")
     through = "" if job_plan.launcher == "basic" else f" through {job_plan.launcher}"
-    return f"{count}{through}, each {devices} and {steps}, in {job_plan.folder}"
+    return f"{count}{through}{_side_by_side(job_plan)}, each {devices} and {steps}, in {job_plan.folder}"
+
+
+def _side_by_side(job_plan: Plan) -> str:
+    """How many jobs run at a time, where that is up to this machine and not to a sweeper or a cluster."""
+    launcher = job_plan.base.hydra.launcher
+    if "n_jobs" not in launcher or not job_plan.jobs:
+        return ""
+    places, why = at_a_time(launcher["n_jobs"])
+    return f", {min(places, len(job_plan.jobs))} at a time ({why})"
 
 
 def _steps(job: Job) -> int:

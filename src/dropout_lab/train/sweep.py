@@ -22,6 +22,7 @@ from dropout_lab.jobs.composition import ROOT, PlannedLoader
 from dropout_lab.jobs.devices import planned, rank, together
 from dropout_lab.jobs.forkserver import import_beforehand, server
 from dropout_lab.jobs.plan import Plan
+from dropout_lab.jobs.workers import free_cores
 from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import Fingerprints, fingerprints, label
 from dropout_lab.runs.resume import is_done, require_own_run
@@ -85,6 +86,8 @@ def refusals(job_plan: Plan) -> dict[int, str]:
         UserError: data, loss, loggers, callbacks or Trainer cannot be built.
     """
     if _forks(job_plan):
+        if job_plan.base.hydra.launcher.get("n_jobs", 1) is None:
+            free_cores()  # before that keeps one busy which comes next
         server()  # it imports while this process does
     from dropout_lab.train import preflight
 
