@@ -179,7 +179,6 @@ TABLE = [
     ("evaluate", "run=DIR", "does not exist"),
     ("evaluate", "run=DIR\udce9", "its name is not UTF-8; rename it"),
     ("report", "DIR\udce9", "its name is not UTF-8; rename it"),
-    ("train", "hydra.run.dir='DIR\udce9'", "its name is not UTF-8; rename it"),
     ("evaluate", "run=EMPTY", "is not a run folder"),
     ("evaluate", "", "run=... is missing"),
     ("evaluate", "run=EMPTY eval.mode=exact", "must be weight_scaling or monte_carlo"),
