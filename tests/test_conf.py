@@ -21,6 +21,7 @@ GROUPS = (
     "model",
     "data",
     "loss",
+    "module",
     "optimizer",
     "lr_scheduler",
     "trainer",

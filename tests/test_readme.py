@@ -252,7 +252,7 @@ def added(kind):
     return {first.removeprefix("# "): rest for first, _, rest in files}, sweep.strip()
 
 
-KINDS = ["dropout", "model", "data", "callbacks"]
+KINDS = ["dropout", "model", "data", "module", "callbacks"]
 
 
 @pytest.fixture(scope="module")

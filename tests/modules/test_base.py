@@ -1,19 +1,24 @@
 """Laws of every module: what it logs and when, which masks it draws, and that a run can go on."""
 
+import math
 from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
 import torch.nn.functional as F
-from classifying import BATCH, STEPS, data, direct, made, metrics_of, network, trained, trainer, weights
+from classifying import BATCH, STEPS, data, direct, made, metrics_of, network, trainable, trained, trainer, weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from dropout_lab.activations.taps import model_of, taps_of
 from dropout_lab.data import GlobalBatches
 from dropout_lab.dropout import Dropout, Placement, install, mask_keys
+from dropout_lab.dropout.graph.modes import dropout_only
+from dropout_lab.modules import Column
 from dropout_lab.modules import base as module
 from dropout_lab.modules.classification import Classifier
+from dropout_lab.runs.network import read_checkpoint
 
 # Lightning advises on loader workers and log intervals; torch 2.15 on a class that Lightning uses.
 pytestmark = pytest.mark.filterwarnings(
@@ -236,3 +241,99 @@ def test_evaluation_needs_no_optimizer():
     found = metrics_of(Classifier(network()), samples)
     expected = direct(network(), samples.prepare(samples.test.images), samples.test.classes)
     assert found == pytest.approx({f"test/{key}": value for key, value in expected.items()}, rel=1e-5)
+
+
+class Distilled(Classifier):
+    """Imitates a frozen teacher, with a temperature that is learned."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.teacher = network(Dropout(0.9)).requires_grad_(False)
+        self.heat = nn.Parameter(torch.tensor(2.0))
+
+    def loss(self, batch):
+        x, _ = batch
+        wanted = self.teacher(x).detach()
+        distance = (self.net(x) / self.heat - wanted).square().mean()
+        return distance, {"heat": self.heat}
+
+
+def test_other_children_are_trained_if_they_can_be_and_the_network_keeps_its_names(tmp_path):
+    module = Distilled(network())
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    logger = trained(trainable(module), log_every_n_steps=1)[1]
+    changed = {key for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"heat", *(key for key in before if key.startswith("net."))}
+    assert logger.series("train/heat")[0][1] == 2.0
+    assert logger.series("train/heat")[-1][1] == pytest.approx(2.0, abs=1)
+    assert [tap.name for tap in taps_of(model_of(module))] == [tap.name for tap in taps_of(network())]
+    path = tmp_path / "best.ckpt"
+    torch.save({"state_dict": module.state_dict(), "dropout_rates": {}}, path)
+    assert read_checkpoint(path)[0].keys() == network().state_dict().keys()
+
+
+class Alternating(Classifier):
+    """Two optimizers, one for each layer, that take turns: a training step of its own."""
+
+    automatic_optimization = False
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (self.net[1], self.net[4])]
+
+    def training_step(self, batch, batch_idx):
+        with self.masks(batch_idx, len(batch[0])):
+            loss = self.loss(batch)
+            optimizer = self.optimizers()[batch_idx % 2]
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            self.note(loss=loss)
+
+
+def test_a_training_step_of_ones_own_has_masks_logs_and_measures_like_any_other():
+    samples, module = data(), Alternating(network())
+    module, logger = trained(module, samples, log_every_n_steps=2, epochs=1)
+    assert logger.series("train/loss")[0][1] == pytest.approx(math.log(3), abs=1)
+    assert [step for step, _ in logger.series("train/loss")] == [2, 4, 5]  # its optimizers have stepped by then
+    expected = direct(module.net, samples.prepare(samples.val.images), samples.val.classes)
+    assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
+
+
+class Sharp(Classifier):
+    """Predicts with a temperature, and measures two numbers a row."""
+
+    columns = (*Classifier.columns, Column("spread", "spread"))
+
+    def predict(self, x):
+        return (super().predict(x) * 4).log_softmax(1)
+
+    def scores(self, prediction, batch):
+        likeliest = prediction.exp().topk(2, dim=1).values
+        return {**super().scores(prediction, batch), "likeliest": likeliest}
+
+    def summarize(self, means):
+        first, second = means["likeliest"]
+        return {**means, "spread": first - second}
+
+
+def test_numbers_of_the_columns_are_formed_from_means_over_all_rows():
+    samples, net = data(), network()
+    found = metrics_of(Sharp(net), samples)
+    assert found.keys() == {"test/loss", "test/acc", "test/spread"}
+    with torch.no_grad():
+        p = (net.eval()(samples.prepare(samples.test.images)).log_softmax(1) * 4).softmax(1).double()
+    first, second = p.topk(2, dim=1).values.mean(0)
+    assert found["test/spread"] == pytest.approx((first - second).item(), rel=1e-5)
+
+
+def test_monte_carlo_averages_what_a_module_predicts():
+    """That of a class of its own pass by pass: the mean of the probabilities, not of the logits."""
+    x = data().prepare(data().test.images)
+    for kind in (Classifier, Sharp):
+        module = kind(network()).eval()
+        with mask_keys(0, 0, range(len(x))), torch.no_grad():
+            found = module.monte_carlo(x, 30)
+        with mask_keys(0, 0, range(len(x))), torch.no_grad(), dropout_only(module.net, on=True):
+            passes = [module.predict(x) for _ in range(30)]
+        assert torch.allclose(found.exp(), torch.stack(passes).exp().mean(0), atol=1e-6)
+        assert not torch.allclose(found, module.predict(x), atol=1e-3)

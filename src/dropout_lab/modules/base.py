@@ -15,6 +15,7 @@ from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
 from dropout_lab.modules.sums import Mean, total
 
+Loss = Tensor | tuple[Tensor, Mapping[str, Tensor]]  # what is minimised; other numbers of the step
 Batch = Any  # what the data gives: most often (inputs, targets), a row a sample
 
 
@@ -68,7 +69,7 @@ class Module(lightning.LightningModule):
         """How many outputs the network needs for a data set, as the class says before there is a network."""
 
     @abstractmethod
-    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Batch) -> Loss:
         """What a training step minimises: one number for a micro-batch, dropout on, without penalties of layers.
 
         With it may come a dictionary of other numbers, logged as ``train/<name>``. Every call of the network within has

@@ -1,14 +1,14 @@
 """Classification: a network's loss on images or other samples with classes, and the numbers that are reported."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dropout_lab.dropout import monte_carlo
-from dropout_lab.modules.base import Batch, Module
+from dropout_lab.modules.base import Batch, Loss, Module
 from dropout_lab.modules.columns import Column
 
 
@@ -22,7 +22,7 @@ class Classifier(Module):
         options: as for :class:`~dropout_lab.modules.base.Module`.
     """
 
-    columns = (
+    columns: ClassVar[tuple[Column, ...]] = (
         Column("acc", "accuracy", "%", 2, "more"),
         Column("loss", "NLL", "nats", 3),
     )
@@ -36,7 +36,7 @@ class Classifier(Module):
         """One for each class."""
         return data.num_classes  # type: ignore[no-any-return]
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch) -> Loss:
         """The loss of logits and classes."""
         x, y = batch
         return self._loss(_at_least_float32(self.net(x)), y)
