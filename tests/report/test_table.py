@@ -40,9 +40,10 @@ def test_the_text_is_aligned_and_fits_a_terminal(sweep):
     text = (sweep / "table.txt").read_text()
     lines = text.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    heads = "strategy seeds test acc % test NLL gap (NLL) gain train gain eval train/eval s/run"
+    heads = "strategy seeds test acc % test NLL gap (NLL) gain train gain eval ratio s/run"
     assert lines[0].split() == heads.split()
-    body = [line for line in lines if line.startswith(("inverted ", "classic ", "unscaled ", "none "))]
+    table = text.partition("\n\n")[0].splitlines()
+    body = [line for line in table if line.startswith(("inverted ", "classic ", "unscaled ", "none "))]
     assert len({len(row) for row in body}) == 1
     assert body[-1].split("  ")[0] == "none"
     assert "96.00 ± 2.48" in body[-1]

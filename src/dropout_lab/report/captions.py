@@ -11,7 +11,7 @@ class Caption:
         id: the name of the function in pictures.js that draws it.
         controls: name of a select element -> its label; page.js fills in the options.
         needs: what must be there for the picture: "rates", a strategy at several p; "layers", statistics of
-            activations; "": nothing.
+            activations; "gain" or "ratio", that one; "": nothing.
     """
 
     id: str
@@ -65,19 +65,19 @@ CAPTIONS = (
         "training and in eval: inverted 1 and 1, classic q and q. Unscaled has q and 1: the jump. The broad grey "
         "curves are these laws, with each layer's own q. Only dropout layers have a gain; it is left out where the "
         "mean of the input cannot be told from zero.",
-        needs="layers",
+        needs="gain",
     ),
     Caption(
         "ratio",
-        "End-to-end ratio train / eval, by depth",
-        "The mean at each dropout layer's output in train over that in eval, for the same inputs and weights. It is"
+        "Ratio of each dropout layer, by depth",
+        "Mean at its output in train over that in eval, for the same inputs and weights. It is"
         " not 1 in a ReLU net even for correct inverted dropout: the mask adds variance, and the next ReLU turns "
         "variance into mean. The broad grey curves are theory for a bias-free ReLU net at He initialisation with "
         "dropout after every layer, so they fit best at the first probe; training moves the ratio. Shown are the "
         "outputs of the dropout layers; the ratio is defined only at sites that are never negative, and others have"
         " no point.",
         {"when": "measured"},
-        "layers",
+        "ratio",
     ),
     Caption(
         "heatmap",

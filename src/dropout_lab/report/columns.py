@@ -63,7 +63,7 @@ COLUMNS = (
         "gap_nll",
         "gap (NLL)",
         "gap in NLL, nats",
-        "generalisation gap at the last epoch: validation minus training cross-entropy, both in eval mode, nats",
+        "cross-entropy on the validation data minus that on the training data, both with dropout off, last epoch, nats",
         lambda run, _: run.final("gap/loss"),
         3,
         signed=True,
@@ -87,9 +87,9 @@ COLUMNS = (
     ),
     Column(
         "ratio",
-        "train/eval",
-        "ratio train/eval",
-        "mean at the last dropout layer's output in train / in eval, for the same inputs and weights",
+        "ratio",
+        "ratio",
+        "mean at the last dropout layer in train over that in eval, for the same inputs and weights",
         lambda run, layer: run.at_layer("probe", "ratio", layer or ""),
     ),
     Column(

@@ -10,7 +10,8 @@ import yaml  # type: ignore[import-untyped]
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.report.captions import CAPTIONS, Caption
 from dropout_lab.report.columns import Column
-from dropout_lab.report.table import Row, columns_with_numbers, has_layers
+from dropout_lab.report.notes import heading
+from dropout_lab.report.table import Row, columns_with_numbers, statistics
 from dropout_lab.runs.read import Run
 from dropout_lab.runs.settings import NOT_OF_THE_STRATEGY, differing_keys
 from dropout_lab.runs.strategies import Strategy, baseline
@@ -61,7 +62,9 @@ def cards(table: Sequence[Row], styles: Mapping[str, Any], shown_at_first: int) 
         chips += '<button type="button" data-all="true">all</button>'
         chips += '<button type="button" data-all="false">none</button>'
     bases = Counter(row.strategy.base for row in table if row.seeds and row.strategy.p is not None)
-    drawn = {"rates": max(bases.values(), default=0) > 1, "layers": has_layers(table)}
+    logged = statistics(table)
+    drawn = {"rates": max(bases.values(), default=0) > 1, "layers": bool(logged)}
+    drawn |= {"gain": "gain" in logged, "ratio": {"gain", "ratio"} <= logged}  # dropout layers are those with a gain
     return f'<div class="chips" role="group" aria-label="strategies in the pictures">{chips}</div>' + "".join(
         _card(caption) for caption in CAPTIONS if drawn.get(caption.needs, True)
     )
@@ -90,18 +93,19 @@ def setup(shown: Sequence[Strategy], runs: Sequence[Run]) -> str:
 
 
 def left_out_list(left_out: Sequence[Run], counted: Sequence[Run]) -> str:
-    """The list of folders that are not counted, and of what is missing in runs that are."""
-    lines = [(run.name, run.status, run.reason) for run in left_out]
-    lines += [(run.name, "counted", run.note) for run in counted if run.note]
+    """The list of folders that are not counted, and of what is missing in runs that are, under its heading."""
+    remarks = [(run.name, "counted", run.note) for run in counted if run.note]
+    lines = [*((run.name, run.status, run.reason) for run in left_out), *remarks]
+    head = f'<h2 id="left-out">{heading(left_out, remarks)}</h2>'
     if not lines:
-        return "<p>Every folder was read and every run is counted.</p>"
+        return f"{head}<p>Every folder was read and every run is counted.</p>"
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(name)}</code></th><td class="text">{escape(status)}</td>'
         f'<td class="text">{escape(str(reason))}</td></tr>'
         for name, status, reason in lines
     )
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="folders not in the table"><table><thead><tr>'
+        f'{head}<div class="scroll" tabindex="0" role="region" aria-labelledby="left-out"><table><thead><tr>'
         '<th scope="col">folder</th><th scope="col" class="text">status</th><th scope="col" class="text">reason</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )

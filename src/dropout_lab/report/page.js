@@ -106,8 +106,8 @@ function fillControls() {
     when: [["last", "at the end of training"], ["first", "at the first probe"]],
     strategy: DATA.strategies.map((s, n) => [n, s.name]),
     quantity: [
-      ["train mean", "mean in training"], ["eval mean", "mean in eval"], ["probe ratio", "train/eval ratio, same inputs"],
-      ["probe shift", "train/eval shift, in eval standard deviations"], ["train gain", "gain in training"],
+      ["train mean", "mean in training"], ["eval mean", "mean in eval"], ["probe ratio", "ratio of train to eval, same inputs"],
+      ["probe shift", "shift from eval to train, in eval standard deviations"], ["train gain", "gain in training"],
       ["train zeros", "fraction of zeros in training"], ["eval zeros", "fraction of zeros in eval"],
     ].filter(([key]) => has(...key.split(" "))),
   };

@@ -266,7 +266,7 @@ const PICTURES = {
         shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, layer: "below", line: { color: color("muted"), width: 1, dash: "dot" } }],
       },
       table: {
-        head: ["strategy", "layer", "train/eval ratio", "± 95 %", "theory, He init"],
+        head: ["strategy", "layer", "ratio", "± 95 %", "theory, He init"],
         rows: having.flatMap((s) => s.depth.layers.map((name, l) => [
           s.name, name, short(s.depth.ratio[when].mean[l]), short(s.depth.ratio[when].half[l], 2), short(s.depth.expected.ratio?.[l]),
         ])),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropout_lab.cli import UserError
-from dropout_lab.report.notes import notes
+from dropout_lab.report.notes import heading, notes
 from dropout_lab.report.page import write_page
 from dropout_lab.report.table import Row, as_frame, as_markdown, as_text, differences_as_markdown, rows, wrapped
 from dropout_lab.runs.read import Run, read_runs, read_skipped
@@ -67,7 +67,8 @@ def build(folder: str | Path, figures: Path | None = None) -> Report:
 
     if len(listed) > LISTED:
         listed = [*listed[:LISTED], f"... and {len(listed) - LISTED} more, all listed on the page"]
-    problems = ["Not in the table:\n" + "\n".join(wrapped(f"  {line}", "    ") for line in listed)] if listed else []
+    head = heading(left_out, listed)
+    problems = [f"{head}:\n" + "\n".join(wrapped(f"  {line}", "    ") for line in listed)] if listed else []
     text = "\n\n".join([as_text(table), *map(wrapped, under), *problems])
     return Report(text, page, claimed, verdict, tuple(_figures(figures, table, claimed)) if figures else ())
 

@@ -42,14 +42,26 @@ def rows(strategies: Sequence[Strategy]) -> list[Row]:
     return table
 
 
+def keys_with_numbers(table: Sequence[Row]) -> set[str]:
+    """The keys of the columns in which some row of the table has a number."""
+    return {key for row in table for key, value in row.values.items() if value.n}
+
+
 def columns_with_numbers(table: Sequence[Row]) -> Sequence[Column]:
     """The columns in which some row of the table has a number; all of them, where there is no number at all."""
-    return [column for column in COLUMNS if any(row.values and row.values[column.key].n for row in table)] or COLUMNS
+    keys = keys_with_numbers(table)
+    return [column for column in COLUMNS if column.key in keys] or COLUMNS
 
 
-def has_layers(table: Sequence[Row]) -> bool:
-    """Whether any run of the table logged statistics of its layers."""
-    return any(run.layers for row in table for run in row.strategy.runs)
+def statistics(table: Sequence[Row]) -> set[str]:
+    """The statistics of layers that any run of the table logged."""
+    return {
+        stat
+        for row in table
+        for run in row.strategy.runs
+        for tracks in run.tracks.values()
+        for stat, _ in tracks.columns
+    }
 
 
 def as_text(table: Sequence[Row]) -> str:
