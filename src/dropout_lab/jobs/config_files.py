@@ -53,6 +53,7 @@ class ConfigFile(FileConfigSource):
         return ConfigResult(provider=self.provider, path=f"{self.scheme()}://{self.path}", config=config, header=header)
 
 
+ConfigFile.__name__ = FileConfigSource.__name__  # by which Hydra knows, in a worker, that a reader is there already
 Plugins.instance()  # registers Hydra's own
 SourcesRegistry.instance().types[ConfigFile.scheme()] = ConfigFile
 
