@@ -1,5 +1,8 @@
 """Two runs are told apart by the first thing in which they differ."""
 
+import json
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -68,6 +71,85 @@ def test_the_first_difference_is_found_and_named(words, setting, reason, run, tm
     assert before == {
         path: path.read_bytes() for folder in (run, other) for path in folder.rglob("*") if path.is_file()
     }
+
+
+@pytest.fixture
+def pair(tmp_path, write_run):
+    """Two equal runs that were never trained."""
+    first = write_run(tmp_path / "a")
+    shutil.copytree(first, tmp_path / "b")
+    return first, tmp_path / "b"
+
+
+def compared(capsys, *folders):
+    """The exit code of a comparison and all that it says."""
+    with pytest.raises(SystemExit) as end:
+        diffing.main([str(folder) for folder in folders])
+    return end.value.code, "".join(capsys.readouterr())
+
+
+def of_status(folder, **changes):
+    about = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(about | changes))
+
+
+def without_numbers(folder, how):
+    for name in ("metrics.csv", "activations.csv"):
+        if how == "no file":
+            (folder / name).unlink()
+        elif how == "no byte":
+            (folder / name).write_text("")
+        else:
+            table = pd.read_csv(folder / name)
+            keys = {"epoch", "step", "mode", "layer", "stat"}
+            table[[column for column in table if column not in keys]] = float("nan")
+            (table.head(0) if how == "no row" else table).to_csv(folder / name, index=False)
+
+
+@pytest.mark.parametrize("how", ["no file", "no byte", "no row", "nan"])
+def test_without_a_number_there_is_nothing_to_compare(pair, how, capsys):
+    a, b = pair
+    for folder in pair:
+        without_numbers(folder, how)
+        of_status(folder, status="failed", error="E")
+    code, said = compared(capsys, a, b)
+    assert (code, said) == (
+        2,
+        f"error: nothing to compare: no number is recorded in {a} (failed: E) and {b} (failed: E)\n",
+    )
+
+
+def test_where_one_has_no_number_its_status_is_told_and_nothing_is_trained_again(pair, capsys):
+    a, b = pair
+    without_numbers(b, "no file")
+    of_status(b, status="interrupted", error=f"no room in {b}")
+    code, said = compared(capsys, a, b)
+    assert code == 1
+    assert said.splitlines() == [
+        "status    ok | interrupted: no room in RUN",
+        f"records   nothing to compare: no number is recorded in {b} (interrupted: no room in RUN)",
+    ]
+
+
+def test_a_table_that_only_one_has_is_no_number_that_differs(pair, capsys):
+    (pair[1] / "activations.csv").unlink()
+    code, said = compared(capsys, *pair)
+    assert (code, said) == (1, "records   activations.csv: no number in that of the second run\n")
+
+
+def test_what_both_came_to_is_told_unless_it_is_well(pair, capsys):
+    assert compared(capsys, *pair) == (0, "nothing differs: configuration, code, records\n")
+    for folder in pair:
+        of_status(folder, status="failed", error="E")
+    assert compared(capsys, *pair)[1] == "nothing differs: configuration, code, records; status of both: failed: E\n"
+
+
+def test_a_file_that_is_no_table_is_one_line(pair, capsys):
+    (pair[1] / "metrics.csv").write_text("a,b\n1,2\n")
+    code, said = compared(capsys, *pair)
+    assert code == 2
+    assert said.startswith(f"error: {pair[1] / 'metrics.csv'}: can't be read as a table of a run: ")
+    assert said.count("\n") == 1
 
 
 def test_where_no_key_differs_all_that_could_are_named():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from dropout_lab.cli import one_line_errors, read_folders
+from dropout_lab.cli import UserError, one_line_errors, read_folders
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.folder import ACTIVATIONS, METRICS, read_config, read_status
 from dropout_lab.runs.settings import NOT_OF_THE_RESULT
@@ -45,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the comparison and exit: 0 when nothing differs, 1 when something does, 2 when it can't be told."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with one_line_errors():
-        lines = diff(*read_folders(given, USAGE, 2))
-        print("\n".join(lines) or "nothing differs: configuration, code, records")
+        a, b = read_folders(given, USAGE, 2)
+        lines = diff(a, b)
+        how = "" if (status := _status(a)) == "ok" else f"; status of both: {status}"
+        print("\n".join(lines) or f"nothing differs: configuration, code, records{how}")
         sys.exit(int(bool(lines)))
 
 
@@ -57,16 +59,25 @@ def diff(a: Path, b: Path) -> list[str]:
         a, b: the run folders; nothing is written into them.
 
     Raises:
-        UserError: no such run, or one whose data is not there.
+        UserError: no such run, or one whose data is not there; runs without a number that differ in nothing else.
     """
     configs = read_config(a), read_config(b)
     settings = _settings(*configs)
     lines = [f"config    {key}: {ours} | {theirs}" for key, (ours, theirs) in settings.items()]
     lines += _code(read_status(a), read_status(b))
-    recorded, step = _records(a, b)
+    if _status(a) != _status(b):
+        lines.append(f"status    {_status(a)} | {_status(b)}")
+    tables = {name: (_long(a / name, keys), _long(b / name, keys)) for name, keys in TABLES.items()}
+    if without := [folder for n, folder in enumerate((a, b)) if all(pair[n].empty for pair in tables.values())]:
+        told = " and ".join(f"{folder} ({_status(folder)})" for folder in without)
+        nothing = f"nothing to compare: no number is recorded in {told}"
+        if not lines and len(without) == 2:
+            raise UserError(nothing)
+        return [*lines, f"records   {nothing}"]
+    recorded, step = _records(tables)
     if recorded or lines:
         lines += recorded or ["records   the same to the last digit"]
-    if recorded:
+    if step is not None:
         lines += _refused(a, b) or _replayed(*configs, last=step, differing=list(settings))
     return lines
 
@@ -98,12 +109,22 @@ def _code(a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
             yield f"code      {package} {ours} | {theirs}"
 
 
-def _records(a: Path, b: Path) -> tuple[list[str], int]:
-    """The first recorded number that differs, a line for each table, and the first step at which one does."""
+def _status(run: Path) -> str:
+    """How a run ended, and why if not well."""
+    about = read_status(run)
+    error = str(about.get("error") or "").replace(str(run), "RUN")
+    return f"{about['status']}: {error}" if error else str(about["status"])
+
+
+def _records(tables: "dict[str, tuple[pd.Series[float], pd.Series[float]]]") -> tuple[list[str], int | None]:
+    """The first recorded number that differs, a line for each table, and the first step at which one does, if any."""
     lines, steps = [], []
     for name, keys in TABLES.items():
-        tables = [_long(folder / name, keys) for folder in (a, b)]
-        both = tables[0].to_frame("a").join(tables[1].to_frame("b"), how="outer", sort=False)
+        ours, theirs = tables[name]
+        if ours.empty != theirs.empty:
+            lines.append(f"records   {name}: no number in that of the {'first' if ours.empty else 'second'} run")
+            continue
+        both = ours.to_frame("a").join(theirs.to_frame("b"), how="outer", sort=False)
         differs = both[(both.a != both.b) & ~(both.a.isna() & both.b.isna())]
         if differs.empty:
             continue
@@ -115,19 +136,26 @@ def _records(a: Path, b: Path) -> tuple[list[str], int]:
             f"records   {name} at step {steps[-1]}, epoch {where['epoch']}: {what} {first.a:.6g} | {first.b:.6g}; in "
             f"all {len(differs)} of {len(both)} numbers differ"
         )
-    return lines, min(steps, default=0)
+    return lines, min(steps, default=None)
 
 
 def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
-    """A table of a run with one number a row; empty where the run has none."""
+    """A table of a run with one number a row; empty where the run has none.
+
+    Raises:
+        UserError: it is no such table.
+    """
     import pandas as pd
 
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=keys))
-    table = pd.read_csv(path)
-    if "value" not in table:
-        table = table.melt(["epoch", "step"], var_name="key").dropna(subset="value")
-    return table.drop_duplicates(keys).set_index(keys)["value"]
+    try:
+        table = pd.read_csv(path)
+        if "value" not in table:
+            table = table.melt(["epoch", "step"], var_name="key")
+        return table.dropna(subset="value").drop_duplicates(keys).set_index(keys)["value"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: can't be read as a table of a run: {error}") from error
 
 
 def _refused(*runs: Path) -> list[str]:
