@@ -77,11 +77,11 @@ def _require_used(node: Any, key: str) -> None:
     """Refuse keys that a target within a node takes, as it takes any, and does nothing with."""
     if not isinstance(node, DictConfig):
         return
-    target = node.get("_target_")
+    target = str(node.get("_target_", ""))
     names = [str(name) for name in node if not str(name).startswith("_")]
-    if target and (others := set(names).difference(OF_THE_LAB.get(key, ()))):
+    if ignores_others(target):
         known = arguments_of(pkgutil.resolve_name(target)).keys()
-        for name in sorted(others - known) if ignores_others(target) else []:
+        for name in sorted({*names}.difference(known, OF_THE_LAB.get(key, ()))):
             raise UserError(f"{key}.{unknown_key(name, target, known)}")
     for name in names:
         if not (OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name)):

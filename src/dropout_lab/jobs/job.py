@@ -146,7 +146,7 @@ def _job(config: DictConfig, sections: "_Sections", alone: Collection[str], **kn
     leaves = flat(values)
     for key in sorted(key for key, value in leaves.items() if value == "???"):
         raise UserError(f"{key} needs a value: {key}=...")
-    for section in [section for section in BUILT if isinstance(values[section], dict)]:
+    for section in [section for section in BUILT if isinstance(values.get(section), dict)]:
         if "_target_" not in values[section]:
             raise UserError(f"{section} needs a _target_: what builds it; its option in conf/{section}/ has none")
     varied = {key: leaves[key] for key in alone if isinstance(leaves.get(key), int | float)}
