@@ -85,11 +85,11 @@ def test_the_pictures_are_drawn_without_an_error(page, tmp_path):
         figure.querySelectorAll(".numbers tbody tr").length])"""
     drawn, console = look(page, tmp_path, script)
     assert not console
-    assert [name for name, *_ in drawn] == ["accuracy", "curves", "activations", "profile", "gain", "ratio", "heatmap"]
+    assert [name for name, *_ in drawn] == ["score", "curves", "activations", "profile", "gain", "ratio", "heatmap"]
     traces = {name: count for name, count, _ in drawn}
     # A mark and seeds each; a line and a band each; a line in two panels each; two theory curves a panel; one map.
     panels = {"activations": 8, "profile": 8, "gain": 12}
-    assert traces == {"accuracy": 8, "curves": 8, **panels, "ratio": 6, "heatmap": 1}
+    assert traces == {"score": 8, "curves": 8, **panels, "ratio": 6, "heatmap": 1}
     assert all(rows for *_, rows in drawn)
 
 
@@ -146,7 +146,7 @@ def test_the_controls_do_what_they_say(page, tmp_path):
     assert "inverted" not in result["without"]
     assert result["pressed"] == "false"
     assert "inverted" in result["again"]
-    assert result["axis"] == "validation cross-entropy, nats"
+    assert result["axis"] == "validation NLL, nats"
     assert result["otherLayer"]
     assert result["profile"] == [[0.5, 0.75] * 3, [0.5, 0.5] * 3]  # of inverted, p = 0.5
     assert result["layers"][:3] == ["01_conv1_dropout_in", "01_conv1_dropout", "04_conv2_dropout_in"]

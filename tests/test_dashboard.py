@@ -66,7 +66,7 @@ def test_a_section_for_each_question_and_none_that_is_empty(tmp_path, runs):
     names = [name.partition(":")[0] for name in sections(written(tmp_path, f"runs={runs}"))]
     assert names == [
         "Accuracy",
-        "Loss and gap",
+        "NLL",
         MEANS,
         "Gain of each dropout layer",
         "Ratio",
@@ -95,7 +95,7 @@ def test_metrics_are_drawn_against_the_step_that_all_runs_share(tmp_path, runs):
     content = written(tmp_path, f"runs={runs}")
     found = sections(content)
     assert content["spec"]["section"]["settings"]["xAxis"] == "trainer/global_step"
-    for panel in [*found["Loss and gap"].values(), *found[MEANS].values()]:
+    for panel in [*found["NLL"].values(), *found[MEANS].values()]:
         assert panel.get("xAxis", "trainer/global_step") == "trainer/global_step"
     assert {panel["xAxis"] for panel in found["Speed"].values()} == {"_runtime"}
 
@@ -177,7 +177,7 @@ def test_push_saves_the_workspace_to_the_project_of_the_user(server, runs, tmp_p
     assert (view["entityName"], view["projectName"], view["type"]) == (ENTITY, "mine", "project-view")
     assert [s["name"] for s in json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]][:3] == [
         "Accuracy",
-        "Loss and gap",
+        "NLL",
         MEANS,
     ]
     out, err = capsys.readouterr()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -277,6 +278,22 @@ def test_a_fork_adds_it_with_the_two_files_shown(kind, fork, tmp_path):
     statuses = [read_status(path.parent)["status"] for path in (tmp_path / "runs").rglob("status.json")]
     assert len(statuses) >= 2
     assert set(statuses) == {"ok"}
+
+
+@pytest.mark.slow
+def test_a_number_that_a_fork_declares_is_in_table_page_dashboard_and_evaluation(fork, tmp_path):
+    runs = tmp_path / "runs"
+    words = [*words_of(added("module")[1], tmp_path)[1], f"hydra.sweep.dir={runs}", "logger=csv"]
+    assert run(*words, copy=fork, folder=tmp_path).returncode == 0
+    assert "test Brier score" in run(runs, module="dropout_lab.report", copy=fork, folder=tmp_path).stdout
+    table = pd.read_csv(runs / "table.csv")
+    assert table["test_brier_score_mean"].notna().tolist() == [False, True]
+    assert "validation Brier score" in (runs / "report.html").read_text()
+    said = run(f"run={runs / '1'}", module="dropout_lab.evaluate", copy=fork, folder=tmp_path).stdout
+    assert repr(float(table["test_brier_score_mean"][1])) in said
+    board = tmp_path / "board.json"
+    run(f"runs={runs}", f"out={board}", module="dropout_lab.dashboard", copy=fork, folder=tmp_path)
+    assert {"val/brier", "test/brier"} <= set(re.findall(r"[a-z]+/brier", board.read_text()))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import SequenceMatcher, get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +28,8 @@ def one_line_errors() -> Iterator[None]:
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback. Where nobody reads on, as behind ``| head``, it ends without a word.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # one that can't say "±" says it otherwise
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _ending_with_its_reader():
             yield

@@ -15,7 +15,8 @@ from typing import Any
 
 from dropout_lab.cli import UserError, one_line_errors, read_arguments
 from dropout_lab.jobs.conf import REPOSITORY
-from dropout_lab.runs.folder import METRICS
+from dropout_lab.modules.columns import OF_CLASSIFICATION, Column, declared
+from dropout_lab.runs.folder import CONFIG, METRICS, read_config
 from dropout_lab.runs.layer_order import in_depth_order
 from dropout_lab.runs.tracks import logged_keys
 from dropout_lab.runs.wandb_settings import fitted, place_for_logs, require_variables
@@ -27,20 +28,6 @@ RUNS = REPOSITORY / "runs"
 DEFAULTS = {"runs": "", "project": "dropout-lab", "entity": "", "by": "group", "out": str(RUNS / "dashboard.json")}
 
 STEP = "trainer/global_step"
-CURVES = {  # section -> title of a panel -> metrics
-    "Accuracy": {
-        "validation": ["val/acc"],
-        "training images, dropout off": ["train_eval/acc"],
-        "gap: validation - training": ["gap/acc"],
-    },
-    "Loss and gap": {
-        "validation": ["val/loss"],
-        "training images, dropout off": ["train_eval/loss"],
-        "training, dropout on": ["train/loss"],
-        "gap: validation - training": ["gap/loss"],
-    },
-}
-BARS = {"Accuracy": "test/acc", "Loss and gap": "test/loss"}
 LAYERS = {  # section -> what stands before the layer's name in the keys of one panel
     "Activation means, train and eval": ["activation_mean_train", "activation_mean_eval"],
     "Gain of each dropout layer: mean out / mean in": ["dropout_gain_train", "dropout_gain_eval"],
@@ -52,7 +39,6 @@ LAYERS = {  # section -> what stands before the layer's name in the keys of one 
 }
 OPEN = 5  # sections that are unfolded at first
 PICTURES = ["activation_pictures/profile", "activation_pictures/shift"]
-COLUMNS = ["run:displayName", "summary:test/acc", "summary:test/loss", "summary:gap/loss", "summary:final/ratio"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,26 +48,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         push = "--push" in words
         options = read_arguments([word for word in words if word != "--push"], USAGE, DEFAULTS)
         _require_names(options, push)
-        keys = _keys_below(options["runs"])
+        keys, columns = _measured_below(options["runs"])
         if push:
             with place_for_logs():
-                print(f"saved: {_push(options, keys)}")
+                print(f"saved: {_push(options, keys, columns)}")
         else:
             out = Path(options["out"])
             if out.is_dir():
                 raise UserError(f"out={out}: that is a folder; name a file, {out / 'dashboard.json'}")
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(spec(workspace(options, keys)), indent=1) + "\n")
+            out.write_text(json.dumps(spec(workspace(options, keys, columns)), indent=1) + "\n")
             print(f"written: {out} (nothing was sent; --push saves it to project {options['project']})")
 
 
-def workspace(options: dict[str, str], keys: Iterable[str]) -> Any:
+def workspace(options: dict[str, str], keys: Iterable[str], columns: Sequence[Column] = OF_CLASSIFICATION) -> Any:
     """The workspace as W&B's library has it: curves, then a panel for each layer, in order of depth.
 
     Args:
         options: project, entity, and ``by``: "group" (runs that differ in nothing but the seed) or a configuration
             key such as ``dropout.p``.
         keys: metrics of the runs; without any, each section of layers is one panel that finds its lines itself.
+        columns: the numbers that the runs measure.
 
     Raises:
         UserError: wandb-workspaces is not installed.
@@ -94,9 +81,10 @@ def workspace(options: dict[str, str], keys: Iterable[str]) -> Any:
         return wr.LinePlot(title=title, y=list(y), **({"x": STEP} | band | more))
 
     sections = []
-    for name, panels in CURVES.items():
-        lines = [line(title, metrics) for title, metrics in panels.items()]
-        sections.append((name, [*lines, wr.BarPlot(title=BARS[name], metrics=[BARS[name]], **band)]))
+    for column in columns:
+        test, name = column.of("test"), column.title[:1].upper() + column.title[1:]
+        lines = [line(title, [metric]) for title, metric in _curves(column).items()]
+        sections.append((name, [*lines, wr.BarPlot(title=test, metrics=[test], **band)]))
     known = set(keys)
     for name, kinds in LAYERS.items():
         layers = in_depth_order({key.partition("/")[2] for key in known if key.partition("/")[0] in kinds})
@@ -105,17 +93,16 @@ def workspace(options: dict[str, str], keys: Iterable[str]) -> Any:
             drawn = [line("all layers", metric_regex=f"^({'|'.join(kinds)})/.*")]
         sections.append((name, drawn))
     sections.append(("Pictures of every layer", [wr.MediaBrowser(title="by step", media_keys=PICTURES)]))
-    clock = {"x": "RelativeTime(Process)"}
-    sections.append(
-        ("Speed", [line("epochs by time", ["epoch"], **clock), line("val/acc by time", ["val/acc"], **clock)])
-    )
+    first, clock = columns[0].of("val"), {"x": "RelativeTime(Process)"}
+    sections.append(("Speed", [line("epochs by time", ["epoch"], **clock), line(f"{first} by time", [first], **clock)]))
 
+    pinned = [*(f"summary:{column.of('test')}" for column in columns), "summary:gap/loss", "summary:final/ratio"]
     return ws.Workspace(
         name="Dropout: train and eval",
         entity=options["entity"],
         project=options["project"],
         settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=100),
-        runset_settings=ws.RunsetSettings(groupby=[by], pinned_columns=COLUMNS),
+        runset_settings=ws.RunsetSettings(groupby=[by], pinned_columns=["run:displayName", *pinned]),
         sections=[
             ws.Section(name=name, panels=panels, is_open=number < OPEN)
             for number, (name, panels) in enumerate(sections)
@@ -130,8 +117,21 @@ def spec(built: Any) -> dict[str, Any]:
     return content
 
 
-def _keys_below(runs: str) -> list[str]:
-    """The metrics of the runs below a folder; of the newest below ``runs/`` where none is named, if there is one.
+def _curves(column: Column) -> dict[str, str]:
+    """The panels about a number: title -> metric."""
+    if "/" in column.key:
+        return {column.title: column.key}
+    dropout_on = {"what is minimised, dropout on": "train/loss"} if column.key == "loss" else {}
+    return {
+        "validation": column.of("val"),
+        "training samples, dropout off": column.of("train_eval"),
+        **dropout_on,
+        "gap: validation - training": column.of("gap"),
+    }
+
+
+def _measured_below(runs: str) -> tuple[list[str], list[Column]]:
+    """Metrics and columns of the runs below a folder; of the newest below ``runs/`` where none is named, if any.
 
     Raises:
         UserError: the named folder holds no run.
@@ -139,7 +139,9 @@ def _keys_below(runs: str) -> list[str]:
     files = sorted(Path(runs or RUNS).rglob(METRICS), key=lambda path: path.stat().st_mtime)
     if runs and not files:
         raise UserError(f"runs={runs}: no {METRICS} below it; give a run folder or a sweep, or leave runs= out")
-    return list(dict.fromkeys(key for path in (files if runs else files[-1:]) for key in logged_keys(path.parent)))
+    folders = [path.parent for path in (files if runs else files[-1:])]
+    keys = list(dict.fromkeys(key for folder in folders for key in logged_keys(folder)))
+    return keys, declared(read_config(folder) for folder in folders if (folder / CONFIG).is_file())
 
 
 def _require_names(options: dict[str, str], push: bool) -> None:
@@ -153,7 +155,7 @@ def _require_names(options: dict[str, str], push: bool) -> None:
         raise UserError(str(error)) from None
 
 
-def _push(options: dict[str, str], keys: Iterable[str]) -> str:
+def _push(options: dict[str, str], keys: Iterable[str], columns: Sequence[Column]) -> str:
     """Save the workspace to W&B; its address there."""
     _library()
     import wandb
@@ -165,7 +167,7 @@ def _push(options: dict[str, str], keys: Iterable[str]) -> str:
         if not there:
             raise UserError("--push needs an API key: `wandb login` stores one, WANDB_API_KEY=... gives one")
         entity = entity or str(wandb.Api().default_entity)
-        built = workspace({**options, "entity": entity}, keys)
+        built = workspace({**options, "entity": entity}, keys, columns)
         with redirect_stderr(StringIO()):
             built.save()
     except TypeError:  # the server's answer was nothing

@@ -15,9 +15,9 @@ from dropout_lab.activations.taps import model_of, taps_of
 from dropout_lab.data import GlobalBatches
 from dropout_lab.dropout import Dropout, Placement, install, mask_keys
 from dropout_lab.dropout.graph.modes import dropout_only
-from dropout_lab.modules import Column
 from dropout_lab.modules import base as module
 from dropout_lab.modules.classification import Classifier
+from dropout_lab.modules.columns import Column
 from dropout_lab.runs.network import read_checkpoint
 
 # Lightning advises on loader workers and log intervals; torch 2.15 on a class that Lightning uses.

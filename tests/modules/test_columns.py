@@ -3,7 +3,7 @@
 import torch
 from classifying import made
 
-from dropout_lab.modules import Classifier
+from dropout_lab.modules.classification import Classifier
 
 
 def test_what_is_scored_has_a_column_and_every_column_is_scored():

@@ -3,7 +3,7 @@
 import pytest
 
 from dropout_lab.report import build
-from dropout_lab.report.columns import Column
+from dropout_lab.report.columns import TableColumn
 from dropout_lab.verdict.statistics import Interval
 
 
@@ -32,9 +32,9 @@ def test_a_number_that_some_seeds_lack_says_how_many_have_it(tmp_path, write_run
     ],
 )
 def test_a_cell_is_a_mean_in_its_unit_with_what_is_known_of_it(value, seeds, text):
-    assert Column("key", "title", "label", "explained", lambda run, layer: 0.0, 1, 100).text(value, seeds) == text
+    assert TableColumn("key", "title", "label", "explained", lambda run, layer: 0.0, 1, 100).text(value, seeds) == text
 
 
 def test_a_signed_column_shows_the_sign_and_one_without_intervals_shows_none():
-    plain = Column("key", "title", "label", "explained", lambda run, layer: 0.0, signed=True, with_interval=False)
+    plain = TableColumn("key", "title", "label", "explained", lambda run, layer: 0.0, signed=True, with_interval=False)
     assert [plain.text(Interval(mean, 0.1, 3), 3) for mean in (0.5, -0.5)] == ["+0.50", "-0.50"]

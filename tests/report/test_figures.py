@@ -14,7 +14,7 @@ from dropout_lab.report.styles import COLORS
 from dropout_lab.runs.read import read_runs
 from dropout_lab.runs.strategies import group
 
-NAMES = ["accuracy", "rates", "curves", "activations", "gain", "ratio"]
+NAMES = ["score", "rates", "curves", "activations", "gain", "ratio"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_text_is_readable_and_inside_the_figure(drawn):
 
 
 def test_accuracy_has_means_intervals_and_seeds(drawn):
-    (axes,) = drawn["accuracy"].axes
+    (axes,) = drawn["score"].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "inverted p=0.5",
         "inverted p=0.2",
@@ -115,7 +115,7 @@ def test_rates_are_one_line_also_where_p_is_in_the_names(tmp_path, write_run):
 
 def test_curves_have_every_strategy_at_every_step_with_a_band(drawn):
     axes = {axes.get_title(): axes for axes in drawn["curves"].axes}
-    loss = axes["validation cross-entropy, nats"]
+    loss = axes["validation NLL, nats"]
     assert set(lines(loss)) == {"inverted p=0.5", "inverted p=0.2", "none", "unscaled"}
     assert lines(loss)["none"][0].tolist() == [9, 18, 27, 36]
     assert len(loss.collections) == 4  # bands
@@ -163,7 +163,7 @@ def test_colours_are_those_of_the_page():
 def test_runs_without_activations_have_the_figures_that_are_left(tmp_path, write_run):
     (write_run(tmp_path / "0") / "activations.csv").unlink()
     found = figures.figures(table.rows(group(read_runs(tmp_path), {})[0]))
-    assert list(found) == ["accuracy", "curves"]
+    assert list(found) == ["score", "curves"]
 
 
 def test_without_the_option_nothing_is_drawn(folder, capsys, monkeypatch):

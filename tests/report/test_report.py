@@ -48,7 +48,7 @@ def test_a_strategy_has_one_name_in_text_markdown_csv_page_and_figures(tmp_path,
     assert [unescape(chip) for chip in re.findall(r'class="chip".*?</svg>(.*?)</button>', page)] == labels
     assert f"3 runs: {', '.join(labels)}; 1 seed each." in unescape(page)
     drawn = figures(rows(group(read_runs(tmp_path), {})[0]))
-    assert [label.get_text() for label in drawn["accuracy"].axes[0].get_yticklabels()] == labels
+    assert [label.get_text() for label in drawn["score"].axes[0].get_yticklabels()] == labels
 
 
 def test_folders_that_do_not_count_are_listed_in_the_terminal(tmp_path, write_run):

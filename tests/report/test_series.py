@@ -6,7 +6,7 @@ from pages import data_of
 def test_pictures_hold_the_numbers_of_the_runs(page):
     inverted, slow, none, unscaled = data_of(page)["strategies"]
     assert [s["name"] for s in (inverted, slow, none)] == ["inverted p=0.5", "inverted p=0.2", "none"]
-    assert inverted["accuracy"]["values"] == [97.0, 96.9]
+    assert inverted["score"]["values"] == [97.0, 96.9]
     assert inverted["depth"]["expected"]["ratio"] == [1.0, 1.414, 2.0]
     assert slow["depth"]["expected"]["ratio"] == [1.0, 1.118, 1.25]
     assert unscaled["depth"]["expected"]["gain"] == {"train": [0.5] * 3, "eval": [1.0] * 3}

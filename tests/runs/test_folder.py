@@ -160,9 +160,15 @@ def test_a_folder_whose_name_is_no_text_is_refused_where_it_is_used(tmp_path, mo
     assert why_unnamed(tmp_path / "caf\udcc3\udca9").endswith("set PYTHONUTF8=1")  # as Python reads it under LC_ALL=C
 
 
-def test_a_run_may_fail_before_it_is_recorded(folder):
-    folder.fail(ValueError("first"))
+def test_a_run_that_fails_before_it_is_recorded_says_so_and_leaves_what_is_whole(folder):
+    with pytest.raises(ValueError, match="first"), folder.beginning():
+        raise ValueError("first")
     assert (read_status(folder.path)["status"], read_status(folder.path)["error"]) == ("failed", "first")
+    with folder.recording():
+        pass
+    with pytest.raises(ValueError, match="second"), folder.beginning():
+        raise ValueError("second")
+    assert read_status(folder.path)["status"] == "ok"
 
 
 @pytest.mark.parametrize(("content", "said"), [("", "it is empty"), ("a: [b\n", "line 2: "), ("[a]", "it holds list")])

@@ -63,7 +63,10 @@ def test_targets_are_renewed_wherever_they_stand_and_nothing_else_is():
 
 def test_a_run_of_before_there_were_modules_is_a_classification_with_its_loss():
     loss = {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1}
-    assert renewed({"loss": loss})["module"] == {"_target_": "dropout_lab.modules.Classifier", "loss": loss}
+    assert renewed({"loss": loss})["module"] == {
+        "_target_": "dropout_lab.modules.classification.Classifier",
+        "loss": loss,
+    }
     assert has_old_targets({"loss": loss})
 
 

@@ -1,7 +1,1 @@
-"""Modules: the LightningModules that are trained."""
-
-from dropout_lab.modules.base import Module
-from dropout_lab.modules.classification import Classifier
-from dropout_lab.modules.columns import Column
-
-__all__ = ["Classifier", "Column", "Module"]
+"""Modules: the LightningModules that are trained, and the numbers that they measure."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dropout_lab.dropout import monte_carlo
 from dropout_lab.modules.base import Batch, Loss, Module
-from dropout_lab.modules.columns import Column
+from dropout_lab.modules.columns import OF_CLASSIFICATION, Column
 
 
 class Classifier(Module):
@@ -22,10 +22,7 @@ class Classifier(Module):
         options: as for :class:`~dropout_lab.modules.base.Module`.
     """
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("acc", "accuracy", "%", 2, "more"),
-        Column("loss", "NLL", "nats", 3),
-    )
+    columns: ClassVar[tuple[Column, ...]] = OF_CLASSIFICATION
 
     def __init__(self, *arguments: Any, loss: Callable[[Tensor, Tensor], Tensor] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,18 +1,21 @@
-"""Columns: the numbers that a module measures, as tables, pictures, dashboards and checkpoints need to know them."""
+"""Columns: the numbers that a run measures, as tables, pictures, dashboards and checkpoints need to know them."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 
 class Column(NamedTuple):
-    """A number that is measured of every part of the data, declared once.
+    """A number that is measured, declared once: by a module, or by a callback that logs one.
 
     Attributes:
-        key: as it is logged, ``val/<key>``, ``test/<key>``.
+        key: of a module's, as it is logged for each part of the data, ``val/<key>``, ``test/<key>``; of a callback's,
+            all that it is logged as, ``auroc/test``.
         title: what it is called.
         unit: behind the title; "%" shows a fraction as a percentage.
         decimals: as it is printed, in its unit.
         better: whether more or less of it is wanted.
-        shown: whether the table in the terminal has it; other tables have all.
+        short: the title at the head of a table; "": as it is.
+        shown: whether the terminal's table has it; the others have all.
     """
 
     key: str
@@ -20,4 +23,39 @@ class Column(NamedTuple):
     unit: str = ""
     decimals: int = 3
     better: Literal["more", "less"] = "less"
+    short: str = ""
     shown: bool = True
+
+    @property
+    def brief(self) -> str:
+        """The title at the head of a table."""
+        return self.short or self.title
+
+    @property
+    def factor(self) -> int:
+        """By what a number is multiplied to be in its unit."""
+        return 100 if self.unit == "%" else 1
+
+    def of(self, part: str) -> str:
+        """The metric of a part of the data; of a callback's column there is one."""
+        return self.key if "/" in self.key else f"{part}/{self.key}"
+
+    def named(self, what: str) -> str:
+        """A title with its unit, as an axis has it; ``what`` stands in front."""
+        return " ".join(filter(None, (what, self.title))) + (f", {self.unit}" if self.unit else "")
+
+
+OF_CLASSIFICATION = (
+    Column("acc", "accuracy", "%", 2, "more", "acc"),
+    Column("loss", "NLL", "nats"),
+)
+
+
+def declared(configs: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """The columns that runs declare in their configurations, each once; those of before did not, and classified."""
+    found: dict[str, Column] = {}
+    for config in configs:
+        for each in config.get("columns") or OF_CLASSIFICATION:
+            column = Column(**each) if isinstance(each, Mapping) else Column(*each)
+            found.setdefault(column.key, column)
+    return list(found.values()) or [*OF_CLASSIFICATION]

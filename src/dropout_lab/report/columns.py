@@ -1,14 +1,15 @@
 """Columns of the table: what each of its numbers is, how it is read from a run, and how it is printed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dropout_lab.modules.columns import Column, declared
 from dropout_lab.runs.read import Run
 from dropout_lab.verdict.statistics import Interval
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column of the table: how its number is read from a run, and how it is printed."""
 
     key: str
@@ -21,6 +22,7 @@ class Column:
     signed: bool = False
     with_interval: bool = True
     compared: bool = False  # paired differences to the baseline are worth a look
+    shown: bool = True  # in the terminal, too
 
     def text(self, value: Interval, seeds: int) -> str:
         """A cell: the mean, its interval where there is one, and the number of seeds where some lack the value."""
@@ -39,37 +41,46 @@ def _seconds(run: Run) -> float:
     return float(seconds) if isinstance(seconds, int | float) else float("nan")
 
 
-COLUMNS = (
-    Column(
-        "test_acc",
-        "test acc %",
-        "test accuracy, %",
-        "accuracy on the test set",
-        lambda run, _: run.final("test/acc"),
-        2,
-        100,
+def columns_of(runs: Sequence[Run]) -> list[TableColumn]:
+    """The columns of a table of runs: what they measured, the gap in their loss, and what dropout does in layers."""
+    measured = declared(run.config for run in runs)
+    gaps = [_gap(column) for column in measured if column.key == "loss"]
+    return [*map(_tested, measured), *gaps, *OF_EVERY_RUN]
+
+
+def _tested(column: Column) -> TableColumn:
+    """The column of what was measured of the test part."""
+    name, unit = column.brief, f", {column.unit}" if column.unit else ""
+    return TableColumn(
+        f"test_{name.lower().replace(' ', '_')}",
+        f"test {name}{' %' if column.unit == '%' else ''}",
+        column.named("test"),
+        f"{column.title} on the test set{unit}",
+        lambda run, _: run.final(column.of("test")),
+        column.decimals,
+        column.factor,
         compared=True,
-    ),
-    Column(
-        "test_nll",
-        "test NLL",
-        "test NLL, nats",
-        "cross-entropy on the test set, nats",
-        lambda run, _: run.final("test/loss"),
-        3,
-        compared=True,
-    ),
-    Column(
-        "gap_nll",
-        "gap (NLL)",
-        "gap in NLL, nats",
-        "cross-entropy on the validation data minus that on the training data, both with dropout off, last epoch, nats",
-        lambda run, _: run.final("gap/loss"),
-        3,
+        shown=column.shown,
+    )
+
+
+def _gap(column: Column) -> TableColumn:
+    """The column of how much worse the loss is on validation than on training samples."""
+    return TableColumn(
+        f"gap_{column.brief.lower()}",
+        f"gap ({column.brief})",
+        column.named("gap in"),
+        f"{column.named('generalisation gap at the last epoch: validation minus training')}, both in eval mode",
+        lambda run, _: run.final(column.of("gap")),
+        column.decimals,
+        column.factor,
         signed=True,
         compared=True,
-    ),
-    Column(
+    )
+
+
+OF_EVERY_RUN = (
+    TableColumn(
         "gain_train",
         "gain train",
         "gain in train",
@@ -77,7 +88,7 @@ COLUMNS = (
         lambda run, layer: run.at_layer("train", "gain", layer or ""),
         with_interval=False,
     ),
-    Column(
+    TableColumn(
         "gain_eval",
         "gain eval",
         "gain in eval",
@@ -85,14 +96,14 @@ COLUMNS = (
         lambda run, layer: run.at_layer("eval", "gain", layer or ""),
         with_interval=False,
     ),
-    Column(
+    TableColumn(
         "ratio",
         "ratio",
         "ratio",
         "mean at the last dropout layer in train over that in eval, for the same inputs and weights",
         lambda run, layer: run.at_layer("probe", "ratio", layer or ""),
     ),
-    Column(
+    TableColumn(
         "seconds",
         "s/run",
         "seconds per run",

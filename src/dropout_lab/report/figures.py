@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dropout_lab.cli import interruptible
-from dropout_lab.report.series import CURVES, series
+from dropout_lab.report.series import series
 from dropout_lab.report.styles import styles
 from dropout_lab.report.table import Row
 from dropout_lab.runs.atomic import replacing
@@ -51,7 +51,7 @@ Drawn = Mapping[str, Any]  # one strategy: what series() and styles() say of it
 
 
 def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
-    """Write figures as ``accuracy.pdf``, ``accuracy.png``, ... into a folder, which is made."""
+    """Write figures as ``score.pdf``, ``score.png``, ... into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with mpl.rc_context(STYLE):
@@ -70,9 +70,9 @@ def figures(table: Sequence[Row]) -> dict[str, Figure]:
     style_of = styles(table)
     shown = [strategy | style_of[strategy["name"]] for strategy in data["strategies"]]
     draw: dict[str, Callable[[], Figure | None]] = {
-        "accuracy": lambda: _accuracy(shown),
-        "rates": lambda: _rates(shown),
-        "curves": lambda: _curves(shown),
+        "score": lambda: _score(shown, data["score"]["title"]),
+        "rates": lambda: _rates(shown, data["score"]["title"]),
+        "curves": lambda: _curves(shown, data["curveTitles"]),
         "activations": lambda: _activations(shown, data["layers"]),
         "gain": lambda: _gain(shown),
         "ratio": lambda: _ratio(shown),
@@ -82,45 +82,45 @@ def figures(table: Sequence[Row]) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _accuracy(shown: Sequence[Drawn]) -> Figure | None:
-    """Test accuracy: means with their 95 % intervals, single seeds below them; the first strategy on top."""
-    rows = [(one, one["accuracy"]) for one in shown if one["accuracy"]["mean"] is not None]
+def _score(shown: Sequence[Drawn], title: str) -> Figure | None:
+    """The first number of the test part: means with 95 % intervals, single seeds below; the first strategy on top."""
+    rows = [(one, one["score"]) for one in shown if one["score"]["mean"] is not None]
     if not rows:
         return None
     figure, (axes,) = _panels(1, COLUMN, 0.5 + 0.26 * len(rows))
-    for place, (one, accuracy) in enumerate(rows):
-        seeds = _numbers(accuracy["values"])
+    for place, (one, score) in enumerate(rows):
+        seeds = _numbers(score["values"])
         axes.plot(seeds, np.full(len(seeds), place + 0.25), "|", color=_color(one), alpha=0.6, label="seeds")
-        half = accuracy["half"]
-        axes.errorbar(accuracy["mean"], place, xerr=half, fmt="o", color=_color(one), capsize=2, label=one["name"])
+        half = score["half"]
+        axes.errorbar(score["mean"], place, xerr=half, fmt="o", color=_color(one), capsize=2, label=one["name"])
     axes.set_yticks(range(len(rows)), [one["name"] for one, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("test accuracy, %")
+    axes.set_xlabel(title)
     return figure
 
 
-def _rates(shown: Sequence[Drawn]) -> Figure | None:
-    """Test accuracy by p, a line for each base whose p was swept."""
+def _rates(shown: Sequence[Drawn], title: str) -> Figure | None:
+    """The first number of the test part by p, a line for each base whose p was swept."""
     bases: dict[str, list[Drawn]] = {}
     for one in shown:
-        if one["p"] is not None and one["accuracy"]["mean"] is not None:
+        if one["p"] is not None and one["score"]["mean"] is not None:
             bases.setdefault(one["base"], []).append(one)
     swept = {base: sorted(each, key=lambda one: one["p"]) for base, each in bases.items() if len(each) > 1}
     if not swept:
         return None
     figure, (axes,) = _panels(1, COLUMN, 2.4)
     for base, each in swept.items():
-        mean, half = (_numbers([one["accuracy"][key] for one in each]) for key in ("mean", "half"))
+        mean, half = (_numbers([one["score"][key] for one in each]) for key in ("mean", "half"))
         line = {"color": _color(each[0]), "linestyle": _dash(each[0]), "marker": "o", "capsize": 2, "label": base}
         axes.errorbar([one["p"] for one in each], mean, yerr=np.nan_to_num(half), **line)
-    axes.set(xlabel="drop probability p", ylabel="test accuracy, %")
+    axes.set(xlabel="drop probability p", ylabel=title)
     axes.legend(frameon=False)
     return figure
 
 
-def _curves(shown: Sequence[Drawn]) -> Figure | None:
+def _curves(shown: Sequence[Drawn], titles: Mapping[str, str]) -> Figure | None:
     """Accuracies and losses over training, bands are 95 % intervals over seeds."""
-    keys = [key for key in CURVES if any(key in one["curves"] for one in shown)]
+    keys = [key for key in titles if any(key in one["curves"] for one in shown)]
     if not keys:
         return None
     figure, panels = _panels(len(keys), PAGE, 2.0, columns=2)
@@ -129,7 +129,7 @@ def _curves(shown: Sequence[Drawn]) -> Figure | None:
             step, mean, half = (_numbers(one["curves"][key][part]) for part in ("step", "mean", "half"))
             axes.plot(step, mean, color=_color(one), linestyle=_dash(one), label=one["name"])
             axes.fill_between(step, mean - half, mean + half, color=_color(one), alpha=0.15, linewidth=0)
-        axes.set(xlabel="step", title=CURVES[key])
+        axes.set(xlabel="step", title=titles[key])
     return _legend(figure, shown)
 
 

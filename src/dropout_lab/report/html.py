@@ -8,8 +8,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from dropout_lab.jobs.overrides import flat
+from dropout_lab.modules.columns import declared
 from dropout_lab.report.captions import CAPTIONS, Caption
-from dropout_lab.report.columns import Column
+from dropout_lab.report.columns import TableColumn
 from dropout_lab.report.notes import heading
 from dropout_lab.report.table import Row, columns_with_numbers, statistics
 from dropout_lab.runs.read import Run
@@ -63,10 +64,11 @@ def cards(table: Sequence[Row], styles: Mapping[str, Any], shown_at_first: int) 
         chips += '<button type="button" data-all="false">none</button>'
     bases = Counter(row.strategy.base for row in table if row.seeds and row.strategy.p is not None)
     logged = statistics(table)
+    score = declared(run.config for row in table for run in row.strategy.runs)[0].title
     drawn = {"rates": max(bases.values(), default=0) > 1, "layers": bool(logged)}
     drawn |= {"gain": "gain" in logged, "ratio": {"gain", "ratio"} <= logged}  # dropout layers are those with a gain
     return f'<div class="chips" role="group" aria-label="strategies in the pictures">{chips}</div>' + "".join(
-        _card(caption) for caption in CAPTIONS if drawn.get(caption.needs, True)
+        _card(caption, score) for caption in CAPTIONS if drawn.get(caption.needs, True)
     )
 
 
@@ -120,7 +122,7 @@ def _swatch(style: Mapping[str, Any] | None) -> str:
     return f'<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path d="M0 5H26" {line}/></svg>'
 
 
-def _cell(row: Row, column: Column) -> str:
+def _cell(row: Row, column: TableColumn) -> str:
     """A value of the table and, below it, its difference to the baseline."""
     text = _minus(column.text(row.values[column.key], row.seeds))
     difference = row.differences.get(column.key)
@@ -143,13 +145,13 @@ def _minus(number: str) -> str:
     return escape(number.replace("-", "−"))
 
 
-def _card(caption: Caption) -> str:
-    """The card of one picture, into which the page's script draws."""
+def _card(caption: Caption, score: str) -> str:
+    """The card of one picture, into which the page's script draws; what is measured first is in some titles."""
     selects = "".join(
         f'<label>{label} <select name="{key}" autocomplete="off"></select></label>'
         for key, label in caption.controls.items()
     )
-    name, title = caption.id, escape(caption.title)
+    name, title = caption.id, escape(caption.title.format(score=score, Score=score[:1].upper() + score[1:]))
     return f"""<figure id="{name}" aria-labelledby="{name}-title">
   <header>
     <h3 id="{name}-title">{title}</h3>

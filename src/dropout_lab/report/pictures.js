@@ -87,11 +87,11 @@ function depthAxis(all, width) {
 }
 
 const PICTURES = {
-  accuracy({ strategies, width }) {
+  score({ strategies, width }) {
     const traces = [];
     const narrow = width < NARROW;
     strategies.forEach((s, n) => {
-      const { mean, half, values, seeds } = s.accuracy;
+      const { mean, half, values, seeds } = s.score;
       traces.push({
         ...styleOf(s), type: "scatter", mode: "markers", x: values, y: values.map(() => n + 0.26), showlegend: false,
         marker: { ...styleOf(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
@@ -100,23 +100,23 @@ const PICTURES = {
       traces.push({
         ...styleOf(s), type: "scatter", mode: "markers", x: [mean], y: [n], marker: { ...styleOf(s).marker, size: 11 },
         error_x: { array: [half ?? 0], thickness: 2, width: 6, color: color(s.color) },
-        hovertemplate: `mean %{x:.2f} %${half === null ? "" : ` ± ${half.toFixed(2)}`}<extra>${escaped(s.name)}</extra>`,
+        hovertemplate: `mean %{x:.${DATA.score.decimals}f}${half === null ? "" : ` ± ${half.toFixed(DATA.score.decimals)}`}<extra>${escaped(s.name)}</extra>`,
       });
     });
     return {
       traces,
       layout: {
         height: 110 + 46 * strategies.length, hovermode: "closest",
-        xaxis: { title: "test accuracy, %", range: reachOf(strategies.map((s) => s.accuracy), true) },
+        xaxis: { title: DATA.score.title, range: reachOf(strategies.map((s) => s.score), DATA.score.unit === "%") },
         yaxis: {
           tickvals: strategies.map((_, n) => n), ticktext: strategies.map((s) => fitted(s.name, narrow)), automargin: true,
           range: [strategies.length - 0.4, -0.6], showgrid: false, ticks: "",
         },
       },
       table: {
-        head: ["strategy", "mean, %", "± 95 %", "single seeds, %"],
-        rows: strategies.map(({ name, accuracy: a }) => [
-          name, a.mean?.toFixed(2) ?? "–", a.half?.toFixed(2) ?? "–", a.values.map((v) => v?.toFixed(2) ?? "–").join(", "),
+        head: ["strategy", `${DATA.score.title}, mean`, "± 95 %", "single seeds"],
+        rows: strategies.map(({ name, score: a }) => [
+          name, a.mean?.toFixed(DATA.score.decimals) ?? "–", a.half?.toFixed(DATA.score.decimals) ?? "–", a.values.map((v) => v?.toFixed(DATA.score.decimals) ?? "–").join(", "),
         ]),
       },
     };
@@ -133,7 +133,7 @@ const PICTURES = {
       traces,
       layout: {
         height: 400, hovermode: "x", xaxis: { title: "optimizer step" },
-        yaxis: { title, range: reachOf(having.map((s) => s.curves[metric]), metric.endsWith("/acc") && !metric.startsWith("gap")) },
+        yaxis: { title, range: reachOf(having.map((s) => s.curves[metric]), title.endsWith("%") && !metric.startsWith("gap")) },
       },
       table: {
         head: ["strategy", `${title}, at the end`, "± 95 %"],
@@ -317,15 +317,15 @@ const PICTURES = {
       traces: swept.map(([base, points]) => {
         points.sort((a, b) => a.p - b.p);
         return {
-          ...line(points[0], points.map((s) => s.p), points.map((s) => s.accuracy.mean), { mode: "lines+markers" }), name: base,
-          error_y: { array: points.map((s) => s.accuracy.half ?? 0), thickness: 1.2, width: 4 },
+          ...line(points[0], points.map((s) => s.p), points.map((s) => s.score.mean), { mode: "lines+markers" }), name: base,
+          error_y: { array: points.map((s) => s.score.half ?? 0), thickness: 1.2, width: 4 },
           hovertemplate: `p = %{x}: %{y:.2f} %<extra>${escaped(base)}</extra>`,
         };
       }),
-      layout: { height: 380, hovermode: "closest", xaxis: { title: "p, the probability to drop" }, yaxis: { title: "test accuracy, %" } },
+      layout: { height: 380, hovermode: "closest", xaxis: { title: "p, the probability to drop" }, yaxis: { title: DATA.score.title } },
       table: {
-        head: ["strategy", "p", "test accuracy, %", "± 95 %"],
-        rows: swept.flatMap(([base, points]) => points.map((s) => [base, s.p, short(s.accuracy.mean, 4), short(s.accuracy.half, 2)])),
+        head: ["strategy", "p", DATA.score.title, "± 95 %"],
+        rows: swept.flatMap(([base, points]) => points.map((s) => [base, s.p, short(s.score.mean, 4), short(s.score.half, 2)])),
       },
     };
   },

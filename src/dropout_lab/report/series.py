@@ -1,27 +1,18 @@
 """Series of numbers behind the page's pictures: means over seeds, thinned to what a picture can show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dropout_lab.report.columns import COLUMNS
+from dropout_lab.modules.columns import Column, declared
 from dropout_lab.report.theory import expected_gain, expected_ratio
 from dropout_lab.runs.layer_order import in_depth_order
 from dropout_lab.runs.strategies import Strategy
 from dropout_lab.runs.tracks import Tracks, mean_over_runs, thinned
 from dropout_lab.verdict.statistics import interval, over_seeds
 
-CURVES = {  # metric -> what its axis says
-    "val/acc": "validation accuracy, %",
-    "train_eval/acc": "training accuracy in eval mode, %",
-    "val/loss": "validation cross-entropy, nats",
-    "train_eval/loss": "training cross-entropy in eval mode, nats",
-    "train/loss": "training cross-entropy with dropout on, nats",
-    "gap/loss": "gap: validation minus training cross-entropy, nats",
-    "gap/acc": "gap: validation minus training accuracy, points",
-}
 CURVE_POINTS = 150
 NUMBERS = 1_000_000  # of layer statistics on one page: about 6 MB
 FEWEST_STEPS = 8
@@ -32,20 +23,23 @@ Numbers = list[float | None]
 def series(strategies: Sequence[Strategy]) -> dict[str, Any]:
     """Everything that the page's pictures draw, as plain lists; an entry for each strategy that ran, in their order."""
     shown = [strategy for strategy in strategies if strategy.runs]
+    columns = declared(run.config for strategy in shown for run in strategy.runs)
+    curves = _titles(columns)
     layers = in_depth_order({layer for strategy in shown for run in strategy.runs for layer in run.layers})
     dropouts = in_depth_order({layer for strategy in shown for layer in strategy.dropout_layers})
     lines = sum(len(_drawn(tracks)) for strategy in shown for tracks in strategy.runs[0].tracks.values())
     steps = max(FEWEST_STEPS, NUMBERS // max(lines, 1))
     return {
-        "curveTitles": CURVES,
+        "score": {"title": columns[0].named("test"), "decimals": columns[0].decimals, "unit": columns[0].unit},
+        "curveTitles": {metric: title for metric, (title, _) in curves.items()},
         "layers": layers,
         "dropouts": dropouts,
         "strategies": [
             {
                 "name": strategy.name,
                 "p": strategy.p,
-                "accuracy": _accuracy(strategy),
-                "curves": _curves(strategy),
+                "score": _score(strategy, columns[0]),
+                "curves": _curves(strategy, curves),
                 "depth": _depth(strategy),
                 "activations": _activations(strategy, layers, steps),
             }
@@ -59,24 +53,39 @@ def plain(values: Any) -> Numbers:
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float)]
 
 
-def _accuracy(strategy: Strategy) -> dict[str, Any]:
-    """Test accuracy of a strategy: of each seed, and its mean with an interval, in percent."""
-    column = COLUMNS[0]
-    values = [column.read(run, None) * column.factor for run in strategy.runs]
+def _titles(columns: Sequence[Column]) -> dict[str, tuple[str, int]]:
+    """Metrics of which the page has curves: metric -> what its axis says, and by what its numbers are multiplied."""
+    titles = {}
+    for column in columns:
+        if "/" in column.key:
+            titles[column.key] = column.named(""), column.factor
+            continue
+        titles[f"val/{column.key}"] = column.named("validation"), column.factor
+        titles[f"train_eval/{column.key}"] = column.named("training, dropout off:"), column.factor
+    titles["train/loss"] = "what is minimised, dropout on", 1
+    for column in columns:
+        if "/" not in column.key:
+            titles[f"gap/{column.key}"] = column.named("gap: validation minus training"), column.factor
+    return titles
+
+
+def _score(strategy: Strategy, column: Column) -> dict[str, Any]:
+    """What is measured first of the test part: of each seed, and its mean with an interval, in its unit."""
+    values = [run.final(column.of("test")) * column.factor for run in strategy.runs]
     summary = interval(values)
     mean, half = plain([summary.mean, summary.half])
     return {"mean": mean, "half": half, "seeds": [run.seed for run in strategy.runs], "values": plain(values)}
 
 
-def _curves(strategy: Strategy) -> dict[str, Any]:
+def _curves(strategy: Strategy, metrics: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
     """Metric -> its mean over seeds with an interval, at a few steps of training."""
     curves = {}
-    for key in CURVES:
+    for key, (_, factor) in metrics.items():
         runs = [run.metrics[key].dropna().rename(run.name) for run in strategy.runs if key in run.metrics]
         table = pd.concat(runs, axis=1).sort_index() if runs else pd.DataFrame()
         if table.size:
             table = table.iloc[thinned(len(table), CURVE_POINTS)]
-            mean, half = over_seeds(table.to_numpy(dtype=float) * (100 if key.endswith("/acc") else 1))
+            mean, half = over_seeds(table.to_numpy(dtype=float) * factor)
             curves[key] = {"step": plain(table.index), "mean": plain(mean), "half": plain(half)}
     return curves
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from dropout_lab.report.columns import COLUMNS, Column
+from dropout_lab.report.columns import TableColumn, columns_of
 from dropout_lab.runs.strategies import Strategy, baseline
 from dropout_lab.verdict.statistics import Interval, interval, paired
 
@@ -19,6 +19,7 @@ class Row:
     """One row of the table: a strategy's numbers, or the reason why it has none."""
 
     strategy: Strategy
+    columns: Sequence[TableColumn]  # of the table
     values: dict[str, Interval] = field(default_factory=dict)
     differences: dict[str, Interval] = field(default_factory=dict)  # to the baseline, at equal seeds
 
@@ -30,15 +31,15 @@ class Row:
 
 def rows(strategies: Sequence[Strategy]) -> list[Row]:
     """The rows of the table, in the order of the strategies."""
-    base = baseline(strategies)
-    reference = {column.key: _by_seed(base, column) for column in COLUMNS if column.compared} if base else {}
+    base, columns = baseline(strategies), columns_of([run for strategy in strategies for run in strategy.runs])
+    compared = [column for column in columns if column.compared and base]
     table = []
     for strategy in strategies:
-        values = {column.key: interval(_values(strategy, column)) for column in COLUMNS}
+        values = {column.key: interval(_values(strategy, column)) for column in columns}
         differences = {}
-        if strategy.runs and strategy is not base:
-            differences = {key: paired(_by_seed(strategy, _column(key)), of_base) for key, of_base in reference.items()}
-        table.append(Row(strategy, values if strategy.runs else {}, differences))
+        if base and strategy.runs and strategy is not base:
+            differences = {each.key: paired(_by_seed(strategy, each), _by_seed(base, each)) for each in compared}
+        table.append(Row(strategy, columns, values if strategy.runs else {}, differences))
     return table
 
 
@@ -47,10 +48,11 @@ def keys_with_numbers(table: Sequence[Row]) -> set[str]:
     return {key for row in table for key, value in row.values.items() if value.n}
 
 
-def columns_with_numbers(table: Sequence[Row]) -> Sequence[Column]:
+def columns_with_numbers(table: Sequence[Row]) -> Sequence[TableColumn]:
     """The columns in which some row of the table has a number; all of them, where there is no number at all."""
     keys = keys_with_numbers(table)
-    return [column for column in COLUMNS if column.key in keys] or COLUMNS
+    columns = table[0].columns if table else []
+    return [column for column in columns if column.key in keys] or columns
 
 
 def statistics(table: Sequence[Row]) -> set[str]:
@@ -65,8 +67,8 @@ def statistics(table: Sequence[Row]) -> set[str]:
 
 
 def as_text(table: Sequence[Row]) -> str:
-    """The table as text, its columns aligned for a terminal."""
-    shown = columns_with_numbers(table)
+    """The table as text, its columns aligned for a terminal; of what was measured those that are shown there."""
+    shown = [column for column in columns_with_numbers(table) if column.shown]
     heads = ["strategy", "seeds", *(column.title for column in shown)]
     cells = [_cells(row, shown) for row in table]
     widths = [max(len(line[n]) for line in [heads, *cells] if n < len(line)) for n in range(len(heads))]
@@ -92,7 +94,7 @@ def differences_as_markdown(table: Sequence[Row], base: Strategy | None) -> str:
     lines = [_difference_cells(row) for row in table if any(one.n for one in row.differences.values())]
     if base is None or not lines:
         return ""
-    heads = [f"minus {base.name}", "pairs", *(column.title for column in COLUMNS if column.compared)]
+    heads = [f"minus {base.name}", "pairs", *(column.title for column in table[0].columns if column.compared)]
     return f"Paired differences at equal seeds:\n\n{_markdown(heads, lines)}"
 
 
@@ -101,9 +103,9 @@ def as_frame(table: Sequence[Row], base: Strategy | None) -> pd.DataFrame:
     records = []
     for row in table:
         record: dict[str, object] = {"strategy": row.strategy.name, "seeds": row.seeds, "reason": row.strategy.reason}
-        for column in COLUMNS:
+        for column in row.columns:
             record |= _record(column.key, row.values.get(column.key))
-        for column in COLUMNS:
+        for column in row.columns:
             if column.compared:
                 record |= _record(f"{column.key}_minus_baseline", row.differences.get(column.key))
         records.append(record | {"baseline": base.name if base else None})
@@ -121,13 +123,13 @@ def _markdown(heads: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _by_seed(strategy: Strategy, column: Column) -> dict[object, float]:
+def _by_seed(strategy: Strategy, column: TableColumn) -> dict[object, float]:
     """Seed -> the number that its run has in a column."""
     layer = _last(strategy)
     return {run.seed: column.read(run, layer) for run in strategy.runs}
 
 
-def _values(strategy: Strategy, column: Column) -> list[float]:
+def _values(strategy: Strategy, column: TableColumn) -> list[float]:
     """The numbers that a strategy's runs have in a column."""
     layer = _last(strategy)
     return [column.read(run, layer) for run in strategy.runs]
@@ -138,12 +140,7 @@ def _last(strategy: Strategy) -> str | None:
     return next(reversed(strategy.dropout_layers), None)
 
 
-def _column(key: str) -> Column:
-    """The column of this key."""
-    return next(column for column in COLUMNS if column.key == key)
-
-
-def _cells(row: Row, shown: Sequence[Column]) -> list[str]:
+def _cells(row: Row, shown: Sequence[TableColumn]) -> list[str]:
     """The cells of a row as text."""
     if not row.seeds:
         return [row.strategy.name, "0"]
@@ -153,7 +150,8 @@ def _cells(row: Row, shown: Sequence[Column]) -> list[str]:
 def _difference_cells(row: Row) -> list[str]:
     """The cells of a row of paired differences as text."""
     pairs = max(difference.n for difference in row.differences.values())
-    texts = (replace(_column(key), signed=True).text(one, pairs) for key, one in row.differences.items())
+    compared = [replace(column, signed=True) for column in row.columns if column.compared]
+    texts = (column.text(row.differences[column.key], pairs) for column in compared)
     return [row.strategy.name, str(pairs), *texts]
 
 

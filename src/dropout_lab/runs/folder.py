@@ -48,22 +48,28 @@ class RunFolder:
     _start: float = field(default_factory=time.monotonic)
 
     @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Say in ``status.json`` why a run fails within, before it is recorded; one that is there and whole stays."""
+        try:
+            yield
+        except Exception as error:
+            if read_status(self.path)["status"] not in ("ok", "running"):
+                self._fail(error)
+            raise
+
+    @contextmanager
     def recording(self) -> Iterator[None]:
         """Keep ``status.json`` right about what happens within: running, then ok, failed or interrupted."""
         self._write_status("running")
         try:
             yield
         except Exception as error:
-            self.fail(error)
+            self._fail(error)
             raise
         except BaseException as error:  # Ctrl-C, SIGTERM
             self._write_status("interrupted", type(error).__name__, traceback.format_exc())
             raise
         self._write_status("ok")
-
-    def fail(self, error: Exception) -> None:
-        """Say in ``status.json`` that the run has failed, also before it was recorded."""
-        self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration to ``config.yaml``."""
@@ -80,6 +86,9 @@ class RunFolder:
         objective = float((self.path / OBJECTIVE).read_text())
         (self.path / OBJECTIVE).unlink()
         return objective
+
+    def _fail(self, error: Exception) -> None:
+        self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
 
     def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
         """Write ``status.json``, in place of the old one also where the disk is full."""

@@ -23,7 +23,7 @@ OLD_TARGETS = {  # what conf/ named before the package had rooms -> where it is 
 
 def renewed(config: Mapping[Any, Any]) -> dict[Any, Any]:
     """A configuration in plain containers, every ``_target_`` in it as it is called today, its module what it was."""
-    classifier = {"_target_": "dropout_lab.modules.Classifier", "loss": config.get("loss")}
+    classifier = {"_target_": "dropout_lab.modules.classification.Classifier", "loss": config.get("loss")}
     return {**_renewed(config), "module": _renewed(config.get("module", classifier))}
 
 

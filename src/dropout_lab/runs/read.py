@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from dropout_lab.cli import UserError
+from dropout_lab.modules.columns import Column, declared
 from dropout_lab.runs.folder import (
     ACTIVATIONS,
     CONFIG,
@@ -76,6 +77,11 @@ class Run:
     def seed(self) -> Any:
         """The run's seed as its config says it, or None."""
         return self.config.get("seed")
+
+    @property
+    def columns(self) -> list[Column]:
+        """The numbers that the run measures."""
+        return declared([self.config])
 
     @property
     def ended(self) -> datetime:
@@ -220,7 +226,8 @@ def _with_tables(run: Run) -> Run:
     run = replace(run, metrics=run.metrics if no_metrics else metrics, tracks=tracks or {}, note=no_tracks)
     if no_metrics:
         return replace(run, status="unreadable", reason=no_metrics) if run.counted else replace(run, note=no_metrics)
-    absent = [key for key in ("test/acc", "test/loss", "gap/loss") if not math.isfinite(run.final(key))]
+    keys = [column.of("test") for column in run.columns if "/" not in column.key]
+    absent = [key for key in [*keys, "gap/loss"] if not math.isfinite(run.final(key))]
     return replace(run, note=f"{METRICS} has no finite {', '.join(absent)}") if absent else run
 
 

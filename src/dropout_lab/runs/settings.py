@@ -8,7 +8,8 @@ from dropout_lab.jobs.overrides import flat
 # Each list goes on from the one before: what does not count there does not count here either.
 NOT_OF_THE_CONFIGURATION = ("hydra", "run", "paths", "resume")  # where a run lies, and how it was started
 NOT_OF_THE_RESULT = (*NOT_OF_THE_CONFIGURATION, "logger", "tags", "notes")  # nor what is kept of it elsewhere
-NOT_OF_THE_STRATEGY = (*NOT_OF_THE_RESULT, "seed", "arm", "layers", "sweep")  # nor what a repetition changes, and names
+OF_THE_CODE = ("layers", "columns")  # no settings, but what followed from them
+NOT_OF_THE_STRATEGY = (*NOT_OF_THE_RESULT, *OF_THE_CODE, "seed", "arm", "sweep")  # nor repetitions, and names
 IGNORED_BY_NONE = ("dropout.p", "placement.p")  # dropout=none takes a p so that sweeps match, and drops nothing
 
 
@@ -18,9 +19,10 @@ def summary(config: Mapping[str, Any]) -> str:
     Args:
         config: resolved, in plain containers.
     """
-    left_out = (*NOT_OF_THE_CONFIGURATION, "layers")  # the layers have a table of their own
+    left_out = (*NOT_OF_THE_CONFIGURATION, *OF_THE_CODE)
     groups = {key: value for key, value in config.items() if isinstance(value, Mapping) and key not in left_out}
-    rows = [("", _line({key: value for key, value in config.items() if not isinstance(value, Mapping)}))]
+    single = {key: value for key, value in config.items() if not isinstance(value, Mapping) and key not in OF_THE_CODE}
+    rows = [("", _line(single))]
     for group, node in groups.items():
         if "_target_" in node:
             rows.append((group, _line(node)))

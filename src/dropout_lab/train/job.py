@@ -2,13 +2,14 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
@@ -49,17 +50,20 @@ def run(cfg: DictConfig, label: str | None = None, planned: str | None = None) -
     Returns:
         the best validation loss, NaN when the job failed.
     """
-    describe(cfg, HydraConfig.get(), label)
-    folder = RunFolder(Path(cfg.run.dir), cfg.run.config_hash, writes=rank() == 0)
-    if progress.current is not None:
-        progress.current.start(cfg.run.name)
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), planned or "", writes=rank() == 0)
+    name = label or str(folder.path)
     try:
-        if cfg.resume != "never" and is_done(folder.path, folder.config_hash):
-            log.warning("%s is done already, with this configuration and this code", folder.path)
-            return float(read_status(folder.path)["objective"])
-        checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
-        if checkpoint is not None:  # at W&B, too, it stays the run that it was
-            cfg.run.id = read_config(folder.path).run.id
+        with folder.beginning():
+            describe(cfg, HydraConfig.get(), label)
+            folder.config_hash, name = cfg.run.config_hash, cfg.run.name
+            if progress.current is not None:
+                progress.current.start(name)
+            if cfg.resume != "never" and is_done(folder.path, folder.config_hash):
+                log.warning("%s is done already, with this configuration and this code", folder.path)
+                return float(read_status(folder.path)["objective"])
+            checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
+            if checkpoint is not None:  # at W&B, too, it stays the run that it was
+                cfg.run.id = read_config(folder.path).run.id
         with folder.recording(), failing_as_one(folder.path), leaving_nothing():
             if planned not in (None, folder.config_hash):
                 raise UserError("its launcher brought another configuration than was planned; use one in conf/")
@@ -73,7 +77,7 @@ def run(cfg: DictConfig, label: str | None = None, planned: str | None = None) -
     except Exception as error:
         if full_errors():
             log.exception("job failed")
-        print(f"failed: {cfg.run.name}: {root_cause(error)}", file=sys.stderr)
+        print(f"failed: {name}: {root_cause(error)}", file=sys.stderr)
         return float("nan")
     finally:
         if progress.current is None:  # this process may be ended at any time
@@ -97,13 +101,13 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     set_threads(cfg.threads)
     folder.write_config(resolved(cfg))
     module, data, layers = assemble(cfg)
-    config = {**resolved(cfg), "layers": layers}
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    trainer = build_trainer(cfg, loggers, watched=_is_alone(cfg) and sys.stdout.isatty())
+    config = {**resolved(cfg), "layers": layers, "columns": _columns(module, trainer.callbacks)}  # type: ignore[attr-defined]
     folder.write_config(config)
     tells_all = _is_alone(cfg) and folder.writes
     if folder.writes:
         _tell(config, module.net, in_full=tells_all)
-    loggers = [instantiate(logger) for logger in cfg.logger.values()]
-    trainer = build_trainer(cfg, loggers, watched=_is_alone(cfg) and sys.stdout.isatty())
     with _finishing(loggers):
         for logger in loggers:
             logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
@@ -145,6 +149,11 @@ def one_of_several(path: Path) -> None:
         raise
     finally:
         close_wandb()
+
+
+def _columns(module: Module, callbacks: Iterable[Callback]) -> list[dict[str, Any]]:
+    """The numbers that a job will measure: those of its module, and those that its callbacks declare."""
+    return [each._asdict() for source in (module, *callbacks) for each in getattr(source, "columns", ())]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.devices import environment, together
 from dropout_lab.jobs.job import Job
 from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, EndOfEpoch, Resume, WithinEpoch
-from dropout_lab.runs.loggers import Csv, TensorBoard
+from dropout_lab.runs.loggers import Csv, TensorBoard, require_places
 from dropout_lab.runs.wandb_logger import Wandb
 from dropout_lab.train import progress
 from dropout_lab.train.recipes.max_norm import MaxNorm
@@ -68,6 +68,7 @@ def try_trainer(planned: Job) -> None:
     with telling(job):
         callbacks = {str(name): instantiate(callback) for name, callback in job.callbacks.items()}
         loggers = [logger for name in job.logger if (logger := _logger(job, str(name)))]
+    require_places(planned.alike["logger"], planned.written["logger"])
     for name, callback in callbacks.items():
         if type(callback) is ModelCheckpoint:
             raise UserError(
@@ -90,9 +91,9 @@ def try_trainer(planned: Job) -> None:
 def _logger(job: DictConfig, name: str) -> Logger | None:
     node = job.logger[name]
     later = instantiate(node, _partial_=True)
-    if later.func in PATIENT:
-        return later()  # type: ignore[no-any-return]
     with telling(job, f"logger.{name}"):
+        if later.func in PATIENT:
+            return later()  # type: ignore[no-any-return]
         signature = inspect.signature(later.func)
         signature.bind_partial(**later.keywords)  # first, as a key that is missing may be one with a typo
         signature.bind(**later.keywords)
