@@ -1,11 +1,14 @@
 """What is wrong is said in one line, with the exit code of the contract, and leaves nothing behind."""
 
+import numpy as np
 import pytest
+import torch
 from commands import main_of
+from PIL import Image
 
 from dropout_lab.data import GlobalBatches
 
-# command, its words, part of the line. DIR is a folder that does not exist, EMPTY one that holds nothing.
+# command, its words, part of the line. DIR is a folder that does not exist, EMPTY holds nothing, BROKEN what is wrong.
 TABLE = [
     # unknown names: the nearest is offered
     ("train", "dropout=invertd", "did you mean 'inverted'?"),
@@ -205,14 +208,191 @@ TABLE = [
     ("dashboard", "projct=mine", "did you mean 'project'?"),
     ("dashboard", "runs=EMPTY", "no metrics.csv below it"),
     ("train", "placement.where=[none,input]", "none can't be together with other places"),
+    # files that say something else than they should, or nothing
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] experiment=tab",
+        "tab.yaml: line 3: found character that cannot start any token",
+    ),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] experiment=bracket",
+        "bracket.yaml: line 3: did not find expected ',' or ']'",
+    ),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] experiment=latin",
+        "latin.yaml: line 2: the byte 0xe9 is not UTF-8; save the file as UTF-8",
+    ),
+    ("train", "hydra.searchpath=[file://BROKEN] experiment=list", "list.yaml: it holds list, not names with values"),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] experiment=headless",
+        "headless.yaml: nothing reads its settings as those of 'experiment'; its first line has to be '# @p",
+    ),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] experiment=other_package",
+        "nothing reads what '# @package experiment' makes of it; write '# @package _global_' instead",
+    ),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] experiment=typo",
+        "typo.yaml, line 2: nothing reads 'optimzer'; did you mean 'optimizer'?",
+    ),
+    ("train", "hydra.searchpath=[file://BROKEN] experiment=to_nowhere", "nowhere.lr"),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] -m sweep=headless",
+        "headless.yaml: nothing reads its settings as those of 'sweep'; its first line has to be",
+    ),
+    (
+        "train",
+        "hydra.searchpath=[file://BROKEN] model=global",
+        "global.yaml, line 2: nothing reads 'widths' outside of 'model'; leave the line '# @package _global_' out",
+    ),
+    (
+        "train",
+        "data=image_folder data.root=BROKEN/one data.image_size=8",
+        "BROKEN/one/train has one class folder, a; two or more are needed",
+    ),
+    (
+        "train",
+        "data=image_folder data.root=BROKEN/deep data.image_size=8",
+        "if a, b are the classes, move them one level up, into BROKEN/deep/train",
+    ),
+    (
+        "train",
+        "data=image_folder data.root=BROKEN/lonely data.image_size=8 data.val_fraction=0.4",
+        "lonely/train/b has 1 of 9 samples, too few",
+    ),
+    (
+        "train",
+        "data=image_folder data.root=BROKEN/text data.image_size=8",
+        "BROKEN/text/train/a/0.png cannot be read as an image",
+    ),
+    (
+        "train",
+        "data=image_folder data.root=BROKEN/uneven",
+        "BROKEN/uneven/train/a/1.png has 8x10 pixels, others 8x9; give data.image_size=PIXELS",
+    ),
+    (
+        "train",
+        "model=torchvision model.name=squeezenet1_1 model.weights=BROKEN/other.pt",
+        "not the weights of squeezenet1_1: it lacks features.0.weight, ",
+    ),
+    (
+        "train",
+        "model=torchvision model.name=squeezenet1_1 model.weights=BROKEN/no_weights.pt",
+        "BROKEN/no_weights.pt: cannot be read as a file of weights",
+    ),
+    (
+        "look",
+        "model.name=squeezenet1_1 image=BROKEN/text/train/a/0.png",
+        "image=BROKEN/text/train/a/0.png cannot be read as an image",
+    ),
+    # what a library would refuse, or take and break a run with
+    ("train", "tags=['']", "logger.wandb.tags=['']: must be a list of texts of 1 to 64 characters"),
+    ("train", "tags=[" + 70 * "a" + "]", "']: must be a list of texts of 1 to 64 characters"),
+    (
+        "train",
+        "logger.wandb.project=a/b",
+        "logger.wandb.project=a/b: must be a text of at most 128 characters without any of",
+    ),
+    (
+        "train",
+        "logger.wandb.entity=a?b",
+        "logger.wandb.entity=a?b: must be a text of at most 128 characters without any of",
+    ),
+    (
+        "train",
+        "logger.wandb.id=a/b",
+        "logger.wandb.id=a/b: must be a text of at most 128 characters without any of",
+    ),
+    (
+        "train",
+        "logger=tensorboard logger.tensorboard.max_queue=abc",
+        "logger.tensorboard.max_queue=abc: must be int",
+    ),
+    ("dashboard", "project=a/b", "project=a/b: must be a text of at most 128 characters without any of"),
+    ("train", "trainer.fast_dev_run=true", "must be false: debug=fast is a short run"),
+    (
+        "train",
+        "trainer.max_steps=1",
+        "trainer.max_steps=1: training would end before the first validation, after 15 steps; ",
+    ),
+    (
+        "train",
+        "trainer.limit_val_batches=0",
+        "trainer.limit_val_batches=0: must be a number of batches >= 1, ",
+    ),
+    ("train", "trainer.strategy=ddp_spawn", "its processes are started by this package"),
+    (
+        "train",
+        "callbacks.checkpoint.save_top_k=3",
+        "must be left out: best.ckpt is one file, the best of all validations; to keep more ",
+    ),
+    (
+        "train",
+        "callbacks.checkpoint.filename=mine",
+        "must be left out: best.ckpt is one file",
+    ),
+    (
+        "train",
+        "callbacks.checkpoint._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+        "does not know the run folder",
+    ),
 ]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Configurations, folders of images and files of weights, each with something wrong."""
+    folder = tmp_path_factory.mktemp("broken")
+    head = b"# @package _global_\n"
+    configurations = {
+        "experiment/tab": head + b"trainer:\n\tmax_epochs: 1\n",
+        "experiment/bracket": head + b"tags: [a\n",
+        "experiment/latin": head + b"notes: caf\xe9\n",
+        "experiment/list": head + b"- a\n",
+        "experiment/headless": b"optimizer: {lr: 0.5}\n",
+        "experiment/other_package": b"# @package experiment\noptimizer: {lr: 0.5}\n",
+        "experiment/typo": head + b"optimzer: {lr: 0.5}\n",
+        "experiment/to_nowhere": head + b"optimizer: {lr: '${nowhere.lr}'}\n",
+        "sweep/headless": b"hydra: {sweeper: {params: {seed: 0}}}\n",
+        "model/global": head + b"widths: [4]\n",
+    }
+    for name, content in configurations.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    image = Image.fromarray(np.zeros((9, 8), dtype=np.uint8))
+    places = {
+        "one": ["a"],
+        "deep": ["images/a", "images/b"],
+        "lonely": ["a", "b"],
+        "text": ["a", "b"],
+        "uneven": ["a", "b"],
+    }
+    for name, classes in places.items():
+        for part in ("train", "test"):
+            for of_class in classes:
+                at = folder / name / part / of_class
+                at.mkdir(parents=True)
+                count = 1 if (name, part, of_class) == ("lonely", "train", "b") else 8
+                for number in range(count):
+                    image.resize((8, 9 + number * (name == "uneven"))).save(at / f"{number}.png")
+    (folder / "text" / "train" / "a" / "0.png").write_text("no picture")
+    torch.save({"weight": torch.zeros(2, 2)}, folder / "other.pt")
+    (folder / "no_weights.pt").write_text("no weights")
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "words", "expected"), TABLE, ids=lambda value: str(value)[:60])
-def test_bad_input_is_one_line_and_leaves_nothing(command, words, expected, tmp_path, monkeypatch, capfd):
+def test_bad_input_is_one_line_and_leaves_nothing(command, words, expected, broken, tmp_path, monkeypatch, capfd):
     (tmp_path / "empty").mkdir()
-    places = {"DIR": str(tmp_path / "nowhere"), "EMPTY": str(tmp_path / "empty")}
+    places = {"DIR": str(tmp_path / "nowhere"), "EMPTY": str(tmp_path / "empty"), "BROKEN": str(broken)}
     for name, path in places.items():
         words, expected = words.replace(name, path), expected.replace(name, path)
     arguments = words.split()
