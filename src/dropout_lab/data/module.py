@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -135,6 +136,14 @@ class ImageData(lightning.LightningDataModule):
         if trainer is not None and not kept.is_floating_point():  # others Lightning has converted already
             images = trainer.precision_plugin.convert_input(images)
         return images, classes
+
+    def example(self, rows: int = 2, training: bool = False) -> tuple[Tensor, Tensor]:
+        """The first samples as a batch in evaluation, or as one in training: then mixup makes shares of classes."""
+        assert self.train is not None, "setup comes first"
+        samples = self.train.take(slice(rows))
+        shares = self.mixup and training
+        classes = F.one_hot(samples.classes, self.num_classes).float() if shares else samples.classes
+        return self.prepare(samples.images[:]), classes
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images as they are kept (N, C, H, W) to images as the model sees them (N, *shape).

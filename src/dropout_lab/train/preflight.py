@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import nn
 
 from dropout_lab.cli import UserError
@@ -20,6 +19,7 @@ from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.job import Job
 from dropout_lab.train.length import batches, require_validation
 from dropout_lab.train.trainer import try_trainer
+from dropout_lab.train.trial import ROWS, require_step
 
 NETWORK = "data model module channels_last dropout placement"  # what a network with its dropout depends on
 TRAINING = "optimizer lr_scheduler trainer.max_epochs"  # what its training depends on besides
@@ -45,7 +45,7 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
     for number, job in enumerate(jobs):
         data = once(data_of, job, "data model")
         once(try_trainer, job, "trainer callbacks logger module")
-        once(try_loss, job, "loss data model", data)
+        once(try_loss, job, "loss")
         once(require_validated, job, "data model trainer", data)
         if reason := once(why_no_layer, job, "dropout placement", p=job.varied.get("dropout.p")):
             found[number] = reason
@@ -62,7 +62,8 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
 
 def _why_not(job: Job, once: "_Once", data: ImageData, net: nn.Module) -> str | None:
     """Why a job's network can't be trained as asked; None where it can."""
-    reason: str | None = once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net)
+    reason: str | None = once(why_no_step, job, f"{NETWORK} keyed", data, net)
+    reason = reason or once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net)
     return reason or once(why_untrainable, job, f"{NETWORK} {TRAINING}", data, net)
 
 
@@ -113,15 +114,11 @@ def require_validated(planned: Job, data: ImageData) -> None:
     require_validation(trainer, epoch)
 
 
-def try_loss(planned: Job, data: ImageData) -> None:
-    """Build a job's loss and try it on a batch."""
+def try_loss(planned: Job) -> None:
+    """Build a job's loss; whether it suits what it gets is seen in a step."""
     job = planned.blank
-    logits = torch.zeros(2, data.num_classes, requires_grad=True)
-    classes = torch.zeros(2, data.num_classes) if data.mixup else torch.zeros(2, dtype=torch.int64)
     with telling(job, "loss"):
-        value = instantiate(job.loss)(logits, classes)
-        if value.ndim or not value.requires_grad:
-            raise ValueError("must be one number for a batch, which depends on the logits")
+        instantiate(job.loss)
 
 
 def network_of(planned: Job, data: ImageData) -> nn.Module | str:
@@ -132,6 +129,17 @@ def network_of(planned: Job, data: ImageData) -> nn.Module | str:
             return build_network(job, data)[0]
     except UserError as error:
         return str(error)
+
+
+def why_no_step(planned: Job, data: ImageData, net: nn.Module) -> str | None:
+    """Why a job's network can't take a step of training and be measured; None where it can."""
+    job = planned.blank
+    try:
+        with telling(job):
+            require_step(build_module(job, net), data.example(ROWS, training=True), data.example(ROWS), job.keyed)
+    except UserError as error:
+        return f"a training step fails: {error}" if not str(error).startswith("loss: ") else str(error)
+    return None
 
 
 def why_no_layer(planned: Job) -> str | None:
