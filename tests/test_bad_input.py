@@ -327,6 +327,12 @@ TABLE = [
         "trainer.limit_val_batches=0: must be a number of batches >= 1, ",
     ),
     ("train", "trainer.strategy=ddp_spawn", "its processes are started by this package"),
+    ("train", "callbacks=[default,weight_averaging] +callbacks.weight_averaging.decya=0.9", "did you mean 'decay'?"),
+    (
+        "train",
+        "trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,statik_graph:true}",
+        "trainer.strategy.statik_graph: ",
+    ),
     (
         "train",
         "callbacks.checkpoint.save_top_k=3",

@@ -24,6 +24,17 @@ def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, 
     assert "this machine has no GPUs" in capsys.readouterr().err
 
 
+def test_a_job_that_fails_in_its_first_line_leaves_a_status_that_says_why(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no name for it")
+
+    job_plan = plan([*QUICK, f"hydra.run.dir={tmp_path}"])
+    monkeypatch.setattr(job_module, "describe", broken)
+    assert train.execute(job_plan) == 1
+    assert read_status(tmp_path)["error"] == "RuntimeError: no name for it"
+    assert "RuntimeError: no name for it" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_process_that_cannot_note_why_it_failed_says_it_in_one_line(tmp_path):
     told = r"^dropout_lab\.cli\.UserError: .* has no config\.yaml; .*$"

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from hydra.utils import get_class
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from omegaconf import DictConfig
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
 from dropout_lab.activations.callback import ActivationStats
 from dropout_lab.cli import UserError, nearest
 from dropout_lab.jobs.build import instantiate, module_class
-from dropout_lab.jobs.build_errors import telling
+from dropout_lab.jobs.build_errors import arguments_of, telling, unknown_key
 from dropout_lab.jobs.devices import environment, together
 from dropout_lab.jobs.job import Job
 from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, EndOfEpoch, Resume, WithinEpoch
@@ -78,14 +82,24 @@ def try_trainer(planned: Job) -> None:
     _require_logged(callbacks, module_class(job).monitored())
     with telling(job, "trainer"):
         if isinstance(job.trainer.strategy, DictConfig):
-            for key, value in DESCRIBED.items():
-                if (other := job.trainer.strategy.get(key, value)) != value:
-                    raise ValueError(f"trainer.strategy.{key}={other}: must be {value}")
-            instantiate(job.trainer.strategy)
+            _try_strategy(job.trainer.strategy)
         here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         own = {"deterministic": None, "benchmark": None, "plugins": [LightningEnvironment()]}
         given = {"default_root_dir": "", "logger": loggers, "callbacks": [*callbacks.values()]}
         instantiate(job.trainer, **here, **own, **given, enable_progress_bar=True)
+
+
+def _try_strategy(node: DictConfig) -> None:
+    """Make a strategy that is described; what it hands on to torch, it would have refused in training."""
+    for key, value in DESCRIBED.items():
+        if (other := node.get(key, value)) != value:
+            raise ValueError(f"trainer.strategy.{key}={other}: must be {value}")
+    handed_on: dict[type, type] = {DDPStrategy: DistributedDataParallel, FSDPStrategy: FullyShardedDataParallel}
+    if wraps := handed_on.get(type(instantiate(node))):
+        known = arguments_of(get_class(node["_target_"])) | arguments_of(wraps)
+        for name in node:
+            if not str(name).startswith("_") and name not in known:
+                raise ValueError(f"trainer.strategy.{unknown_key(str(name), node['_target_'], known)}")
 
 
 def _logger(job: DictConfig, name: str) -> Logger | None:

@@ -1,5 +1,6 @@
 """Weight averaging: the average along training is validated, tested and saved (Polyak and Juditsky 1992)."""
 
+import inspect
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,15 @@ class WeightAveraging(EMAWeightAveraging):
 
     Statistics of activations in validation are of the average; those of training batches and of the probe are of the
     weights that are being trained.
+
+    Args:
+        options: as of Lightning's, which would find out in training that there is no such option.
     """
+
+    def __init__(self, **options: Any) -> None:
+        if unknown := options.keys() - inspect.signature(EMAWeightAveraging).parameters:
+            raise TypeError(f"got an unexpected keyword argument {min(unknown)!r}")
+        super().__init__(**options)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on averaging from a checkpoint; for a test its ``state_dict`` is all there is to load."""
