@@ -33,6 +33,7 @@ def test_a_job_that_fails_in_its_first_line_leaves_a_status_that_says_why(tmp_pa
     assert train.execute(job_plan) == 1
     assert read_status(tmp_path)["error"] == "RuntimeError: no name for it"
     assert "RuntimeError: no name for it" in capsys.readouterr().err
+    assert "config_hash" not in read_status(tmp_path)  # so that the same command can be given again
 
 
 @pytest.mark.slow

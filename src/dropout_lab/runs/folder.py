@@ -103,6 +103,8 @@ class RunFolder:
             "config_hash": self.config_hash,
             "objective": self.objective,
         }
+        if not self.config_hash:  # it failed before that was known, so that any configuration may be run there
+            del record["config_hash"]
         file = self.path / STATUS
         try:
             write_whole(file, json.dumps(record, indent=1).encode())
