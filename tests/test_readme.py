@@ -25,7 +25,8 @@ from dropout_lab.jobs.plan import plan
 from dropout_lab.runs.folder import read_status
 
 DOCUMENTS = [
-    REPOSITORY / folder / "README.md" for folder in (".", "conf", "src/dropout_lab", "src/dropout_lab/dropout")
+    REPOSITORY / folder / "README.md"
+    for folder in (".", "conf", "conf/trainer", "src/dropout_lab", "src/dropout_lab/dropout")
 ]
 README = "\n".join(path.read_text() for path in DOCUMENTS)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)

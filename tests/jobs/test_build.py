@@ -8,7 +8,15 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from dropout_lab.dropout import Dropout
-from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import (
+    build_data,
+    build_module,
+    build_network,
+    build_optimizer,
+    build_rates,
+    instantiate,
+    parameter_groups,
+)
 from dropout_lab.jobs.plan import plan
 
 
@@ -100,3 +108,57 @@ def test_matching_rescales_the_weights_behind_dropout(config):
     changed = {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
     assert changed
     assert all(torch.allclose(dict(net.named_parameters())[name], before[name] / 0.7) for name in changed)
+
+
+def groups(net, *no_decay):
+    module = nn.Module()
+    module.net = net
+    return [[*group["params"]] for group in parameter_groups(module, no_decay)]
+
+
+class Learned(Dropout):
+    """Has a parameter of its own."""
+
+    def __init__(self):
+        super().__init__(0.5)
+        self.logit = nn.Parameter(torch.zeros(()))
+
+
+def test_parameters_without_decay_are_those_of_the_kinds_that_are_named():
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), Learned(), nn.MultiheadAttention(3, 1), nn.Linear(3, 1))
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    biases = {"0.bias", "1.bias", "3.in_proj_bias", "3.out_proj.bias", "4.bias"}
+    wanted = {"bias": biases, "norm": {"1.weight", "1.bias"}, "dropout": {"2.logit"}}
+    for kinds in ([], ["bias"], ["norm"], ["dropout"], ["bias", "norm", "dropout"]):
+        rest, *spared = groups(net, *kinds)
+        assert {names[each] for part in spared for each in part} == set().union(*(wanted[kind] for kind in kinds))
+        assert {*rest, *(each for part in spared for each in part)} == set(net.parameters())
+
+
+def test_shared_and_frozen_parameters_are_there_once_or_not():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    net[1].weight = net[0].weight
+    assert [len(group) for group in groups(net)] == [3]
+
+
+def test_matching_keeps_the_groups_without_decay():
+    words = ["dropout=classic", "dropout.p=0.3", "optimizer.match=inverted", "optimizer.weight_decay=0.1"]
+    config = plan([*words, "optimizer.no_decay=[bias]"]).jobs[0].config
+    data = build_data(config)
+    net, _ = build_network(config, data)
+    optimizer = build_optimizer(config, build_module(config, net), data)
+    decays = {each: group["weight_decay"] for group in optimizer.param_groups for each in group["params"]}
+    for name, parameter in net.named_parameters():
+        assert (decays[parameter] == 0) == name.endswith("bias")
+    assert set(decays.values()) == {0.0, 0.1, pytest.approx(0.1 * 0.7**2)}
+
+
+def test_an_optimizer_that_knows_no_decay_has_none_to_leave_out():
+    config = (
+        plan(["optimizer._target_=torch.optim.Rprop", "~optimizer.momentum", "~optimizer.weight_decay"]).jobs[0].config
+    )
+    data = build_data(config)
+    net, _ = build_network(config, data)
+    config.optimizer.no_decay = ["bias"]
+    with pytest.raises(ValueError, match=r"^no_decay=\['bias'\]: must be \[\], as Rprop has no weight decay"):
+        build_optimizer(config, build_module(config, net), data)

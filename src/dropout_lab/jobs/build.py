@@ -1,6 +1,7 @@
 """Building what a configuration describes: the data, the network with dropout installed, the optimizer."""
 
 import pkgutil
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from dropout_lab.dropout import ScheduledRates, install
+from dropout_lab.dropout import Dropout, ScheduledRates, install
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.jobs.build_errors import unlocatable
 
@@ -80,18 +81,41 @@ def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
 
 
 def build_optimizer(cfg: DictConfig, module: Any, data: Data) -> torch.optim.Optimizer:
-    """The optimizer of a module; ``optimizer.match`` also rescales the initial weights behind its network's dropout."""
-    net: nn.Module = module.net
-    others = [value for key, value in module.named_parameters() if value.requires_grad and not key.startswith("net.")]
+    """The optimizer of a module; ``optimizer.match`` also rescales the initial weights behind its network's dropout.
+
+    Raises:
+        ValueError: ``optimizer.no_decay`` for an optimizer that knows no weight decay.
+    """
     options = cfg.optimizer.copy()
     with open_dict(options):
-        match = options.pop("match", None)
-    factory = instantiate(options)
+        match, spared = options.pop("match", None), options.pop("no_decay", None)
+    factory, groups = instantiate(options), parameter_groups(module, spared or [])
     if match is None:
-        return factory([*net.parameters(), *others])  # type: ignore[no-any-return]
-    from dropout_lab.dropout import match_inverted
+        optimizer = factory(groups)
+    else:
+        from dropout_lab.dropout import match_inverted
 
-    optimizer = match_inverted(net, factory, torch.zeros(2, *data.shape))
-    if others:
-        optimizer.add_param_group({"params": others})
-    return optimizer
+        optimizer = match_inverted(module.net, factory, torch.zeros(2, *data.shape), groups)
+    if spared and "weight_decay" not in optimizer.defaults:
+        raise ValueError(f"no_decay={spared}: must be [], as {type(optimizer).__name__} has no weight decay")
+    return optimizer  # type: ignore[no-any-return]
+
+
+def parameter_groups(module: nn.Module, no_decay: Collection[str]) -> list[dict[str, Any]]:
+    """The parameters of a module that are trained, those without weight decay in a group of their own.
+
+    Args:
+        module: with its network.
+        no_decay: kinds of parameters: "bias", "norm" (all of a layer whose class is called so) and "dropout" (a
+            strategy's own).
+    """
+    spared: dict[nn.Parameter, None] = {}  # in order, each once
+    rest: dict[nn.Parameter, None] = {}
+    for layer in module.modules():
+        norm = "norm" in type(layer).__name__.lower()
+        for name, parameter in layer.named_parameters(recurse=False):
+            is_one = {"bias": name.endswith("bias"), "norm": norm, "dropout": isinstance(layer, Dropout)}
+            if parameter.requires_grad:
+                (spared if any(is_one[kind] for kind in no_decay) else rest)[parameter] = None
+    groups: list[dict[str, Any]] = [{"params": [*rest]}]
+    return [*groups, {"params": [*spared], "weight_decay": 0.0}] if spared else groups

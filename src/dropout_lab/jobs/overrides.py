@@ -27,7 +27,7 @@ USAGE = (
     "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
     "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
 )
-OF_THE_LAB = {"optimizer": ("match",)}  # keys of a section that are not for what it describes
+OF_THE_LAB = {"optimizer": ("match", "no_decay")}  # keys of a section that are not for what it describes
 FROM_CODE = {  # arguments of what a section describes that are not for the configuration to give
     "model": ("input_shape", "num_classes"),
     "module": ("net", "seed", "keyed", "monte_carlo_samples"),

@@ -54,6 +54,9 @@ class Optimizer(_Section):
 
     lr: Annotated[float, Field(gt=0, description="a number > 0")] = 1.0
     weight_decay: Annotated[float, Field(ge=0, description="a number >= 0")] = 0.0
+    no_decay: Annotated[
+        list[Literal["bias", "norm", "dropout"]] | None, Field(description="a list of bias, norm and dropout, or null")
+    ] = None
     match: Annotated[Literal["inverted"] | None, Field(description="inverted or null")] = None
 
 

@@ -17,7 +17,7 @@ the gradients has no equivalent, as that norm mixes parameters with different c.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -48,7 +48,12 @@ def factors_of_matching(model: nn.Module, example_input: Tensor) -> dict[str, fl
     return {name: float(change.factor) for name, change in _changes(model, example_input).items()}
 
 
-def match_inverted(model: nn.Module, optimizer_factory: Callable[[Any], Optimizer], example_input: Tensor) -> Optimizer:
+def match_inverted(
+    model: nn.Module,
+    optimizer_factory: Callable[[Any], Optimizer],
+    example_input: Tensor,
+    groups: Sequence[Mapping[str, Any]] | None = None,
+) -> Optimizer:
     """Rescale the initial weights of ``model`` in place and make the optimizer that trains it like its inverted twin.
 
     Call it once, on freshly initialised weights. Learning rate schedules that multiply the initial rates of the groups
@@ -59,9 +64,10 @@ def match_inverted(model: nn.Module, optimizer_factory: Callable[[Any], Optimize
         model: as for :func:`factors_of_matching`.
         optimizer_factory: makes an SGD, Adam or AdamW from parameter groups, e.g. ``partial(torch.optim.SGD, lr=0.1)``.
         example_input: a batch as the model takes it.
+        groups: of parameters, with options of their own; others than the model's may be among them. None: one of all.
 
     Returns:
-        the optimizer, one parameter group for each factor.
+        the optimizer, one parameter group for each factor in each of the groups.
 
     Raises:
         ValueError: as :func:`factors_of_matching`, or another optimizer than SGD, Adam and AdamW.
@@ -69,12 +75,16 @@ def match_inverted(model: nn.Module, optimizer_factory: Callable[[Any], Optimize
     Source: Srivastava et al. 2014, section 10; the table at the top of this file.
     """
     changes = _changes(model, example_input)
-    groups: dict[Fraction, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault(changes[name].factor if name in changes else Fraction(1), []).append(parameter)
-    optimizer = optimizer_factory([{"params": parameters} for parameters in groups.values()])
+    factors = {each: changes[name].factor for name, each in model.named_parameters() if name in changes}
+    split: list[tuple[Fraction, dict[str, Any]]] = []
+    for group in groups or [{"params": [*model.parameters()]}]:
+        parts: dict[Fraction, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(factors.get(parameter, Fraction(1)), []).append(parameter)
+        split += [(factor, {**group, "params": parameters}) for factor, parameters in parts.items()]
+    optimizer = optimizer_factory([group for _, group in split])
     require_known_optimizer(optimizer)
-    for group, factor in zip(optimizer.param_groups, groups, strict=True):
+    for (factor, _), group in zip(split, optimizer.param_groups, strict=True):
         rescale_group(optimizer, group, float(factor))
     apply(model, changes)
     return optimizer
