@@ -150,6 +150,7 @@ class Config(_Section):
     optimizer: Optimizer
     trainer: Trainer
     model: Node
+    module: Node
     placement: Node
     dropout_schedule: Node
     lr_scheduler: Node
