@@ -13,7 +13,7 @@ CONFIG = {
     **{"seed": 0, "keyed": True, "compile": False, "channels_last": True, "threads": 1, "resume": "auto"},
     **{"dropout": {"p": 0.5}, "data": {"batch_size": 8}, "loss": {}, "optimizer": {"lr": 0.1}},
     **{"trainer": {"max_epochs": 3}, "callbacks": {}, "logger": {}},
-    **{"model": {}, "placement": {}, "dropout_schedule": {}, "lr_scheduler": {}},
+    **{"model": {}, "module": {}, "placement": {}, "dropout_schedule": {}, "lr_scheduler": {}},
 }
 
 
