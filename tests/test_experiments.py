@@ -85,7 +85,7 @@ def test_metrics_are_known(experiment):
 
 def test_an_experiment_brings_its_own_arms(monkeypatch):
     planned = []
-    monkeypatch.setattr(compare, "compare", lambda plan: planned.append(plan) or 0)
+    monkeypatch.setattr(compare, "compare", lambda plan, skipped: planned.append(plan) or 0)
     with pytest.raises(SystemExit):
         compare.main(["experiment=depth", "seed=0"])
     assert {job.alike["arm"] for job in planned[0].jobs} == {"constant", "rising", "falling"}

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dropout_lab.dropout import monte_carlo
 from dropout_lab.modules.base import Batch, Loss, Module
 from dropout_lab.modules.columns import OF_CLASSIFICATION, Column
 
@@ -50,6 +49,8 @@ class Classifier(Module):
         """Logarithms of mean probabilities, what precedes the first dropout layer computed once."""
         if type(self).predict is not Classifier.predict or type(self).mix is not Classifier.mix:
             return super().monte_carlo(x, samples)  # type: ignore[no-any-return]
+        from dropout_lab.dropout import monte_carlo  # a fork may have deleted it
+
         return monte_carlo(self.net, x, samples).mean.log()
 
     def scores(self, prediction: Tensor, batch: Batch) -> dict[str, Tensor]:
