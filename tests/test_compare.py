@@ -161,7 +161,8 @@ def test_the_command_ends_with_table_page_and_what_comes_next(tmp_path):
     words = ["seed=0,1", "trainer.max_epochs=1", "data.train_size=128", TWO, f"hydra.sweep.dir={tmp_path}"]
     done = commands.run(*words, module="dropout_lab.compare", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
-    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
+    table = done.stdout[done.stdout.index("strategy ") :].partition("\n\n")[0]  # what explains it comes below
+    rows = {line.split()[0]: line.split() for line in table.splitlines()}
     for name in ("inverted", "classic_matched", "classic_unmatched", "spatial", "none", "unscaled"):
         assert rows[name][1] == "2"  # seeds
     assert f"{tmp_path}/report.html" in done.stdout
