@@ -34,7 +34,8 @@ at_first = "SLURM_JOB_ID" in os.environ and "SLURM_RESTART_COUNT" not in os.envi
 
 class Slow(CNN):
     def forward(self, x):
-        if self.training and at_first and os.environ["PL_GLOBAL_SEED"] == "1":
+        # Not in the trial with two rows, before the job.
+        if self.training and len(x) > 2 and at_first and os.environ["PL_GLOBAL_SEED"] == "1":
             time.sleep(0.2)
         return super().forward(x)
 """
@@ -155,7 +156,8 @@ from dropout_lab.models import CNN
 
 class Breaks(CNN):
     def forward(self, x):
-        if self.training and os.environ["SLURM_PROCID"] == "1":
+        # Not in the trial with two rows, before the job.
+        if self.training and len(x) > 2 and os.environ["SLURM_PROCID"] == "1":
             raise RuntimeError("rank one is unwell")
         return super().forward(x)
 """

@@ -183,7 +183,8 @@ from dropout_lab.models import CNN
 
 class Breaks(CNN):
     def forward(self, x):
-        if self.training and os.environ.get("RANK") == "1" and {condition}:
+        # Not in the trial with two rows, before the job.
+        if self.training and len(x) > 2 and os.environ.get("RANK") == "1" and {condition}:
             {action}
         return super().forward(x)
 """
