@@ -71,6 +71,7 @@ def test_the_table_has_every_argument_of_lightning_with_words_to_try(section, ki
     assert [name for _, name, works, refused in ROWS if not works + refused] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "word"), REFUSED)
 def test_what_the_table_refuses_is_one_line_before_anything_starts(name, word):
     with pytest.raises(UserError, match=rf"^.*\b{name}\b.*$"):
