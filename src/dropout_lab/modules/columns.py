@@ -56,6 +56,6 @@ def declared(configs: Iterable[Mapping[str, Any]]) -> list[Column]:
     found: dict[str, Column] = {}
     for config in configs:
         for each in config.get("columns") or OF_CLASSIFICATION:
-            column = Column(**each) if isinstance(each, Mapping) else Column(*each)
+            column = each if isinstance(each, Column) else Column(**each)
             found.setdefault(column.key, column)
     return list(found.values()) or [*OF_CLASSIFICATION]

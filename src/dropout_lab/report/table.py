@@ -32,13 +32,13 @@ class Row:
 def rows(strategies: Sequence[Strategy]) -> list[Row]:
     """The rows of the table, in the order of the strategies."""
     base, columns = baseline(strategies), columns_of([run for strategy in strategies for run in strategy.runs])
-    compared = [column for column in columns if column.compared and base]
+    reference = {column: _by_seed(base, column) for column in columns if column.compared} if base else {}
     table = []
     for strategy in strategies:
         values = {column.key: interval(_values(strategy, column)) for column in columns}
         differences = {}
-        if base and strategy.runs and strategy is not base:
-            differences = {each.key: paired(_by_seed(strategy, each), _by_seed(base, each)) for each in compared}
+        if strategy.runs and strategy is not base:
+            differences = {each.key: paired(_by_seed(strategy, each), of_base) for each, of_base in reference.items()}
         table.append(Row(strategy, columns, values if strategy.runs else {}, differences))
     return table
 

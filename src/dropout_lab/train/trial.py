@@ -43,8 +43,7 @@ def require_step(module: Module, trained: Any, measured: Any, keyed: bool) -> No
     with _put_back(module):
         x = module.inputs(measured)
         start = time.monotonic()
-        with torch.no_grad():
-            first = _outputs(module, x)
+        first = _outputs(module, x)
         if (time.monotonic() - start) * TIMES_A_PASS > LONGEST:
             log.warning("not tried before the jobs start, as it takes long: a step of %s", type(module.net).__name__)
             return
