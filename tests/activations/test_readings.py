@@ -87,6 +87,48 @@ def test_the_gain_of_an_input_without_a_mean_is_nan():
     assert meter.flush().gains("train")["drop"].value == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize(("mean", "told"), [(0.0, False), (1e-4, False), (1e-3, False), (0.1, True), (1.0, True)])
+def test_the_gain_of_a_mean_that_the_masks_noise_hides_is_nan(mean, told):
+    """Behind a LayerNorm each sample has the same mean, its bias's: without noise of its own, however small it is."""
+    torch.manual_seed(6)
+    norm, layer = nn.LayerNorm(32), Dropout(0.5)
+    nn.init.constant_(norm.bias, mean)
+    meter = around(layer)
+    feed(meter, layer, [norm(torch.randn(64, 17, 32)).detach()])
+    gain = meter.flush().gains("train")["drop"]
+    assert np.isfinite(gain.value) == told
+    assert not told or abs(gain.value - 1) < 4 * gain.se
+
+
+def test_where_no_mask_is_drawn_the_gain_of_a_small_mean_is_exact():
+    torch.manual_seed(8)
+    layer = Dropout(0.5, scaling="classic").eval()
+    meter = around(layer)
+    feed(meter, layer, [(nn.LayerNorm(32)(torch.randn(64, 17, 32)) + 1e-4).detach()], "eval")
+    assert meter.flush().gains("eval")["drop"] == pytest.approx((0.5, 0), abs=1e-6)
+
+
+def test_a_gain_near_zero_with_a_small_error_is_kept():
+    torch.manual_seed(7)
+    layer = Dropout(0.99, scaling="unscaled")
+    meter = around(layer)
+    feed(meter, layer, [torch.randn(64, 16).relu()])
+    gain = meter.flush().gains("train")["drop"]
+    assert abs(gain.value - 0.01) < 4 * gain.se
+    assert gain.se < 0.01
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.7])
+@pytest.mark.parametrize("kind", [{}, {"scaling": "classic"}, {"scaling": "unscaled"}, {"mask": "channel"}])
+def test_a_relu_has_a_gain_at_a_batch_of_eight(kind, p):
+    layer = Dropout(p, **kind)
+    meter = gain_meter(layer)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        feed(meter, layer, [torch.randn(8, 16, 2, 2).relu()])
+        assert np.isfinite(meter.flush().gains("train")["drop"]).all()
+
+
 def test_a_dead_layer_has_no_gain():
     layer = Dropout(0.5)
     meter = around(layer)

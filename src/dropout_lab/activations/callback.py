@@ -31,7 +31,7 @@ class ActivationStats(L.Callback):
     ``activation_mean_eval/<layer>``       the same over the whole validation set (its first loader)
     ``activation_std_<mode>/<layer>``      standard deviation
     ``activation_zeros_<mode>/<layer>``    fraction of exact zeros
-    ``dropout_gain_<mode>/<layer>``        mean out / mean in; NaN where the mean in is < 3 standard errors
+    ``dropout_gain_<mode>/<layer>``        mean out / mean in; NaN where that is the ratio of noise
     ``activation_shift/<layer>``           (mean_train - mean_eval) / std_eval, on the same inputs (the probe)
     ``activation_ratio/<layer>``           mean_train / mean_eval on the same inputs, where never negative
     ``activation_variance_ratio/<layer>``  var_train / var_eval on the same inputs, where a BatchNorm reads it

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 COLUMNS = ("count", "sum", "square", "zeros", "units", "unit_square", "unit_cross")
+TELLS = 0.5  # the largest standard error of a gain that says anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,14 @@ class Stats:
 class Gain(NamedTuple):
     """Mean out / mean in of one layer within the same passes, with its standard error (delta method).
 
-    Inverted dropout has gain 1 in train and in eval, classic q and q, unscaled q and 1. NaN where the mean in is
-    less than 3 of its standard errors from 0: a ratio to noise says nothing.
+    Inverted dropout has gain 1 in train and in eval, classic q and q, unscaled q and 1. NaN where it says nothing:
+
+    - The mean in is less than 3 of its standard errors from 0. It may have either sign, and an interval of the ratio
+      (Fieller 1954, "Some problems in interval estimation") would have no ends.
+    - The standard error of the gain is above 1/2. Behind a LayerNorm the mean in of each sample is nearly 0: known, but
+      little beside the elements that a mask drops or scales, so that the ratio is the mask's noise. At 1/2 the 95 %
+      interval of a mean that is kept, 1, reaches that of one that is lost, 0. This bound is not relative to the gain: a
+      gain near 0 with a small error is what p near 1 does, and where no mask is drawn (eval) the error is 0.
     """
 
     value: float
@@ -77,4 +84,5 @@ def _gain(into: list[float], out: list[float]) -> Gain:
     se_total = sqrt(max(square - total**2 / max(units, 1), 0.0) * spread)
     gain = total_out / total
     residual = max(square_out - 2 * gain * cross + gain**2 * square, 0.0)
-    return Gain(nan, nan) if abs(total) < 3 * se_total else Gain(gain, sqrt(residual * spread) / abs(total))
+    se = sqrt(residual * spread) / abs(total)  # NaN of one unit, which is kept: nothing is known against it
+    return Gain(nan, nan) if abs(total) < 3 * se_total or se > TELLS else Gain(gain, se)
