@@ -2,7 +2,7 @@
 
 from dropout_lab.dropout.ensembles.exact import exact_ensemble
 from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
-from dropout_lab.dropout.folding.fold import convert, fold
+from dropout_lab.dropout.folding.fold import convert, fold, transfer
 from dropout_lab.dropout.folding.match import match_inverted
 from dropout_lab.dropout.keys import MASKS_VERSION, mask_keys
 from dropout_lab.dropout.layer import Dropout, none
@@ -29,4 +29,5 @@ __all__ = [
     "none",
     "rates_of",
     "require_same_rates",
+    "transfer",
 ]

@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam, AdamW
 from torchvision import models
 
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.dropout.folding.fold import convert, fold
+from dropout_lab.dropout.folding.fold import convert, fold, transfer
 from dropout_lab.dropout.placement.install import Placement, install
 
 
@@ -386,3 +386,54 @@ def test_classic_dropout_folds_into_plain_torchvision(name: str) -> None:
         model, plain, x = model.to(dtype), plain.to(dtype), x.to(dtype)
         plain.load_state_dict(fold(model, x[:1]).state_dict(), strict=True)
         assert distance(eval_output(model, x), eval_output(plain, x)) < tolerance
+
+
+def small() -> nn.Module:
+    """Dropout after convolution, BatchNorm and ReLU, and behind a hidden layer; its statistics are not the first."""
+    blocks = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout2d(0.0)
+    model = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, 3))
+    return warm_up(model).double()
+
+
+DROPOUT = {
+    "inverted": (Dropout, Placement(p=0.3)),
+    "classic": (Classic, Placement(p=0.3)),
+    "classic, another p": (Classic, Placement(p=0.6, rate="linear")),
+    "classic elsewhere": (Classic, Placement(["input", "activations", "classifier"], p=0.4)),
+    "spatial": (partial(Dropout, mask="channel", elsewhere="element"), Placement(p=0.2)),
+    "none": (partial(Dropout, scaling="classic"), Placement(p=0.0)),
+    "unscaled": (partial(Dropout, scaling="unscaled"), Placement(p=0.7)),
+}
+
+
+@pytest.mark.parametrize("there", DROPOUT)
+@pytest.mark.parametrize("here", DROPOUT)
+def test_weights_compute_the_same_behind_whatever_dropout_they_are_given_to(there: str, here: str) -> None:
+    source, model = small(), small()
+    install(source, *DROPOUT[there])
+    install(model, *DROPOUT[here])
+    x = torch.randn(5, 2, 8, 8, dtype=torch.float64)
+    before = copy.deepcopy(source.state_dict())
+    assert distance(eval_output(source, x), eval_output(model, x)) > 0.01
+    assert transfer(source, model, x[:2]) is model
+    assert distance(eval_output(source, x), eval_output(model, x)) < 1e-12
+    assert all(torch.equal(value, before[key]) for key, value in source.state_dict().items())
+    same = all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert same == (here == there or "classic" not in f"{here} {there}")  # what needs no rescaling stays, bit for bit
+
+
+def test_weights_that_can_not_be_given_on_are_refused_and_the_model_stays_as_it_was() -> None:
+    def of(layer: nn.Module, between: nn.Module) -> nn.Module:
+        return nn.Sequential(between, layer, between, linear())
+
+    model = of(Dropout(0.5), nn.Sigmoid())
+    before = copy.deepcopy(model.state_dict())
+    for source, error, message in (
+        (of(Classic(0.5), nn.Sigmoid()), ValueError, "Sigmoid"),  # nothing can take the factor
+        (of(Dropout(0.5), nn.Tanh()), ValueError, "compute something else"),
+        (nn.Sequential(linear(), Dropout(0.5), linear()), RuntimeError, "state_dict"),
+    ):
+        with pytest.raises(error, match=message):
+            transfer(source, model, torch.randn(3, 8))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    transfer(of(Classic(0.5), nn.Sigmoid()), of(Classic(0.5), nn.Sigmoid()), torch.randn(3, 8))  # the same factor

@@ -2,6 +2,7 @@
 
     fold(model, x)                a copy without dropout that computes the same in eval and loads into the plain model
     convert(model, "inverted", x) the model itself with another scaling: same eval outputs, training can go on
+    transfer(source, model, x)    the weights of one model for another that differs in dropout: same eval outputs
 
 Inverted and unscaled layers are the identity in eval, so folding just removes them. The eval factor q = 1 - p of a
 classic layer moves into the next affine weight (never its bias: q V (m h) + b); where that is not possible, in a
@@ -10,6 +11,7 @@ residual branch for instance, into the weight and bias before; or into the stati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +26,7 @@ from dropout_lab.dropout.folding.match import require_known_optimizer, rescale_g
 from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.graph.hooks import detach
 from dropout_lab.dropout.layer import SCALINGS, Dropout, eval_factor, require_one_of
+from dropout_lab.dropout.schedules import rates_of
 
 
 def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
@@ -101,6 +104,44 @@ def convert(model: nn.Module, scaling: str, example_input: Tensor, optimizer: Op
     return model
 
 
+def transfer(source: nn.Module, model: nn.Module, example_input: Tensor) -> nn.Module:
+    """Give ``model`` the weights of ``source``, whose dropout layers may be others elsewhere: same eval outputs.
+
+    Args:
+        source: in any mode; stays as it is.
+        model: the same architecture, in any mode; its weights and buffers are overwritten IN PLACE.
+        example_input: a batch as both take it; their outputs on it are compared.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ValueError: as :func:`fold`, or the two models are not the same function of their weights. ``model`` is then
+            unchanged.
+        RuntimeError: weights that do not fit, as ``load_state_dict`` says it.
+    """
+    plain, tried = source, copied(model)
+    converting = _eval_factors(source) != _eval_factors(model)
+    if converting:
+        _require_known_layers(model)
+        plain = convert(copied(source), "inverted", example_input)
+    tried.load_state_dict(plain.state_dict())
+    if converting:
+        apply(tried, _solve_either(tried, lambda layer: _in_eval(layer, layer.scaling)))
+    try:
+        require_same_outputs(outputs(source, example_input), outputs(tried, example_input))
+    except RuntimeError as error:
+        raise ValueError("with the same weights, dropout aside, the two models compute something else") from error
+    model.load_state_dict(tried.state_dict())
+    return model
+
+
+def _eval_factors(model: nn.Module) -> dict[str, float]:
+    """What the dropout layers that do something in eval mode multiply their inputs by, by their names."""
+    factors = {name: eval_factor(rate["scaling"], rate["p"]) for name, rate in rates_of(model).items()}
+    return {name: factor for name, factor in factors.items() if factor != 1}
+
+
 def _require_known_layers(model: nn.Module) -> None:
     for path, layer in model.named_modules():
         if not isinstance(layer, _DropoutNd):
@@ -144,12 +185,15 @@ def _changes(model: nn.Module, scaling: str, training_only: bool) -> dict[str, C
     def factor(layer: Dropout) -> Fraction:
         return _in_eval(layer, scaling) / _in_eval(layer, layer.scaling)
 
+    return solve(model, factor, training=True) if training_only else _solve_either(model, factor)
+
+
+def _solve_either(model: nn.Module, factor: Callable[[Dropout], Fraction]) -> dict[str, Change]:
+    """Changes of weights that hold in training, too, or else in eval alone, where BatchNorm's statistics can help."""
     try:
         return solve(model, factor, training=True)
     except ValueError:
-        if training_only:
-            raise
-    return solve(model, factor, training=False)  # BatchNorm's statistics can help where training is not meant to go on
+        return solve(model, factor, training=False)
 
 
 def _convert(model: nn.Module, scaling: str, changes: dict[str, Change]) -> None:
