@@ -65,9 +65,9 @@ def test_monte_carlo_averages_the_predictions_of_masks(trained_run):
 
     run = restore(trained_run)
     run.data.setup("test")
-    classes = run.data.test.classes
+    classes = run.data.test.targets
     with mask_keys(run.config.seed, 0, range(len(classes))):
-        mean = monte_carlo(run.net, run.data.prepare(run.data.test.images), 4).mean
+        mean = monte_carlo(run.net, run.data.prepare(run.data.test.inputs), 4).mean
     loss = torch.nn.functional.nll_loss(mean.log(), classes).item()
     assert evaluation.evaluate(trained_run, monte_carlo_samples=4)["test/loss"] == pytest.approx(loss, 1e-6)
 

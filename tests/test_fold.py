@@ -20,7 +20,7 @@ def test_folded_weights_load_into_the_plain_model_and_compute_the_same(trained_r
     plain.load_state_dict(torch.load(out, weights_only=True), strict=True)
     run = restore(trained_run)
     run.data.setup("test")
-    images = run.data.prepare(run.data.test.images)
+    images = run.data.prepare(run.data.test.inputs)
     torch.testing.assert_close(plain(images), run.net(images), rtol=1e-6, atol=1e-5)
     unfolded = CNN((1, 8, 8), 10, hidden=48).eval()
     unfolded.load_state_dict(run.net.state_dict())

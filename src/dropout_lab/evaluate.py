@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         how = f"monte_carlo, {samples} masks" if mode == "monte_carlo" else "weight_scaling, dropout off"
         print(f"{values['run']}  {values['ckpt']}.ckpt  {how}")
+        width = max(map(len, metrics))
         for key, value in metrics.items():
-            print(f"  {key:<10} {value!r}")
+            print(f"  {key:<{width}}  {value!r}")
 
 
 def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 0) -> dict[str, float]:
@@ -66,6 +67,7 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         )
     set_threads(run.config.threads)
     module = build_module(run.config, run.net, monte_carlo_samples=monte_carlo_samples)
+    module.load_state_dict(run.rest, strict=False)  # the network has its weights
     with_gpu = run.config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
     count = together()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # of this machine's

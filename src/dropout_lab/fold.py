@@ -48,7 +48,7 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     if out.is_dir():
         raise UserError(f"out={out}: that is a folder; name a file, {out / 'weights.pt'}")
     run = restore(folder, checkpoint)
-    images = run.data.prepare(run.data.test.images[:256])
+    images = run.data.prepare(run.data.test.inputs[:256])
     try:
         folded = fold_model(run.net, images[:2])
     except (ValueError, RuntimeError) as error:

@@ -231,11 +231,11 @@ def test_training_batches_are_augmented_and_evaluation_is_not(tmp_path):
     for epoch in (0, 1):
         order.set_epoch(epoch)
         for number, rows in enumerate(order):
-            raw = crop_flip(data.train.images[rows], batch_key(1, epoch, number, 0))
+            raw = crop_flip(data.train.inputs[rows], batch_key(1, epoch, number, 0))
             assert torch.equal(seen["train"][epoch, number], data.prepare(raw)), (epoch, number)
-    plain = data.prepare(torch.cat([data.val.images, data.train_eval.images]))
+    plain = data.prepare(torch.cat([data.val.inputs, data.train_eval.inputs]))
     assert torch.equal(torch.cat(seen["val"][-len(seen["val"]) // 3 :]), plain)  # sanity check, and two epochs
-    assert torch.equal(torch.cat(seen["test"]), data.prepare(data.test.images))
+    assert torch.equal(torch.cat(seen["test"]), data.prepare(data.test.inputs))
 
 
 BOTH = {"augment": "crop_flip", "mixup": 0.5}
@@ -247,11 +247,11 @@ def test_training_batches_are_mixed_after_cropping_and_evaluation_is_not(tmp_pat
     order = data.train_dataloader().sampler
     order.set_epoch(1)
     for number, rows in enumerate(order):
-        seen = data.prepare(crop_flip(data.train.images[rows], batch_key(1, 1, number, 0)))
-        seen, targets = mixup(seen, data.train.classes[rows], 3, mixing_share(1, 1, number, 0.5))
+        seen = data.prepare(crop_flip(data.train.inputs[rows], batch_key(1, 1, number, 0)))
+        seen, targets = mixup(seen, data.train.targets[rows], 3, mixing_share(1, 1, number, 0.5))
         assert torch.equal(recorder.seen["train"][1, number], seen)
         assert torch.equal(recorder.targets[1, number], targets)
-    assert torch.equal(torch.cat(recorder.seen["test"]), data.prepare(data.test.images))
+    assert torch.equal(torch.cat(recorder.seen["test"]), data.prepare(data.test.inputs))
 
 
 def test_a_resumed_epoch_goes_on_with_the_same_crops_and_mixtures(tmp_path):
@@ -305,7 +305,7 @@ def test_ranks_see_the_images_of_one(world_size, options, tmp_path):
 def test_without_augment_training_sees_the_images_as_they_are(tmp_path):
     _, recorder, data = train(tmp_path, data=Colours(batch_size=4, seed=1))
     rows = next(iter(data.train_dataloader().sampler))
-    assert torch.equal(recorder.seen["train"][0, 0], data.prepare(data.train.images[rows]))
+    assert torch.equal(recorder.seen["train"][0, 0], data.prepare(data.train.inputs[rows]))
 
 
 @pytest.mark.parametrize(
@@ -321,5 +321,5 @@ def test_bytes_are_standardised_before_they_are_rounded_to_the_precision_of_trai
     rows = next(iter(data.train_dataloader().sampler))
     seen = recorder.seen["train"][0, 0]
     assert seen.dtype == dtype
-    assert torch.equal(seen, data.prepare(data.train.images[rows]).to(dtype))
-    assert torch.equal(recorder.seen["val"][0], data.prepare(data.val.images).to(dtype))
+    assert torch.equal(seen, data.prepare(data.train.inputs[rows]).to(dtype))
+    assert torch.equal(recorder.seen["val"][0], data.prepare(data.val.inputs).to(dtype))

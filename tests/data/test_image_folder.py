@@ -32,7 +32,7 @@ def made(root, setup=True, **options):
 def keys(samples):
     """Names for images by their pixels."""
     return {
-        image.numpy().tobytes(): int(label) for image, label in zip(samples.images[:], samples.classes, strict=True)
+        image.numpy().tobytes(): int(label) for image, label in zip(samples.inputs[:], samples.targets, strict=True)
     }
 
 
@@ -49,7 +49,7 @@ def test_images_and_classes_are_torchvisions(root):
     data = made(root)
     assert keys(data.test) == theirs(root, "test")
     assert keys(data.train) | keys(data.val) == theirs(root, "train")
-    assert (len(data.train.classes), len(data.val.classes)) == (18, 6)
+    assert (len(data.train.targets), len(data.val.targets)) == (18, 6)
     assert data.shape == (3, 12, 12)
     assert data.num_classes == 2
     assert data.class_names == ["bird", "cat"]
@@ -83,7 +83,7 @@ def test_val_is_the_validation_part_beside_test_and_the_test_part_without(tmp_pa
     write_folder(tmp_path / "b", {"train": PARTS["train"], "val": PARTS["test"]})
     data = made(tmp_path / "b")
     assert keys(data.test) == theirs(tmp_path / "b", "val")
-    assert len(data.train.classes) == 18
+    assert len(data.train.targets) == 18
 
 
 def test_every_class_is_in_train_eval_also_where_the_validation_part_is_given(tmp_path):
@@ -91,14 +91,14 @@ def test_every_class_is_in_train_eval_also_where_the_validation_part_is_given(tm
     sizes = {"train": 20, "val": 5, "test": 5}
     write_folder(tmp_path, {part: dict.fromkeys(classes, size) for part, size in sizes.items()})
     data, again, other = (made(tmp_path, split_seed=seed) for seed in (0, 0, 1))
-    assert (data.train_eval.classes.bincount(minlength=5) > 0).all()
-    assert len(data.train_eval.classes) == 25
+    assert (data.train_eval.targets.bincount(minlength=5) > 0).all()
+    assert len(data.train_eval.targets) == 25
     assert keys(data.train_eval) == keys(again.train_eval) != keys(other.train_eval)
 
 
 def test_every_channel_of_the_training_part_is_standardised(root):
     data = made(root)
-    seen = data.prepare(data.train.images[:])
+    seen = data.prepare(data.train.inputs[:])
     assert seen.mean((0, 2, 3)).abs().max() < 1e-5
     assert (seen.std((0, 2, 3)) - 1).abs().max() < 1e-5
 
@@ -107,17 +107,17 @@ def test_the_shorter_side_is_resized_and_the_middle_kept(tmp_path):
     write_folder(tmp_path, PARTS, size=(30, 20))
     data = made(tmp_path, image_size=10)
     assert data.shape == (3, 10, 10)
-    for image, (picture, _) in zip(data.test.images[:], Theirs(tmp_path / "test"), strict=True):
+    for image, (picture, _) in zip(data.test.inputs[:], Theirs(tmp_path / "test"), strict=True):
         assert torch.equal(image, pil_to_tensor(center_crop(resize(picture, 10), 10)))
 
 
 def test_square_images_are_resized_as_torchvision_does(root):
     data = made(root, image_size=7)
     expected = torch.stack([pil_to_tensor(resize(image, 7)) for image, _ in Theirs(root / "test")])
-    assert torch.equal(data.test.images[:], expected)
-    assert torch.equal(data.test.images[2:4], expected[2:4])
-    assert torch.equal(data.test.images[torch.tensor([5, 0])], expected[[5, 0]])
-    assert torch.equal(data.test.images[3], expected[3])
+    assert torch.equal(data.test.inputs[:], expected)
+    assert torch.equal(data.test.inputs[2:4], expected[2:4])
+    assert torch.equal(data.test.inputs[torch.tensor([5, 0])], expected[[5, 0]])
+    assert torch.equal(data.test.inputs[3], expected[3])
 
 
 def test_the_model_chooses_the_size_that_was_left_open(root):
@@ -125,7 +125,7 @@ def test_the_model_chooses_the_size_that_was_left_open(root):
     data.suit(3, 8)
     data.setup()
     assert data.shape == (3, 8, 8)
-    assert data.train.images[:2].shape == (2, 3, 8, 8)
+    assert data.train.inputs[:2].shape == (2, 3, 8, 8)
 
 
 def test_no_file_is_needed_to_know_the_shape_where_the_configuration_says_it():
@@ -281,7 +281,7 @@ def test_a_class_that_cannot_be_in_both_parts_is_refused_by_its_folder(tmp_path)
         error, f"{tmp_path}/train/cat has 1 of 15 samples, too few for one in each of two parts; give it at least 2"
     )
     write_folder(tmp_path, {"val": PARTS["test"]})
-    assert len(made(tmp_path).train.classes) == 15
+    assert len(made(tmp_path).train.targets) == 15
 
 
 def test_links_and_folders_within_a_class_are_followed_once_and_hidden_files_are_left_out(tmp_path):
@@ -294,7 +294,7 @@ def test_links_and_folders_within_a_class_are_followed_once_and_hidden_files_are
     (cat / "._000.png").write_text("what macOS adds")
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     data = made(tmp_path)
-    assert len(data.train.classes) + len(data.val.classes) == 24
+    assert len(data.train.targets) + len(data.val.targets) == 24
     assert keys(data.train) | keys(data.val) == before
 
 
@@ -306,7 +306,7 @@ def test_sizes_are_compared_as_images_are_seen(tmp_path):
         Image.new("RGB", (20, 10)).save(tmp_path / name, exif=exif)
     data = made(tmp_path)
     assert data.shape == (3, 20, 10)
-    assert data.test.images[:].shape == (9, 3, 20, 10)
+    assert data.test.inputs[:].shape == (9, 3, 20, 10)
     Image.new("RGB", (10, 20)).save(tmp_path / "test/cat/001.png", exif=exif)
     with pytest.raises(ValueError, match=r"test/cat/001.png has 20x10 pixels, others 10x20"):
         made(tmp_path)

@@ -51,8 +51,8 @@ def test_both_parts_of_a_split_have_every_class_or_it_is_refused_by_the_key(coun
         rf"data.val_fraction={fraction}( is \d+|: class \d has \d+) of {len(classes)} samples, .* (both|two) parts"
     )
     assert bool(parts) != bool(re.match(refused, told))
-    assert all((part.classes.bincount(minlength=len(counts)) > 0).all() for part in parts)
-    assert not parts or torch.equal(torch.cat([part.images for part in parts]).sort().values, samples.images)
+    assert all((part.targets.bincount(minlength=len(counts)) > 0).all() for part in parts)
+    assert not parts or torch.equal(torch.cat([part.inputs for part in parts]).sort().values, samples.inputs)
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_a_class_too_rare_for_both_parts_is_named(rare, fraction, remedy):
 @pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 1.0])
 def test_exactly_the_given_share_of_the_training_labels_is_wrong(fraction):
     clean, noisy = made(), made(label_noise=fraction)
-    wrong = noisy.train.classes != clean.train.classes
-    assert wrong.sum() == round(fraction * len(clean.train.classes))
-    assert noisy.train.classes.min() >= 0
-    assert noisy.train.classes.max() < 5
-    assert torch.equal(noisy.train.images, clean.train.images)
-    assert torch.equal(noisy.train_eval.classes, noisy.train.classes[: len(noisy.train_eval.classes)])
+    wrong = noisy.train.targets != clean.train.targets
+    assert wrong.sum() == round(fraction * len(clean.train.targets))
+    assert noisy.train.targets.min() >= 0
+    assert noisy.train.targets.max() < 5
+    assert torch.equal(noisy.train.inputs, clean.train.inputs)
+    assert torch.equal(noisy.train_eval.targets, noisy.train.targets[: len(noisy.train_eval.targets)])
 
 
 def test_the_share_is_of_the_training_samples_that_are_used():
     clean, noisy = made(train_size=40), made(train_size=40, label_noise=0.3)
-    assert (clean.train.classes != noisy.train.classes).sum() == 12
-    assert torch.equal(clean.train.images, noisy.train.images)
+    assert (clean.train.targets != noisy.train.targets).sum() == 12
+    assert torch.equal(clean.train.inputs, noisy.train.inputs)
 
 
 def test_validation_and_test_labels_stay_right():
@@ -99,25 +99,25 @@ def test_label_noise_follows_the_split_seed_and_nothing_else():
     before = torch.get_rng_state()
     same, other = made(label_noise=0.5, seed=1), made(label_noise=0.5, split_seed=1)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(first.train.classes, same.train.classes)
-    assert not torch.equal(first.train.classes, other.train.classes)
+    assert torch.equal(first.train.targets, same.train.targets)
+    assert not torch.equal(first.train.targets, other.train.targets)
 
 
 def test_each_other_class_is_as_likely_and_so_is_each_sample():
     count = 40000
     clean = Samples(torch.zeros(count, 1, 1, 1), torch.arange(count) % 5)
     noisy = mislabel(clean, 0.5, 5, seed=0)
-    counts = torch.zeros(5, 5).index_put((clean.classes, noisy.classes), torch.ones(()), accumulate=True)
+    counts = torch.zeros(5, 5).index_put((clean.targets, noisy.targets), torch.ones(()), accumulate=True)
     counts.fill_diagonal_(1000)
     assert ((counts - 1000) ** 2 / 1000).sum() < 52  # chi-square, 20 cells: above with probability 1e-4
-    wrong = (clean.classes != noisy.classes).view(40, 1000).sum(1)
+    wrong = (clean.targets != noisy.targets).view(40, 1000).sum(1)
     assert (wrong - 500).abs().max() < 70  # 4.4 standard deviations
 
 
 def test_synthetic_data_take_label_noise_too():
     options = {"size": 200, "shape": [1, 2, 2], "num_classes": 4, "noise": 1.0}
     clean, noisy = (made(Synthetic, **options, label_noise=noise) for noise in (0.0, 0.2))
-    assert (clean.train.classes != noisy.train.classes).sum() == round(0.2 * len(clean.train.classes))
+    assert (clean.train.targets != noisy.train.targets).sum() == round(0.2 * len(clean.train.targets))
 
 
 def test_mean_and_standard_deviation_are_of_each_channel():
@@ -136,7 +136,7 @@ def test_mean_and_standard_deviation_are_of_each_channel():
 
 def test_every_channel_of_the_training_part_is_standardised():
     data = made()
-    seen = data.prepare(data.train.images)
+    seen = data.prepare(data.train.inputs)
     assert seen.mean((0, 2, 3)).abs().max() < 1e-5
     assert (seen.std((0, 2, 3)) - 1).abs().max() < 1e-5
     assert data.mean.max() - data.mean.min() > 0.1
@@ -144,19 +144,19 @@ def test_every_channel_of_the_training_part_is_standardised():
 
 def test_bytes_give_the_numbers_that_floats_give():
     data, floats = made(), made(Floats)
-    assert data.train.images.dtype == torch.uint8
+    assert data.train.inputs.dtype == torch.uint8
     assert torch.allclose(data.mean, floats.mean, rtol=1e-6)
     assert torch.allclose(data.std, floats.std, rtol=1e-6)
     floats.mean, floats.std = data.mean, data.std
-    assert torch.equal(data.prepare(data.val.images), floats.prepare(floats.val.images))
+    assert torch.equal(data.prepare(data.val.inputs), floats.prepare(floats.val.inputs))
 
 
 def test_preparing_a_batch_leaves_the_images_as_they_are():
     for data in (made(), made(Floats)):
-        before = data.train.images.clone()
-        data.prepare(data.train.images)
-        data.prepare(data.train.images.half() if data.train.images.is_floating_point() else data.train.images)
-        assert torch.equal(data.train.images, before)
+        before = data.train.inputs.clone()
+        data.prepare(data.train.inputs)
+        data.prepare(data.train.inputs.half() if data.train.inputs.is_floating_point() else data.train.inputs)
+        assert torch.equal(data.train.inputs, before)
 
 
 @pytest.mark.parametrize("kind", [Photos, Floats])
@@ -169,12 +169,12 @@ def test_a_channel_without_contrast_is_no_division_by_rounding_errors(value, kin
             return Samples(images, classes)
 
     data = made(Grey)
-    assert data.prepare(data.test.images)[:, 1].abs().max() < 1e-6
+    assert data.prepare(data.test.inputs)[:, 1].abs().max() < 1e-6
 
 
 def test_half_precision_images_are_standardised_in_float32():
     data = made(Floats)
-    rounded = data.test.images.bfloat16()
+    rounded = data.test.inputs.bfloat16()
     seen = data.prepare(rounded)
     assert seen.dtype == torch.bfloat16
     assert torch.equal(seen, ((rounded.float() - data.mean) / data.std).bfloat16())

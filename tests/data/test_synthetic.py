@@ -19,26 +19,26 @@ def test_the_samples_are_a_function_of_the_split_seed_alone():
     torch.manual_seed(2)
     before = torch.get_rng_state()
     second, other = made(seed=1).load(), made(split_seed=1).load()
-    assert torch.equal(first.images, second.images)
-    assert torch.equal(first.classes, second.classes)
-    assert not torch.equal(first.images, other.images)
+    assert torch.equal(first.inputs, second.inputs)
+    assert torch.equal(first.targets, second.targets)
+    assert not torch.equal(first.inputs, other.inputs)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_shape_and_number_of_classes_are_as_asked():
     data = made(size=502)
     samples = data.load()
-    assert samples.images.shape == (502, *data.shape) == (502, 2, 3, 4)
-    assert torch.bincount(samples.classes).tolist() == [101, 101, 100, 100, 100]
+    assert samples.inputs.shape == (502, *data.shape) == (502, 2, 3, 4)
+    assert torch.bincount(samples.targets).tolist() == [101, 101, 100, 100, 100]
     assert data.num_classes == 5
 
 
 def test_the_noise_has_the_standard_deviation_that_was_asked_for():
     clean, noisy = made(noise=0.0).load(), made(noise=3.0).load()
-    assert abs((noisy.images - clean.images).std() - 3) < 0.05
+    assert abs((noisy.inputs - clean.inputs).std() - 3) < 0.05
     for number in range(5):  # without noise a class is one image
-        assert len(clean.images[clean.classes == number].unique(dim=0)) == 1
-    assert len(clean.images.unique(dim=0)) == 5
+        assert len(clean.inputs[clean.targets == number].unique(dim=0)) == 1
+    assert len(clean.inputs.unique(dim=0)) == 5
 
 
 def test_a_size_too_small_for_its_classes_is_refused():

@@ -33,9 +33,9 @@ def test_download_is_a_switch(value):
 def test_images_and_classes_are_torchvisions_item_by_item_in_the_official_parts(name, tiny):
     root = tiny(name)
     data = made(name, root)
-    assert data.test.images.dtype == torch.uint8
+    assert data.test.inputs.dtype == torch.uint8
     for image, label, (their_image, their_label) in zip(
-        data.test.images, data.test.classes, theirs(name, root, train=False), strict=True
+        data.test.inputs, data.test.targets, theirs(name, root, train=False), strict=True
     ):
         assert torch.equal(image, their_image)
         assert label == their_label
@@ -45,8 +45,8 @@ def test_images_and_classes_are_torchvisions_item_by_item_in_the_official_parts(
         for image, label in zip(*part, strict=True)
     }
     assert found == {image.numpy().tobytes(): label for image, label in theirs(name, root, train=True)}
-    assert len(data.train.classes) + len(data.val.classes) == len(found) == SIZES[name][0]
-    assert tuple(data.test.images.shape[1:]) == data.native_shape
+    assert len(data.train.targets) + len(data.val.targets) == len(found) == SIZES[name][0]
+    assert tuple(data.test.inputs.shape[1:]) == data.native_shape
     assert data.num_classes == CLASSES[name] == len(data.class_names)
 
 
@@ -54,12 +54,12 @@ def test_the_validation_part_has_equal_shares_and_follows_the_split_seed(tiny):
     root = tiny("CIFAR10")
     data, same, other = (made("CIFAR10", root, seed=seed, split_seed=split) for seed, split in ((0, 0), (1, 0), (0, 1)))
     assert (
-        torch.bincount(data.val.classes).tolist() in ([2] * 5 + [3] * 5, [3] * 5 + [2] * 5)
-        or len(data.val.classes) == 25
+        torch.bincount(data.val.targets).tolist() in ([2] * 5 + [3] * 5, [3] * 5 + [2] * 5)
+        or len(data.val.targets) == 25
     )
-    assert torch.equal(data.val.images, same.val.images)
-    assert not torch.equal(data.val.images, other.val.images)
-    assert torch.equal(data.test.images, other.test.images)
+    assert torch.equal(data.val.inputs, same.val.inputs)
+    assert not torch.equal(data.val.inputs, other.val.inputs)
+    assert torch.equal(data.test.inputs, other.test.inputs)
 
 
 def test_the_model_sees_what_torchvisions_transforms_give(tiny):
@@ -72,9 +72,9 @@ def test_the_model_sees_what_torchvisions_transforms_give(tiny):
             torchvision.transforms.Normalize(mean, std),
         ]
     )
-    expected = torch.stack([transform(image) for image in data.test.images])
-    assert torch.equal(data.prepare(data.test.images), expected)
-    seen = data.prepare(data.train.images)
+    expected = torch.stack([transform(image) for image in data.test.inputs])
+    assert torch.equal(data.prepare(data.test.inputs), expected)
+    seen = data.prepare(data.train.inputs)
     assert seen.mean((0, 2, 3)).abs().max() < 1e-5
     assert (seen.std((0, 2, 3)) - 1).abs().max() < 1e-5
 
@@ -87,7 +87,7 @@ def test_a_sweep_reads_the_files_once_and_again_when_they_change(tiny, monkeypat
     )
     first, second = made("SVHN", root), made("SVHN", root)
     assert len(reads) == 2  # the parts
-    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(first.train.inputs, second.train.inputs)
     (root / "train_32x32.mat").write_bytes(b"something else")
     with pytest.raises(ValueError, match="damaged"):
         made("SVHN", root, download=False)

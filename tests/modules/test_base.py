@@ -61,7 +61,7 @@ def test_the_sanity_check_neither_logs_nor_counts():
     samples = data()
     _, logger = trained(classifier, samples, num_sanity_val_steps=1, epochs=1)
     assert [step for step, _ in logger.series("val/loss")] == [STEPS]
-    expected = direct(classifier.net, samples.prepare(samples.val.images), samples.val.classes)
+    expected = direct(classifier.net, samples.prepare(samples.val.inputs), samples.val.targets)
     assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
 
 
@@ -110,10 +110,10 @@ def test_without_validation_the_rest_of_an_epochs_training_loss_is_logged_at_its
 
 def first_loss(net, samples, seed=0):
     """Loss of the first batch of training, its masks drawn by hand."""
-    rows = next(iter(GlobalBatches(len(samples.train.classes), BATCH, samples.seed)))
-    images = samples.prepare(samples.train.images[rows])
+    rows = next(iter(GlobalBatches(len(samples.train.targets), BATCH, samples.seed)))
+    images = samples.prepare(samples.train.inputs[rows])
     with mask_keys(seed, 0, range(BATCH)):
-        return F.cross_entropy(net.train()(images), samples.train.classes[rows]).item()
+        return F.cross_entropy(net.train()(images), samples.train.targets[rows]).item()
 
 
 def test_the_training_loss_is_with_dropout_on():
@@ -128,7 +128,7 @@ def test_penalties_of_layers_count_in_training_alone():
     classifier, logger = trained(made(network(Penalised(0.5))), samples, log_every_n_steps=1, epochs=1)
     assert logger.series("train/loss")[0][1] == pytest.approx(first_loss(network(), samples) + 9, rel=1e-6)
     assert abs(classifier.net[3].weight) < 2  # it is trained, too
-    expected = direct(classifier.net, samples.prepare(samples.val.images), samples.val.classes)
+    expected = direct(classifier.net, samples.prepare(samples.val.inputs), samples.val.targets)
     assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
 
 
@@ -239,7 +239,7 @@ def test_the_learning_rate_is_stepped_once_an_epoch():
 def test_evaluation_needs_no_optimizer():
     samples = data()
     found = metrics_of(Classifier(network()), samples)
-    expected = direct(network(), samples.prepare(samples.test.images), samples.test.classes)
+    expected = direct(network(), samples.prepare(samples.test.inputs), samples.test.targets)
     assert found == pytest.approx({f"test/{key}": value for key, value in expected.items()}, rel=1e-5)
 
 
@@ -295,7 +295,7 @@ def test_a_training_step_of_ones_own_has_masks_logs_and_measures_like_any_other(
     module, logger = trained(module, samples, log_every_n_steps=2, epochs=1)
     assert logger.series("train/loss")[0][1] == pytest.approx(math.log(3), abs=1)
     assert [step for step, _ in logger.series("train/loss")] == [2, 4, 5]  # its optimizers have stepped by then
-    expected = direct(module.net, samples.prepare(samples.val.images), samples.val.classes)
+    expected = direct(module.net, samples.prepare(samples.val.inputs), samples.val.targets)
     assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
 
 
@@ -321,14 +321,14 @@ def test_numbers_of_the_columns_are_formed_from_means_over_all_rows():
     found = metrics_of(Sharp(net), samples)
     assert found.keys() == {"test/loss", "test/acc", "test/spread"}
     with torch.no_grad():
-        p = (net.eval()(samples.prepare(samples.test.images)).log_softmax(1) * 4).softmax(1).double()
+        p = (net.eval()(samples.prepare(samples.test.inputs)).log_softmax(1) * 4).softmax(1).double()
     first, second = p.topk(2, dim=1).values.mean(0)
     assert found["test/spread"] == pytest.approx((first - second).item(), rel=1e-5)
 
 
 def test_monte_carlo_averages_what_a_module_predicts():
     """That of a class of its own pass by pass: the mean of the probabilities, not of the logits."""
-    x = data().prepare(data().test.images)
+    x = data().prepare(data().test.inputs)
     for kind in (Classifier, Sharp):
         module = kind(network()).eval()
         with mask_keys(0, 0, range(len(x))), torch.no_grad():

@@ -28,7 +28,7 @@ class Uneven(Synthetic):
     """Batches of 15, 3, 1 and so on in evaluation: a mean of their means is not the mean over the samples."""
 
     def _eval_loader(self, samples):
-        count = len(samples.classes)
+        count = len(samples.targets)
         batches = torch.arange(count).split([15, 3, 1, count - 19])
         return DataLoader(TensorDataset(*samples), sampler=batches, batch_size=None)
 
@@ -46,7 +46,7 @@ def uneven():
 def test_evaluation_is_over_all_samples_with_dropout_off(uneven, part):
     classifier, samples, logger = uneven
     own = getattr(samples, part)
-    for key, value in direct(classifier.net, samples.prepare(own.images), own.classes).items():
+    for key, value in direct(classifier.net, samples.prepare(own.inputs), own.targets).items():
         assert logger.last(f"{part}/{key}") == pytest.approx(value, rel=1e-5)
 
 
@@ -64,13 +64,13 @@ def test_another_loss_is_minimised_but_not_measured():
     plain, other = made(), made(loss=smoothed)
     _, logger = trained(other, samples, log_every_n_steps=1, epochs=1)
     trained(plain, samples, epochs=1)
-    rows = next(iter(GlobalBatches(len(samples.train.classes), BATCH, samples.seed)))
+    rows = next(iter(GlobalBatches(len(samples.train.targets), BATCH, samples.seed)))
     with mask_keys(0, 0, range(BATCH)):
-        logits = network().train()(samples.prepare(samples.train.images[rows]))
-    assert logger.series("train/loss")[0][1] == pytest.approx(smoothed(logits, samples.train.classes[rows]).item())
+        logits = network().train()(samples.prepare(samples.train.inputs[rows]))
+    assert logger.series("train/loss")[0][1] == pytest.approx(smoothed(logits, samples.train.targets[rows]).item())
     assert not torch.equal(weights(plain), weights(other))
     for part, own in (("val", samples.val), ("train_eval", samples.train_eval)):
-        expected = direct(other.net, samples.prepare(own.images), own.classes)
+        expected = direct(other.net, samples.prepare(own.inputs), own.targets)
         assert logger.last(f"{part}/loss") == pytest.approx(expected["loss"], rel=1e-5)
 
 
@@ -87,11 +87,11 @@ def test_low_precision_of_the_network_does_not_reach_the_sums(part):
     _, logger = trained(classifier, samples, epochs=1, precision="bf16-true")
     own, rows = getattr(samples, part), [torch.arange(24)]
     if part == "train":
-        rows = list(GlobalBatches(len(own.classes), BATCH, samples.seed))
+        rows = list(GlobalBatches(len(own.targets), BATCH, samples.seed))
     net, losses = classifier.net.bfloat16(), []
     for batch in rows:
-        logits = net(samples.prepare(own.images[batch].bfloat16()))
-        losses.append(F.cross_entropy(logits.float(), own.classes[batch]).item())
+        logits = net(samples.prepare(own.inputs[batch].bfloat16()))
+        losses.append(F.cross_entropy(logits.float(), own.targets[batch]).item())
     assert logger.last(f"{part}/loss") == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
@@ -99,10 +99,10 @@ def test_monte_carlo_evaluation_averages_probabilities_over_masks():
     samples, net = data(), network()
     found = [metrics_of(Classifier(net, monte_carlo_samples=20, seed=seed), samples) for seed in (1, 1, 2)]
     with mask_keys(1, 0, range(24)):
-        mean = monte_carlo(copy.deepcopy(net).eval(), samples.prepare(samples.test.images), 20).mean
-    loss = F.nll_loss(mean.log(), samples.test.classes).item()
+        mean = monte_carlo(copy.deepcopy(net).eval(), samples.prepare(samples.test.inputs), 20).mean
+    loss = F.nll_loss(mean.log(), samples.test.targets).item()
     assert found[0]["test/loss"] == found[1]["test/loss"] == pytest.approx(loss, rel=1e-5)
-    assert found[0]["test/acc"] == (mean.argmax(1) == samples.test.classes).float().mean()
+    assert found[0]["test/acc"] == (mean.argmax(1) == samples.test.targets).float().mean()
     assert found[0]["test/loss"] != found[2]["test/loss"]
 
 

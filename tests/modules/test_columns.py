@@ -4,6 +4,7 @@ import torch
 from classifying import made
 
 from dropout_lab.modules.classification import Classifier
+from dropout_lab.modules.columns import Column
 
 
 def test_what_is_scored_has_a_column_and_every_column_is_scored():
@@ -19,3 +20,14 @@ def test_callbacks_can_monitor_the_columns_in_validation():
     assert monitored[0] == "train/loss"
     assert {key.partition("/")[2] for key in monitored[1:]} == {column.key for column in Classifier.columns}
     assert {key.partition("/")[0] for key in monitored[1:]} == {"val", "train_eval", "gap"}
+
+
+def test_what_is_logged_over_training_is_what_can_be_monitored():
+    curves = [metric for column in Classifier.columns for metric in column.curves]
+    assert sorted(curves) == sorted(Classifier.monitored())
+
+
+def test_a_callbacks_column_is_of_the_part_that_its_key_names():
+    test, val, neither = (Column(key, "AUROC") for key in ("auroc/test", "auroc/val", "ood/auroc"))
+    assert [column.tested for column in (test, val, neither)] == [True, False, True]
+    assert [[*column.curves] for column in (test, val, neither)] == [[], ["auroc/val"], ["ood/auroc"]]

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from dropout_lab.data.module import InMemoryData
+from dropout_lab.data.images import InMemoryData
 from dropout_lab.data.samples import Samples
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dropout_lab.data.image_file import SUFFIXES, fit, read_image, upright_size
-from dropout_lab.data.module import ImageData
+from dropout_lab.data.images import ImageData
 from dropout_lab.data.rules import require_integer
 from dropout_lab.data.samples import Samples, mean_and_std
 
@@ -62,9 +62,9 @@ class ImageFolder(ImageData):
         rest = self._read("train")
         test = self._read("test" if has_test or not has_val else "val")
         if has_test and has_val:
-            order = torch.randperm(len(rest.classes), generator=torch.Generator().manual_seed(self.split_seed))
+            order = torch.randperm(len(rest.targets), generator=torch.Generator().manual_seed(self.split_seed))
             return rest.take(order), self._read("val"), test
-        train, val = self._without_val(rest, len(rest.classes))
+        train, val = self.without_val(rest)
         return train, val, test
 
     def setup(self, stage: str | None = None) -> None:
@@ -72,7 +72,7 @@ class ImageFolder(ImageData):
         if self.train is None:
             super().setup(stage)  # reads images of the training part
             for part in (self.val, self.test):
-                _require_readable(_names(part.take(_spread(len(part.classes)))))
+                _require_readable(_names(part.take(_spread(len(part.targets)))))
 
     def _read(self, part: str) -> Samples:
         """Samples of one part, their images not read yet."""
@@ -107,11 +107,11 @@ class ImageFolder(ImageData):
                     f"others {width}x{height}; give data.image_size=PIXELS"
                 )
 
-    def _statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
+    def statistics(self, train: Samples) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of some images, evenly spread: reading all could take hours."""
-        return _statistics(_names(train.take(_spread(len(train.classes)))), self.native_shape[1:])
+        return _statistics(_names(train.take(_spread(len(train.targets)))), self.native_shape[1:])
 
-    def _name_of_class(self, number: int) -> str:
+    def name_of_class(self, number: int) -> str:
         """The folder of a class, for messages."""
         return f"{self.root}/train/{self.class_names[number]}"
 
@@ -178,7 +178,7 @@ def _block(paths: Sequence[str]) -> Tensor:
 
 def _names(samples: Samples) -> tuple[str, ...]:
     """The names of the files of samples."""
-    files: Any = samples.images
+    files: Any = samples.inputs
     return tuple(map(_name, files.paths))
 
 

@@ -1,47 +1,72 @@
-"""Images with their classes, and what is done to them before training: split, subset, label noise, statistics."""
+"""Samples: inputs with their targets, and what is done to them before training: split, subset, label noise, statistics.
+
+Targets are classes, or numbers where ``num_classes`` is None.
+"""
 
 from collections.abc import Callable, Sized
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset
 
 
-class Images(Sized, Protocol):
-    """A tensor (N, C, H, W), or what becomes one when it is indexed: files on disk."""
+class Inputs(Sized, Protocol):
+    """A tensor (N, ...), or what becomes one when it is indexed: files on disk."""
 
     def __getitem__(self, index: Any) -> Tensor:
-        """The images of a slice or of an index tensor."""
+        """The inputs of a slice or of an index tensor."""
 
 
 class Samples(NamedTuple):
-    """Images (N, C, H, W), uint8 in 0..255 or floating point, and their classes (N,), int64."""
+    """Inputs (N, ...), images as uint8 in 0..255 or floating point; targets: classes (N,), int64, or numbers (N, k)."""
 
-    images: Images
-    classes: Tensor
+    inputs: Inputs
+    targets: Tensor
 
     def take(self, index: Tensor | slice) -> "Samples":
         """The samples of an index or a slice; images on disk stay there."""
-        images: Any = self.images
-        return Samples(getattr(images, "only", images.__getitem__)(index), self.classes[index])
+        inputs: Any = self.inputs
+        return Samples(getattr(inputs, "only", inputs.__getitem__)(index), self.targets[index])
 
 
 class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Whole batches of samples: an index tensor gives (images, classes)."""
+    """Whole batches of samples: an index tensor gives (inputs, targets)."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
 
     def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        images = self.samples.images
-        rows = images.index_select(0, index) if isinstance(images, Tensor) else images[index]  # 15x faster than [index]
-        return rows, self.samples.classes[index]
+        inputs = self.samples.inputs
+        rows = inputs.index_select(0, index) if isinstance(inputs, Tensor) else inputs[index]  # 15x faster than [index]
+        return rows, self.samples.targets[index]
 
     def __len__(self) -> int:
-        return len(self.samples.classes)
+        return len(self.samples.targets)
+
+
+def require_targets(owner: str, num_classes: int | None, *parts: Samples) -> None:
+    """Refuse a class for which the network has no output, and a target that is no finite number.
+
+    Args:
+        owner: the data set's name, for messages.
+        num_classes: K, for classes 0 to K-1; None: targets are numbers.
+        parts: of the data set.
+    """
+    targets = torch.cat([part.targets for part in parts])
+    if num_classes is None:
+        if not (targets.is_floating_point() and targets.ndim == 2 and targets.isfinite().all()):
+            raise ValueError(f"the targets of {owner} must be finite numbers (N, k), or classes with num_classes=K")
+        return
+    lowest, highest = targets.aminmax()
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(
+            f"the classes of {owner} are numbered {int(lowest)} to {int(highest)}, but num_classes={num_classes} means "
+            f"0 to {num_classes - 1}: correct num_classes or the numbers"
+        )
 
 
 def split(
@@ -49,22 +74,22 @@ def split(
     key: str,
     fraction: float,
     of: int,
-    num_classes: int,
+    num_classes: int | None,
     seed: int,
     class_name: Callable[[int], str] = "class {}".format,
 ) -> tuple[Samples, Samples]:
     """Two parts of samples, with the same shares of the classes: the second is a fraction ``data.<key>`` of ``of``.
 
     Raises:
-        ValueError: a part would have no sample of a class, which is told by its ``class_name``.
+        ValueError: a part would be empty, or have no sample of a class, which is told by its ``class_name``.
     """
-    count, available = round(fraction * of), len(samples.classes)
-    if not num_classes <= count <= available - num_classes:
-        raise ValueError(
-            f"data.{key}={fraction} is {count} of {available} samples, but both parts need one of each of "
-            f"{num_classes} classes"
-        )
-    classes = samples.classes.numpy()
+    count, available = round(fraction * of), len(samples.targets)
+    if not (num_classes or 1) <= count <= available - (num_classes or 1):
+        each = f"both parts need one of each of {num_classes} classes" if num_classes else "both parts need one"
+        raise ValueError(f"data.{key}={fraction} is {count} of {available} samples, but {each}")
+    if num_classes is None:
+        return _taken(samples, *train_test_split(np.arange(available), test_size=count, random_state=seed))
+    classes = samples.targets.numpy()
     there, counts = np.unique(classes, return_counts=True)
     few = there[counts < 2]  # which scikit-learn refuses in its own words
     if not len(few):
@@ -76,38 +101,65 @@ def split(
             f"data.{key}={fraction}: {class_name(int(few[0]))} has {has} of {available} samples, too few for one "
             f"in each of two parts; give it {f'more, or change data.{key}' if has > 1 else 'at least 2'}"
         )
-    first, second = (samples.take(torch.as_tensor(part)) for part in parts)
-    return first, second
+    return _taken(samples, *parts)
 
 
-def subset(samples: Samples, size: int, num_classes: int) -> Samples:
-    """The first sample of every class, the second of every class, and so on, in the random order that they have.
+def split_off_fold(
+    samples: Samples, folds: int, fold: int, num_classes: int | None, seed: int
+) -> tuple[Samples, Samples]:
+    """Two parts of samples: the second is one of so many folds, whose sizes differ by one at most in each class.
+
+    Raises:
+        ValueError: fewer samples than folds, or fewer of a class.
+    """
+    targets = samples.targets
+    if num_classes is None:
+        few, what = len(targets), "there are"
+    else:
+        counts = targets.bincount()
+        few, what = int(counts[counts > 0].min()), "the rarest class has"
+    if few < folds:
+        raise ValueError(f"data.folds={folds}: each fold needs a sample of each class, but {what} {few}; take fewer")
+    kind = KFold if num_classes is None else StratifiedKFold
+    cuts = kind(folds, shuffle=True, random_state=seed).split(np.zeros(len(targets)), targets.numpy())
+    return _taken(samples, *next(islice(cuts, fold, None)))
+
+
+def subset(samples: Samples, size: int, num_classes: int | None) -> Samples:
+    """The first samples; of classes the first of each, the second of each, and so on, in the order that they have.
 
     Raises:
         ValueError: fewer samples than classes, or more than there are.
     """
-    classes, available = samples.classes, len(samples.classes)
-    if not num_classes <= size <= available:
-        raise ValueError(
-            f"data.train_size={size}: must be between {num_classes} (one a class) and {available}, or null for all"
-        )
-    by_class, counts = classes.argsort(stable=True), classes.bincount()
-    nth_of_class = torch.empty_like(classes)
-    nth_of_class[by_class] = torch.arange(available) - (counts.cumsum(0) - counts)[classes[by_class]]
+    targets, available = samples.targets, len(samples.targets)
+    if not (num_classes or 1) <= size <= available:
+        least = f"{num_classes} (one a class)" if num_classes else "1"
+        raise ValueError(f"data.train_size={size}: must be between {least} and {available}, or null for all")
+    if num_classes is None:
+        return samples.take(slice(size))
+    by_class, counts = targets.argsort(stable=True), targets.bincount()
+    nth_of_class = torch.empty_like(targets)
+    nth_of_class[by_class] = torch.arange(available) - (counts.cumsum(0) - counts)[targets[by_class]]
     return samples.take(nth_of_class.argsort(stable=True)[:size].sort().values)
 
 
-def mislabel(samples: Samples, fraction: float, num_classes: int, seed: int) -> Samples:
-    """Give round(fraction * N) of the samples another class, each other class as likely; which ones, too, by chance."""
-    count = round(fraction * len(samples.classes))
-    if count == 0:
+def mislabel(samples: Samples, fraction: float, num_classes: int | None, seed: int) -> Samples:
+    """Give round(fraction * N) of the samples another class, each other class as likely; which ones, too, by chance.
+
+    Raises:
+        ValueError: there are no classes.
+    """
+    if fraction and num_classes is None:
+        raise ValueError(f"data.label_noise={fraction}: must be 0 here, as targets are numbers and no classes")
+    count = round(fraction * len(samples.targets))
+    if count == 0 or num_classes is None:
         return samples
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(samples.classes), generator=generator)[:count]
+    chosen = torch.randperm(len(samples.targets), generator=generator)[:count]
     away = torch.randint(1, num_classes, (count,), generator=generator)
-    classes = samples.classes.clone()
+    classes = samples.targets.clone()
     classes[chosen] = (classes[chosen] + away) % num_classes
-    return Samples(samples.images, classes)
+    return Samples(samples.inputs, classes)
 
 
 def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,3 +176,9 @@ def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
         constant = channels.amin(1) == channels.amax(1)
     std = torch.where(constant, 1.0, std)  # rounding errors would be divided by rounding errors
     return mean.float().view(-1, 1, 1), std.float().view(-1, 1, 1)
+
+
+def _taken(samples: Samples, *parts: np.ndarray[Any, Any]) -> tuple[Samples, Samples]:
+    """Two parts of samples, from the numbers of those in each."""
+    first, second = (samples.take(torch.as_tensor(part)) for part in parts)
+    return first, second

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dropout_lab.data.module import InMemoryData
+from dropout_lab.data.images import InMemoryData
 from dropout_lab.data.rules import is_integer, is_number, require, require_integer
 from dropout_lab.data.samples import Samples
 

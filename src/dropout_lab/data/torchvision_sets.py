@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dropout_lab.data.files import Download, make_ready
-from dropout_lab.data.module import ImageData
+from dropout_lab.data.images import ImageData
 from dropout_lab.data.rules import require
 from dropout_lab.data.samples import Samples
 
@@ -51,13 +51,13 @@ class TorchvisionData(ImageData):
         stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
         rest, test, self.class_names = _read(self.source, self.root, stamps)
         for samples in (rest, test):
-            shape, classes = tuple(samples.images[:1].shape[1:]), samples.classes
-            if shape != self.native_shape or len(classes) != len(samples.images) or classes.max() >= self.num_classes:
+            shape, classes = tuple(samples.inputs[:1].shape[1:]), samples.targets
+            if shape != self.native_shape or len(classes) != len(samples.inputs) or classes.max() >= self.num_classes:
                 raise ValueError(
                     f"{files[0].parent}: the files of {self.source} do not hold images of shape {self.native_shape} "
                     f"with as many labels below {self.num_classes}; remove them, data.download=true gets them again"
                 )
-        train, val = self._without_val(rest, len(rest.classes))
+        train, val = self.without_val(rest)
         return train, val, test
 
     def _class(self) -> Any:

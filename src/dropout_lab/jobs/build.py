@@ -18,7 +18,7 @@ from dropout_lab.jobs.build_errors import unlocatable
 class Data(Protocol):
     """A data module, of this package or of a fork, as far as a network depends on it."""
 
-    num_classes: int
+    num_classes: int | None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -87,10 +87,13 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     Raises:
         UserError: a folder, checkpoint or image that is not there or does not fit.
     """
+    from dropout_lab.data.images import ImageData
     from dropout_lab.runs.network import restore
 
     run = restore(folder, checkpoint)
     data = run.data
+    if not isinstance(data, ImageData):
+        raise UserError(f"run={folder}: a look is for images, and its data are of {type(data).__name__}")
     names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
     if image and not image.isdigit():
         channels, height, width = data.native_shape
@@ -101,10 +104,10 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
         called = Path(image).name
     else:
         index = int(image or 0)
-        if index >= len(data.test.classes):
-            raise UserError(f"image={image}: the run's data has test images 0 to {len(data.test.classes) - 1}")
-        raw = data.test.images[index : index + 1]
-        called = f"test image {index} (class {names[int(data.test.classes[index])]})"
+        if index >= len(data.test.targets):
+            raise UserError(f"image={image}: the run's data has test images 0 to {len(data.test.targets) - 1}")
+        raw = data.test.inputs[index : index + 1]
+        called = f"test image {index} (class {names[int(data.test.targets[index])]})"
     picture = raw[0].permute(1, 2, 0).squeeze(-1)
     picture = (picture - picture.min()) / (picture.max() - picture.min()).clamp(min=1e-12)
     p = float(run.config.dropout.p)

@@ -101,6 +101,13 @@ class Module(lightning.LightningModule):
         with dropout_only(self.net, on=True):
             return self.mix([self.predict(x) for _ in range(samples)])
 
+    def adapt_to(self, data: Any) -> None:
+        """Take from a data set that is set up what the module needs to know, as the units of its targets."""
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook, before training or a test."""
+        self.adapt_to(self.trainer.datamodule)  # type: ignore[attr-defined]
+
     @property
     def watched(self) -> nn.Module:
         """The network whose layers are watched, and whose names they have."""

@@ -30,6 +30,8 @@ class Classifier(Module):
     @staticmethod
     def outputs(data: Any) -> int:
         """One for each class."""
+        if data.num_classes is None:
+            raise ValueError(f"classification needs classes, but targets of {type(data).__name__} are numbers")
         return data.num_classes  # type: ignore[no-any-return]
 
     def loss(self, batch: Batch) -> Loss:

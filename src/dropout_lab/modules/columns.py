@@ -13,7 +13,7 @@ class Column(NamedTuple):
         title: what it is called.
         unit: behind the title; "%" shows a fraction as a percentage.
         decimals: as it is printed, in its unit.
-        better: whether more or less of it is wanted.
+        better: whether more or less of it is wanted; None: neither.
         short: the title at the head of a table; "": as it is.
         shown: whether the terminal's table has it; the others have all.
     """
@@ -22,7 +22,7 @@ class Column(NamedTuple):
     title: str
     unit: str = ""
     decimals: int = 3
-    better: Literal["more", "less"] = "less"
+    better: Literal["more", "less"] | None = "less"
     short: str = ""
     shown: bool = True
 
@@ -39,6 +39,24 @@ class Column(NamedTuple):
     def of(self, part: str) -> str:
         """The metric of a part of the data; of a callback's column there is one."""
         return self.key if "/" in self.key else f"{part}/{self.key}"
+
+    @property
+    def tested(self) -> bool:
+        """Whether it is a number of the test part, too; of a callback's, the key names no other part."""
+        return not {"train", "train_eval", "val", "gap"}.intersection(self.key.split("/"))
+
+    @property
+    def curves(self) -> dict[str, str]:
+        """What is logged over training: metric -> title, without the unit."""
+        if "/" in self.key:
+            return {} if "test" in self.key.split("/") else {self.key: self.title}
+        minimised = {"train/loss": "what is minimised (dropout on)"} if self.key == "loss" else {}
+        return {
+            self.of("val"): f"validation {self.title}",
+            self.of("train_eval"): f"training {self.title} (dropout off)",
+            **minimised,
+            self.of("gap"): f"gap in {self.title} (validation - training)",
+        }
 
     def named(self, what: str) -> str:
         """A title with its unit, as an axis has it; ``what`` stands in front."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
@@ -17,12 +17,27 @@ from dropout_lab.jobs.build import build_data, build_network
 from dropout_lab.runs.folder import checkpoint, checkpoints, read_config
 
 
+class Saved(NamedTuple):
+    """What a checkpoint holds of a module.
+
+    Attributes:
+        net: the weights of its network.
+        rates: of the dropout layers, to which the weights belong.
+        rest: the state of the module's other children, a noise scale for one.
+    """
+
+    net: dict[str, torch.Tensor]
+    rates: dict[str, SavedRate]
+    rest: dict[str, torch.Tensor]
+
+
 @dataclass(frozen=True)
 class Restored:
     """A trained network in eval mode, with its run's configuration and its data, set up."""
 
     config: DictConfig
     net: nn.Module
+    rest: dict[str, torch.Tensor]  # the state of its module's other children
     data: Any  # the run's data module, as those of dropout_lab.data
 
 
@@ -37,7 +52,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
         UserError: no such folder, file or checkpoint, data that is not there, or weights that do not fit the network.
     """
     config = read_config(folder)
-    state, rates = read_weights(folder, name)
+    saved = read_weights(folder, name)
     try:
         data = build_data(config)
         data.setup()
@@ -47,16 +62,16 @@ def restore(folder: Path, name: str = "best") -> Restored:
     except Exception as error:  # above all of data that is no longer where it was
         raise UserError(f"{folder}: what it was made of cannot be made again: {root_cause(error)}") from error
     try:
-        require_same_rates(net, rates or rates_of(net))
-        net.load_state_dict(state)
+        require_same_rates(net, saved.rates or rates_of(net))
+        net.load_state_dict(saved.net)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: the weights of {name}.ckpt do not fit the run's model: {reason}") from error
-    return Restored(config, net.eval(), data)
+    return Restored(config, net.eval(), saved.rest, data)
 
 
-def read_weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, SavedRate]]:
-    """The weights of the network in a run's checkpoint, on the CPU, and the rates that the weights belong to.
+def read_weights(folder: Path, name: str) -> Saved:
+    """The weights in a run's checkpoint, on the CPU, and the rates that they belong to.
 
     Raises:
         UserError: a file that is missing or cannot be read.
@@ -68,8 +83,8 @@ def read_weights(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict
     return read_checkpoint(path)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, SavedRate]]:
-    """The weights of the network in a checkpoint file, on the CPU, and the rates that the weights belong to.
+def read_checkpoint(path: Path) -> Saved:
+    """The weights in a checkpoint file, on the CPU, and the rates that they belong to.
 
     Raises:
         UserError: it cannot be read.
@@ -80,4 +95,5 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Save
     except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
         raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
     net = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
-    return net, whole.get("dropout_rates", {})
+    rest = {key: value for key, value in state.items() if not key.startswith("net.")}
+    return Saved(net, whole.get("dropout_rates", {}), rest)

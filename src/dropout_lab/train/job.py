@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dropout_lab.cli import UserError, full_errors, root_cause
-from dropout_lab.data import ImageData
+from dropout_lab.data import DataModule
 from dropout_lab.dropout.placement.install import site_table
 from dropout_lab.dropout.placement.other_noise import other_noise
 from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
@@ -30,6 +30,7 @@ from dropout_lab.runs.identity import describe
 from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.resume import is_done, resumed_by_name, start_point
 from dropout_lab.runs.settings import summary
+from dropout_lab.runs.start_from import start
 from dropout_lab.train import progress
 from dropout_lab.train.runtime import close_wandb, quieten_lightning, set_threads
 from dropout_lab.train.trainer import build_trainer
@@ -121,7 +122,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     return float(module.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
 
-def assemble(cfg: DictConfig) -> tuple[Module, ImageData, dict[str, str]]:
+def assemble(cfg: DictConfig) -> tuple[Module, DataModule, dict[str, str]]:
     """Build everything that is trained, the random numbers of its initial weights drawn from the run's seed.
 
     Returns:
@@ -130,9 +131,11 @@ def assemble(cfg: DictConfig) -> tuple[Module, ImageData, dict[str, str]]:
     lightning.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     net, layers = build_network(cfg, data)
+    module = build_module(cfg, net)
+    if cfg.get("start_from"):  # runs of before there was the key are replayed, too
+        start(module, cfg, data)
     if cfg.compile:
         net.compile()
-    module = build_module(cfg, net)
     module.optimizer = build_optimizer(cfg, module, data)
     module.lr_scheduler, module.rates = instantiate(cfg.lr_scheduler), build_rates(cfg, net)
     return module, data, layers

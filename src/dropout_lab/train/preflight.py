@@ -13,10 +13,11 @@ from typing import Any
 from torch import nn
 
 from dropout_lab.cli import UserError
-from dropout_lab.data import ImageData
+from dropout_lab.data import DataModule
 from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
 from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.job import Job
+from dropout_lab.runs.start_from import start
 from dropout_lab.train.length import batches, require_validation
 from dropout_lab.train.trainer import try_trainer
 from dropout_lab.train.trial import ROWS, require_step
@@ -45,7 +46,7 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
     for number, job in enumerate(jobs):
         data = once(data_of, job, "data model")
         once(try_trainer, job, "trainer callbacks logger module")
-        once(try_loss, job, "loss")
+        once(try_loss, job, "loss module")
         once(require_validated, job, "data model trainer", data)
         if reason := once(why_no_layer, job, "dropout placement", p=job.varied.get("dropout.p")):
             found[number] = reason
@@ -60,9 +61,10 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def _why_not(job: Job, once: "_Once", data: ImageData, net: nn.Module) -> str | None:
+def _why_not(job: Job, once: "_Once", data: DataModule, net: nn.Module) -> str | None:
     """Why a job's network can't be trained as asked; None where it can."""
     reason: str | None = once(why_no_step, job, f"{NETWORK} keyed", data, net)
+    reason = reason or (job.written["start_from"] and _why_no_start(job, once, data))
     reason = reason or once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net)
     return reason or once(why_untrainable, job, f"{NETWORK} {TRAINING}", data, net)
 
@@ -91,17 +93,17 @@ def _key(job: Job, parts: str) -> str:
     return json.dumps([reduce(operator.getitem, key, job.alike) for key in keys], default=str)
 
 
-def data_of(planned: Job) -> ImageData:
+def data_of(planned: Job) -> DataModule:
     """The data module of a job, set up."""
     job = planned.blank
     with telling(job, "data"):
-        data: ImageData = build_data(job)
+        data: DataModule = build_data(job)
         data.setup("fit")
         _batches[_key(planned, "data model")] = len(data.train_dataloader())
     return data
 
 
-def require_validated(planned: Job, data: ImageData) -> None:
+def require_validated(planned: Job, data: DataModule) -> None:
     """Refuse limits of a job by which an epoch has no batch, or training no validation."""
     trainer = planned.alike["trainer"]
     epoch = batches(trainer, "train", batches_of(planned))
@@ -115,13 +117,16 @@ def require_validated(planned: Job, data: ImageData) -> None:
 
 
 def try_loss(planned: Job) -> None:
-    """Build a job's loss; whether it suits what it gets is seen in a step."""
+    """Build a job's loss; whether it suits what it gets is seen in a step. Refuse one that its module does not take."""
     job = planned.blank
+    chosen = next((word for word in planned.words if word.lstrip("+").startswith(("loss=", "loss."))), None)
+    if chosen and "${loss" not in str(planned.written):
+        raise UserError(f"{chosen}: module={planned.choices['module']} has a loss of its own; leave this out")
     with telling(job, "loss"):
         instantiate(job.loss)
 
 
-def network_of(planned: Job, data: ImageData) -> nn.Module | str:
+def network_of(planned: Job, data: DataModule) -> nn.Module | str:
     """The network of a job with its dropout; or why it can't be built."""
     job = planned.blank
     try:
@@ -131,12 +136,14 @@ def network_of(planned: Job, data: ImageData) -> nn.Module | str:
         return str(error)
 
 
-def why_no_step(planned: Job, data: ImageData, net: nn.Module) -> str | None:
+def why_no_step(planned: Job, data: DataModule, net: nn.Module) -> str | None:
     """Why a job's network can't take a step of training and be measured; None where it can."""
     job = planned.blank
     try:
         with telling(job):
-            require_step(build_module(job, net), data.example(ROWS, training=True), data.example(ROWS), job.keyed)
+            module = build_module(job, net)
+            module.adapt_to(data)
+            require_step(module, data.example(ROWS, training=True), data.example(ROWS), job.keyed)
     except UserError as error:
         return f"a training step fails: {error}" if not str(error).startswith("loss: ") else str(error)
     return None
@@ -155,6 +162,23 @@ def why_no_layer(planned: Job) -> str | None:
     return None
 
 
+def _why_no_start(job: Job, once: "_Once", data: DataModule) -> str | None:
+    """Why a job's network can't start from another run, which depends on its p, and on a seed that names the run."""
+    p = f"{job.varied.get('dropout.p')} {job.own.start_from}"
+    return once(why_no_start, job, f"{NETWORK} optimizer", data, p=p)  # type: ignore[no-any-return]
+
+
+def why_no_start(planned: Job, data: DataModule) -> str | None:
+    """Why a job's network can't be given the weights of the run that it starts from; None where it can."""
+    job = planned.blank
+    try:
+        with telling(job):
+            start(build_module(job, build_network(job, data)[0]), job, data)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def why_no_schedule(planned: Job, net: nn.Module) -> str | None:
     """Why a job's network can't have other rates as time goes on; None where it can."""
     job = planned.blank
@@ -166,7 +190,7 @@ def why_no_schedule(planned: Job, net: nn.Module) -> str | None:
     return None
 
 
-def why_untrainable(planned: Job, data: ImageData, net: nn.Module) -> str | None:
+def why_untrainable(planned: Job, data: DataModule, net: nn.Module) -> str | None:
     """Why a job's network can't be trained as asked; None where it can."""
     job = planned.blank
     net = copy.deepcopy(net) if job.optimizer.get("match") else net  # which changes it

@@ -157,7 +157,7 @@ def _weights(path: Path) -> "dict[str, torch.Tensor]":
     """The floating-point weights in a checkpoint file, in double precision."""
     from dropout_lab.runs.network import read_checkpoint
 
-    state, _ = read_checkpoint(path)
+    state = read_checkpoint(path).net
     return {key: value.double() for key, value in state.items() if value.is_floating_point()}
 
 

@@ -1,4 +1,4 @@
-"""Laws of data in memory: the split, the sizes of its parts, what the model sees, and evaluation over processes."""
+"""Laws of data in parts: the split, the sizes of its parts, folds, and batches over processes."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -6,39 +6,44 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numbered import Numbered, made, numbers
 
-from dropout_lab.data import InMemoryData, Samples
+from dropout_lab.data import DataModule, Samples, Undivided
 
 PARTS = ("train", "val", "test")
 NAN = float("nan")
 
 
-class Numbered(InMemoryData):
-    """A data set of 200 images; the one pixel that is not noise is the number of the sample."""
+class Line(Undivided):
+    """100 samples whose one feature is their number, and whose target is ten times that."""
 
-    native_shape = (1, 4, 6)
-    num_classes = 4
-    size = 200
+    shape = (1,)
 
     def load(self):
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(self.size, *self.native_shape, generator=generator) * 3 + 5
-        images[:, 0, 0, 0] = torch.arange(self.size)
-        shares = torch.tensor([0.4, 0.3, 0.2, 0.1])
-        classes = torch.arange(self.num_classes).repeat_interleave((shares * self.size).round().long())
-        return Samples(images, classes)
+        number = torch.arange(100.0)[:, None]
+        return Samples(number, 10 * number)
+
+    def prepare(self, inputs):
+        return inputs
 
 
-def made(kind=Numbered, setup=True, **options):
-    data = kind(**{"batch_size": 8, "seed": 0, **options})
-    if setup:
-        data.setup()
-    return data
+class Official(DataModule):
+    """A data set whose test part is given: samples 80 to 99 of a line."""
+
+    shape = (1,)
+
+    def parts(self):
+        whole = made(Line, setup=False).load()
+        return (*self.without_val(whole.take(slice(80))), whole.take(slice(80, None)))
+
+    def prepare(self, inputs):
+        return inputs
 
 
-def numbers(samples):
-    return samples.images[:, 0, 0, 0].long().tolist()
+def lines(samples):
+    return samples.inputs[:, 0].long().tolist()
 
 
 def loaded(loader):
@@ -58,13 +63,13 @@ def test_no_sample_is_in_two_parts_and_none_is_lost():
 
 def test_the_parts_have_the_sizes_that_were_asked_for():
     data = made(val_fraction=0.1, test_fraction=0.25)
-    assert [len(getattr(data, part).classes) for part in PARTS] == [130, 20, 50]
+    assert [len(getattr(data, part).targets) for part in PARTS] == [130, 20, 50]
 
 
 def test_every_part_has_the_shares_of_classes_of_the_whole():
     data = made()
     for part in PARTS:
-        counts = torch.bincount(getattr(data, part).classes)
+        counts = torch.bincount(getattr(data, part).targets)
         assert (counts / counts.sum() - torch.tensor([0.4, 0.3, 0.2, 0.1])).abs().max() < 0.02
 
 
@@ -73,7 +78,7 @@ def test_images_keep_their_classes():
     data = made(train_size=40)
     for part in (*PARTS, "train_eval"):
         samples = getattr(data, part)
-        assert torch.equal(samples.classes, whole.classes[numbers(samples)])
+        assert torch.equal(samples.targets, whole.targets[numbers(samples)])
 
 
 def test_the_split_follows_its_own_seed_and_not_the_seed_of_training():
@@ -104,7 +109,7 @@ def test_training_and_evaluation_leave_torchs_generator_alone():
 def test_train_eval_is_a_part_of_training_as_large_as_validation():
     data = made()
     assert set(numbers(data.train_eval)) < set(numbers(data.train))
-    assert len(data.train_eval.classes) == len(data.val.classes)
+    assert len(data.train_eval.targets) == len(data.val.targets)
 
 
 def test_train_eval_is_all_of_a_training_set_smaller_than_validation():
@@ -114,7 +119,7 @@ def test_train_eval_is_all_of_a_training_set_smaller_than_validation():
 
 @pytest.mark.parametrize("size", [8, 14, 37, 110])
 def test_a_training_subset_has_as_many_of_each_class_as_can_be(size):
-    whole, counts = torch.bincount(made().train.classes), torch.bincount(made(train_size=size).train.classes)
+    whole, counts = torch.bincount(made().train.targets), torch.bincount(made(train_size=size).train.targets)
     assert counts.sum() == size
     most = counts.max()
     assert all(count >= most - 1 or count == all_of for count, all_of in zip(counts, whole, strict=True))
@@ -157,10 +162,9 @@ def test_sizes_that_cannot_be_had_are_refused_by_the_name_of_their_key(options, 
         ("test_fraction", [0.0, 1.0, -0.5, NAN, "half", None, False], "a number with 0 < test_fraction < 1"),
         ("train_size", [0, 100.5, "all", True], "an integer >= 1, or null"),
         ("label_noise", [-0.1, 1.1, NAN, "much", None, True], "a number with 0 <= label_noise <= 1"),
-        ("channels", [0, 2.5, "grey", True], "an integer >= 1, or null"),
-        ("image_size", [0, 8.5, "large", True], "an integer >= 1, or null"),
-        ("augment", ["rotate", 3, True], "crop_flip or resized_crop_flip, or null"),
-        ("mixup", [-0.1, NAN, float("inf"), "much", None, True], r"a number >= 0, the alpha of Beta\(alpha, alpha\); "),
+        ("folds", [0, 1, 2.5, "all", True], "an integer >= 2, or null"),
+        ("fold", [1, -1, 0.5, None], "0 without data.folds=K, the number of folds"),
+        ("one_batch", [1, "yes", None], "true or false"),
     ],
 )
 def test_a_value_that_an_argument_cannot_have_is_refused_with_what_it_may_be(key, values, allowed):
@@ -171,7 +175,7 @@ def test_a_value_that_an_argument_cannot_have_is_refused_with_what_it_may_be(key
 
 @pytest.mark.parametrize("value", [0, 1, np.float32(0.5)])
 def test_ends_and_numbers_of_any_kind_are_taken(value):
-    assert made(label_noise=value, mixup=value, split_seed=np.int64(3), setup=False).label_noise == value
+    assert made(label_noise=value, split_seed=np.int64(3), setup=False).label_noise == value
 
 
 @pytest.mark.parametrize(("shift", "there"), [(0, "0 to 3"), (1, "1 to 4"), (-1, "-1 to 2")])
@@ -181,7 +185,7 @@ def test_classes_without_an_output_are_refused(shift, there):
 
         def load(self):
             samples = made(setup=False).load()
-            return Samples(samples.images, samples.classes + shift)
+            return Samples(samples.inputs, samples.targets + shift)
 
     with pytest.raises(ValueError, match=f"^the classes of Shifted are numbered {there}, but num_classes="):
         made(Shifted)
@@ -204,65 +208,11 @@ def test_a_batch_larger_than_the_training_set_is_refused_when_training_starts():
         data.train_dataloader()
 
 
-def test_pixels_are_standardised_by_the_training_part_alone():
-    data = made(train_size=60)
-    seen = data.prepare(data.train.images)
-    assert abs(seen.mean()) < 1e-5
-    assert abs(seen.std() - 1) < 1e-5
-    outside = sorted({*range(200)} - set(numbers(data.train)))
-
-    class Moved(Numbered):
-        """A data set whose samples but for the training part are somewhere else."""
-
-        def load(self):
-            samples = super().load()
-            samples.images[outside] += 1e4
-            return samples
-
-    moved = made(Moved, train_size=60)
-    assert (moved.mean, moved.std) == (data.mean, data.std)
-    assert torch.equal(moved.prepare(moved.train.images), seen)
-    assert moved.prepare(moved.test.images).mean() > 100
-
-
 def test_the_batch_hook_prepares_images_and_keeps_classes():
     data = made()
-    images, classes = data.on_after_batch_transfer((data.val.images, data.val.classes), 0)
-    assert torch.equal(images, data.prepare(data.val.images))
-    assert classes is data.val.classes
-
-
-@pytest.mark.parametrize("size", [3, 9])
-def test_images_are_resized_and_grey_ones_repeated(size):
-    data = made(image_size=size, channels=3)
-    seen = data.prepare(data.val.images)
-    assert seen.shape[1:] == data.shape == (3, size, size)
-    assert torch.equal(seen[:, 0], seen[:, 2])
-    expected = F.interpolate((data.val.images - data.mean) / data.std, (size, size), mode="bilinear", antialias=True)
-    assert torch.allclose(seen[:, :1], expected, atol=1e-5)
-
-
-def test_images_are_left_in_their_shape_by_default():
-    data = made()
-    assert data.prepare(data.val.images).shape[1:] == data.shape == (1, 4, 6)
-
-
-def test_a_model_decides_only_what_was_left_open():
-    data = made(image_size=9)
-    data.suit(3, 224)
-    assert data.shape == (3, 9, 9)
-    data = made()
-    data.suit(3, 224)
-    assert data.shape == (3, 224, 224)
-
-
-def test_channels_that_are_not_there_are_refused():
-    class Colour(Numbered):
-        native_shape = (3, 4, 6)
-
-    assert made(Colour, channels=3).shape == (3, 4, 6)
-    with pytest.raises(ValueError, match=r"data.channels=1: these images have 3"):
-        _ = made(Colour, channels=1).shape
+    images, classes = data.on_after_batch_transfer((data.val.inputs, data.val.targets), 0)
+    assert torch.equal(images, data.prepare(data.val.inputs))
+    assert classes is data.val.targets
 
 
 def test_ranks_train_on_the_batches_of_one():
@@ -302,7 +252,7 @@ def test_every_rank_evaluates_as_many_batches(world_size):
     """Ranks whose weights are sharded (FSDP) meet in each forward pass: one batch more would wait for ever."""
     for size in range(28, 42):
         data = made(batch_size=1)
-        data.val = Samples(data.val.images[:1].expand(size, -1, -1, -1), torch.zeros(size).long())
+        data.val = Samples(data.val.inputs[:1].expand(size, -1, -1, -1), torch.zeros(size).long())
         found = {len(loaded(on_rank(data, rank, world_size).val_dataloader()[0])) for rank in range(world_size)}
         assert len(found) == 1, size
 
@@ -319,3 +269,82 @@ def test_setting_up_again_changes_nothing():
     before = data.train
     data.setup("test")
     assert data.train is before
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 12), st.integers(0, 3))
+def test_the_test_parts_of_all_folds_are_the_whole_each_sample_once_with_its_classes_evenly_spread(folds, seed):
+    each = [made(folds=folds, fold=fold, split_seed=seed) for fold in range(folds)]
+    assert sorted(number for data in each for number in numbers(data.test)) == list(range(200))
+    for counts in torch.stack([torch.bincount(data.test.targets, minlength=4) for data in each]).T:
+        assert counts.max() - counts.min() <= 1
+    for data in each:
+        assert len({*numbers(data.train), *numbers(data.val), *numbers(data.test)}) == 200
+
+
+def test_folds_of_numbers_are_the_whole_too_and_follow_the_split_seed():
+    each = [lines(made(Line, folds=5, fold=fold).test) for fold in range(5)]
+    assert sorted(number for test in each for number in test) == list(range(100))
+    assert lines(made(Line, folds=5, split_seed=1).test) not in each
+
+
+def test_where_the_test_part_is_given_folds_are_validation_parts():
+    each = [made(Official, folds=4, fold=fold) for fold in range(4)]
+    assert sorted(number for data in each for number in lines(data.val)) == list(range(80))
+    assert all(lines(data.test) == list(range(80, 100)) for data in each)
+
+
+@pytest.mark.parametrize(("kind", "folds", "few"), [(Line, 101, "there are 100"), (Numbered, 21, "class has 20")])
+def test_more_folds_than_samples_are_refused(kind, folds, few):
+    with pytest.raises(ValueError, match=f"^data.folds={folds}: .*{few}; take fewer"):
+        made(kind, folds=folds)
+
+
+def test_numbers_keep_to_their_samples_are_split_at_random_and_cut_to_the_first():
+    data = made(Line)
+    for part in PARTS:
+        samples = getattr(data, part)
+        assert torch.equal(samples.targets, 10 * samples.inputs)
+    assert [len(getattr(data, part).targets) for part in PARTS] == [55, 15, 30]
+    assert lines(made(Line, train_size=20).train) == lines(data.train)[:20]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_size": 56}, "data.train_size=56: must be between 1 and 55, or null for all"),
+        ({"label_noise": 0.1}, "data.label_noise=0.1: must be 0 here, as targets are numbers and no classes"),
+        ({"val_fraction": 0.001}, "data.val_fraction=0.001 is 0 of 70 samples, but both parts need one$"),
+    ],
+)
+def test_what_numbers_do_not_have_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        made(Line, **options)
+
+
+@pytest.mark.parametrize("targets", [torch.arange(100), torch.arange(100.0), torch.full((100, 1), NAN)])
+def test_targets_that_are_no_finite_numbers_are_refused(targets):
+    class Other(Line):
+        def load(self):
+            return Samples(torch.arange(100.0)[:, None], targets)
+
+    with pytest.raises(ValueError, match=r"^the targets of Other must be finite numbers \(N, k\), or classes"):
+        made(Other)
+
+
+def test_one_batch_is_the_same_samples_as_they_are_whatever_changes_training_batches():
+    data = made(one_batch=True, mixup=1.0, augment="crop_flip")
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True, precision_plugin=None)
+    loader = data.train_dataloader()
+    batch = next(iter(loader))
+    seen = data.on_after_batch_transfer(batch, 0)
+    assert len(loader) == 1
+    assert torch.equal(seen[0], data.prepare(batch[0]))
+    assert torch.equal(seen[1], batch[1])
+    loader.sampler.set_epoch(1)
+    assert sorted(numbers(Samples(*next(iter(loader))))) == sorted(numbers(Samples(*batch)))
+
+
+def test_a_model_of_images_is_refused_where_samples_are_none():
+    with pytest.raises(ValueError, match=r"^the model takes images, but samples of Line have the shape \(1,\)"):
+        made(Line).suit(3, 224)
