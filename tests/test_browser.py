@@ -8,6 +8,7 @@ from html import unescape
 
 import pytest
 
+from dropout_lab.modules.columns import Column
 from dropout_lab.report import build
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -156,6 +157,46 @@ def test_the_controls_do_what_they_say(page, tmp_path):
     assert result["empty"]
     assert result["unreachable"] == 0
     assert result["saved"] == ["dropout-lab-ratio", [True, True]]
+
+
+def test_the_menus_have_every_number_of_the_test_part_in_its_unit(tmp_path, write_run):
+    """Of a module that does not classify: in titles, on axes and in the numbers below."""
+    measured = (
+        Column("rmse", "RMSE", decimals=1),
+        Column("loss", "NLL", "nats"),
+        Column("auroc/test", "AUROC", "%", 2),
+    )
+    for n, p in enumerate((0.2, 0.5)):
+        final = {"test/rmse": 1234.56 + n, "auroc/test": 0.9}
+        config = {"columns": [column._asdict() for column in measured]}
+        write_run(tmp_path / "runs" / str(n), p=p, epochs=2, final=final, config=config)
+    script = """
+    const seen = () => ["score", "rates"].map((id) => {
+      const figure = one(`#${id}`), { layout } = figure.querySelector(".plot");
+      figure.querySelector("details").open = true;
+      figure.querySelector("details").ontoggle();
+      const title = (id === "score" ? layout.xaxis : layout.yaxis).title.text;
+      const cells = [...figure.querySelector("tbody tr").querySelectorAll("td")].map((cell) => cell.textContent);
+      return [figure.querySelector("h3").textContent, title, cells];
+    });
+    const found = { menu: [...one("#score select").options].map((option) => option.text), first: seen() };
+    for (const select of every("#score select, #rates select")) {
+      select.value = "auroc/test";
+      select.dispatchEvent(new page.Event("change"));
+    }
+    return { ...found, last: seen() };
+    """
+    result, console = look(build(tmp_path / "runs").page, tmp_path, script)
+    assert not console
+    assert result["menu"] == ["RMSE", "NLL", "AUROC"]
+    assert result["first"] == [
+        ["Test RMSE", "test RMSE", ["1234.6", "–", "1234.6"]],
+        ["Test RMSE by p", "test RMSE", ["0.2", "1234.6", "–"]],
+    ]
+    assert result["last"] == [
+        ["Test AUROC", "test AUROC, %", ["90.00", "–", "90.00"]],
+        ["Test AUROC by p", "test AUROC, %", ["0.2", "90.00", "–"]],
+    ]
 
 
 def test_the_picture_of_a_look_is_shown(page, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from wandb_server import ENTITY, KEY, WandbServer
 
 from dropout_lab import dashboard
+from dropout_lab.modules.columns import Column
 
 exit_code = partial(commands.exit_code, module="dropout_lab.dashboard")
 
@@ -75,6 +76,19 @@ def test_a_section_for_each_question_and_none_that_is_empty(tmp_path, runs):
         "Pictures of every layer",
         "Speed",
     ]
+
+
+def test_a_number_has_panels_of_what_its_column_declares(tmp_path):
+    columns = [Column("rmse", "RMSE"), Column("auroc/test", "AUROC"), Column("auroc/val", "AUROC, validation")]
+    content = dashboard.spec(dashboard.workspace(dashboard.DEFAULTS, [], columns))
+    rmse, *callbacks = (sections(content)[name] for name in ("RMSE", "AUROC", "AUROC, validation"))
+    assert list(rmse) == [
+        "validation RMSE",
+        "training RMSE (dropout off)",
+        "gap in RMSE (validation - training)",
+        "test/rmse",
+    ]
+    assert [list(panels) for panels in callbacks] == [["auroc/test"], ["AUROC, validation"]]
 
 
 def test_seeds_are_a_band_around_the_mean_of_their_group(tmp_path, runs):

@@ -83,8 +83,9 @@ def workspace(options: dict[str, str], keys: Iterable[str], columns: Sequence[Co
     sections = []
     for column in columns:
         test, name = column.of("test"), column.title[:1].upper() + column.title[1:]
-        lines = [line(title, [metric]) for title, metric in _curves(column).items()]
-        sections.append((name, [*lines, wr.BarPlot(title=test, metrics=[test], **band)]))
+        drawn = [line(title, [metric]) for metric, title in column.curves.items()]
+        bars = [wr.BarPlot(title=test, metrics=[test], **band)] if column.tested else []
+        sections.append((name, drawn + bars))
     known = set(keys)
     for name, kinds in LAYERS.items():
         layers = in_depth_order({key.partition("/")[2] for key in known if key.partition("/")[0] in kinds})
@@ -115,19 +116,6 @@ def spec(built: Any) -> dict[str, Any]:
     """The workspace as W&B is sent it, in plain containers."""
     content: dict[str, Any] = built._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return content
-
-
-def _curves(column: Column) -> dict[str, str]:
-    """The panels about a number: title -> metric."""
-    if "/" in column.key:
-        return {column.title: column.key}
-    dropout_on = {"what is minimised, dropout on": "train/loss"} if column.key == "loss" else {}
-    return {
-        "validation": column.of("val"),
-        "training samples, dropout off": column.of("train_eval"),
-        **dropout_on,
-        "gap: validation - training": column.of("gap"),
-    }
 
 
 def _measured_below(runs: str) -> tuple[list[str], list[Column]]:

@@ -14,7 +14,7 @@ from dropout_lab.report.styles import COLORS
 from dropout_lab.runs.read import read_runs
 from dropout_lab.runs.strategies import group
 
-NAMES = ["score", "rates", "curves", "activations", "gain", "ratio"]
+NAMES = ["score", "rates", "score_loss", "rates_loss", "curves", "activations", "gain", "ratio"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,15 @@ def test_rates_are_one_line_for_each_swept_strategy(drawn):
     assert y == pytest.approx([96.95, 96.95])
 
 
+def test_each_number_of_the_test_part_has_figures_of_its_own(drawn):
+    (first,), (second,) = drawn["score"].axes, drawn["score_loss"].axes
+    assert (first.get_xlabel(), second.get_xlabel()) == ("test accuracy, %", "test NLL, nats")
+    assert lines(second)["none"][0] == pytest.approx([0.105])
+    (by_p,) = drawn["rates_loss"].axes
+    assert by_p.get_ylabel() == "test NLL, nats"
+    assert lines(by_p)["inverted"][1] == pytest.approx([0.105, 0.105])
+
+
 def test_rates_are_one_line_also_where_p_is_in_the_names(tmp_path, write_run):
     for number, p in enumerate((0.2, 0.5)):
         for optimizer in ("sgd", "adam"):
@@ -163,7 +172,7 @@ def test_colours_are_those_of_the_page():
 def test_runs_without_activations_have_the_figures_that_are_left(tmp_path, write_run):
     (write_run(tmp_path / "0") / "activations.csv").unlink()
     found = figures.figures(table.rows(group(read_runs(tmp_path), {})[0]))
-    assert list(found) == ["score", "curves"]
+    assert list(found) == ["score", "score_loss", "curves"]
 
 
 def test_without_the_option_nothing_is_drawn(folder, capsys, monkeypatch):

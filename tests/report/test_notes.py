@@ -5,6 +5,7 @@ import re
 import pandas as pd
 import pytest
 
+from dropout_lab.modules.columns import Column
 from dropout_lab.report import build
 
 
@@ -51,6 +52,25 @@ def test_a_column_that_is_not_shown_is_not_explained_and_its_picture_not_describ
         assert (word in report.text) == (word in shown)
         assert (f'<figure id="{word}"' in page) == (word in shown)
     assert "±" not in report.text  # of one seed
+
+
+def test_what_stands_in_no_cell_is_not_explained(tmp_path, write_run):
+    """Of two seeds each number that has an interval is known once, and the loss is no NLL."""
+    rmse = {"columns": [Column("rmse", "RMSE")._asdict()]}
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, final={"test/rmse": 2.0 if seed else float("nan")}, config=rmse)
+        (tmp_path / str(seed) / "activations.csv").unlink()
+    text = build(tmp_path).text
+    assert "2.000 (n=1)" in text
+    for word in ("±", "NLL", "gap", "ratio", "gain"):
+        assert word not in text.replace("no finite test/rmse, gap/loss", "")
+
+
+def test_a_gap_is_explained_whatever_the_loss_is_called(tmp_path, write_run):
+    write_run(tmp_path / "0", config={"columns": [Column("loss", "mean squared error", short="MSE")._asdict()]})
+    text = said(build(tmp_path))
+    assert "gap is validation minus training data" in text
+    assert "NLL" not in text
 
 
 def test_where_nothing_is_counted_nothing_is_explained(tmp_path, write_run):

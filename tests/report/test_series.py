@@ -1,12 +1,73 @@
 """Laws of the series: the numbers of the runs, thinned, the same for every picture."""
 
+import pytest
 from pages import data_of
+
+from dropout_lab.modules.columns import Column
+from dropout_lab.report.series import series
+from dropout_lab.runs.read import read_runs
+from dropout_lab.runs.strategies import group
+
+MEASURED = (
+    Column("rmse", "RMSE", decimals=1),
+    Column("loss", "NLL", "nats"),
+    Column("cover", "coverage of 90 %", "%", 1),
+    Column("auroc/test", "AUROC", "%", 2, "more"),
+    Column("auroc/val", "AUROC of validation", "%", 2, "more"),
+    Column("absent", "what no run has"),
+)
+
+
+@pytest.fixture
+def drawn(tmp_path, write_run):
+    """What is drawn of two runs of a module and a callback with columns of their own."""
+    columns = {"columns": [column._asdict() for column in MEASURED]}
+    for seed in (0, 1):
+        final = {
+            "test/rmse": 1234.56 + seed,
+            "test/cover": 0.912,
+            "auroc/test": 0.975,
+            "auroc/val": 0.9,
+            "val/rmse": 7.0,
+        }
+        write_run(tmp_path / str(seed), seed=seed, epochs=2, final=final, config=columns)
+    return series(group(read_runs(tmp_path), {})[0])
+
+
+def test_each_number_of_the_test_part_is_drawn_in_its_unit_with_all_its_decimals(drawn):
+    assert [column["axis"] for column in drawn["columns"]] == [
+        "test RMSE",
+        "test NLL, nats",
+        "test coverage of 90 %, %",
+        "test AUROC, %",
+    ]
+    scores = drawn["strategies"][0]["scores"]
+    assert scores["rmse"]["values"] == [1234.56, 1235.56]
+    assert scores["rmse"]["mean"] == pytest.approx(1235.06)
+    assert scores["auroc/test"]["mean"] == pytest.approx(97.5)
+    assert [scores["loss"]["seeds"], scores["loss"]["values"]] == [[0, 1], [0.1, 0.11]]
+
+
+def test_curves_are_those_that_the_columns_declare(drawn):
+    titles, curves = drawn["curveTitles"], drawn["strategies"][0]["curves"]
+    assert titles["val/rmse"] == "validation RMSE"
+    assert titles["train/loss"] == "what is minimised (dropout on)"
+    assert titles["gap/cover"] == "gap in coverage of 90 % (validation - training), %"
+    assert titles["auroc/val"] == "AUROC of validation, %"
+    assert curves["auroc/val"]["mean"] == [90.0]
+    assert "auroc/test" not in titles
+
+
+def test_where_nothing_was_measured_the_first_column_still_names_its_picture(tmp_path, write_run):
+    nothing = {"test/acc": float("nan"), "test/loss": float("nan")}
+    write_run(tmp_path / "0", final=nothing)
+    assert [column["axis"] for column in series(group(read_runs(tmp_path), {})[0])["columns"]] == ["test accuracy, %"]
 
 
 def test_pictures_hold_the_numbers_of_the_runs(page):
     inverted, slow, none, unscaled = data_of(page)["strategies"]
     assert [s["name"] for s in (inverted, slow, none)] == ["inverted p=0.5", "inverted p=0.2", "none"]
-    assert inverted["score"]["values"] == [97.0, 96.9]
+    assert inverted["scores"]["acc"]["values"] == [97.0, 96.9]
     assert inverted["depth"]["expected"]["ratio"] == [1.0, 1.414, 2.0]
     assert slow["depth"]["expected"]["ratio"] == [1.0, 1.118, 1.25]
     assert unscaled["depth"]["expected"]["gain"] == {"train": [0.5] * 3, "eval": [1.0] * 3}

@@ -8,7 +8,7 @@ class Caption:
     """The words that stand with one picture of the page.
 
     Attributes:
-        title: of the picture; ``{score}`` stands for what is measured first, ``{Score}`` for that with a capital.
+        title: of the picture; ``{score}`` stands for what its menu "quantity" has chosen of what is measured.
         id: the name of the function in pictures.js that draws it.
         controls: name of a select element -> its label; page.js fills in the options.
         needs: what must be there for the picture: "rates", a strategy at several p; "layers", statistics of
@@ -28,16 +28,18 @@ CAPTIONS = (
         "Test {score}",
         "Large marks are means with their 95 % interval over seeds, small marks the single seeds. The test set is "
         "measured once, with the checkpoint that was best in validation.",
+        {"column": "quantity"},
     ),
     Caption(
         "rates",
         "Test {score} by p",
         "One line per strategy whose p was swept, with 95 % intervals over seeds.",
-        needs="rates",
+        {"column": "quantity"},
+        "rates",
     ),
     Caption(
         "curves",
-        "{Score} and loss over training",
+        "Scores and losses over training",
         "Lines are means over seeds, bands their 95 % intervals. Training values in eval mode are measured on a "
         "fixed part of the training set, so that the gap compares like with like.",
         {"metric": "quantity"},

@@ -49,13 +49,14 @@ def columns_of(runs: Sequence[Run]) -> list[TableColumn]:
 
 
 def _tested(column: Column) -> TableColumn:
-    """The column of what was measured of the test part."""
-    name, unit = column.brief, f", {column.unit}" if column.unit else ""
+    """The column of what was measured of the test part, or by a callback of another."""
+    part, there = ("test", " on the test set") if column.tested else ("", "")
+    name = f"{part} {column.brief}".strip()
     return TableColumn(
-        f"test_{name.lower().replace(' ', '_')}",
-        f"test {name}{' %' if column.unit == '%' else ''}",
-        column.named("test"),
-        f"{column.title} on the test set{unit}",
+        name.lower().replace(" ", "_"),
+        f"{name}{' %' if column.unit == '%' else ''}",
+        column.named(part),
+        f"{column.title}{there}" + (f", {column.unit}" if column.unit else ""),
         lambda run, _: run.final(column.of("test")),
         column.decimals,
         column.factor,
@@ -86,7 +87,6 @@ OF_EVERY_RUN = (
         "gain in train",
         "mean out / mean in of the last dropout layer, while training",
         lambda run, layer: run.at_layer("train", "gain", layer or ""),
-        with_interval=False,
     ),
     TableColumn(
         "gain_eval",
@@ -94,7 +94,6 @@ OF_EVERY_RUN = (
         "gain in eval",
         "mean out / mean in of the last dropout layer, in eval",
         lambda run, layer: run.at_layer("eval", "gain", layer or ""),
-        with_interval=False,
     ),
     TableColumn(
         "ratio",

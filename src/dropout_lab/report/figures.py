@@ -1,6 +1,7 @@
 """Figures for a paper: the report's pictures as one PDF and one PNG each, with the colours and dashes of the page."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,12 @@ def figures(table: Sequence[Row]) -> dict[str, Figure]:
     data = series([row.strategy for row in table])
     style_of = styles(table)
     shown = [strategy | style_of[strategy["name"]] for strategy in data["strategies"]]
-    draw: dict[str, Callable[[], Figure | None]] = {
-        "score": lambda: _score(shown, data["score"]["title"]),
-        "rates": lambda: _rates(shown, data["score"]["title"]),
+    draw: dict[str, Callable[[], Figure | None]] = {}
+    for number, column in enumerate(data["columns"]):
+        name = f"_{column['key'].replace('/', '_')}" if number else ""
+        draw[f"score{name}"] = partial(_score, shown, column)
+        draw[f"rates{name}"] = partial(_rates, shown, column)
+    draw |= {
         "curves": lambda: _curves(shown, data["curveTitles"]),
         "activations": lambda: _activations(shown, data["layers"]),
         "gain": lambda: _gain(shown),
@@ -82,9 +86,9 @@ def figures(table: Sequence[Row]) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _score(shown: Sequence[Drawn], title: str) -> Figure | None:
-    """The first number of the test part: means with 95 % intervals, single seeds below; the first strategy on top."""
-    rows = [(one, one["score"]) for one in shown if one["score"]["mean"] is not None]
+def _score(shown: Sequence[Drawn], column: Drawn) -> Figure | None:
+    """One number of the test part: means with 95 % intervals, single seeds below; the first strategy on top."""
+    rows = [(one, score) for one in shown if (score := one["scores"][column["key"]])["mean"] is not None]
     if not rows:
         return None
     figure, (axes,) = _panels(1, COLUMN, 0.5 + 0.26 * len(rows))
@@ -95,31 +99,31 @@ def _score(shown: Sequence[Drawn], title: str) -> Figure | None:
         axes.errorbar(score["mean"], place, xerr=half, fmt="o", color=_color(one), capsize=2, label=one["name"])
     axes.set_yticks(range(len(rows)), [one["name"] for one, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(title)
+    axes.set_xlabel(column["axis"])
     return figure
 
 
-def _rates(shown: Sequence[Drawn], title: str) -> Figure | None:
-    """The first number of the test part by p, a line for each base whose p was swept."""
+def _rates(shown: Sequence[Drawn], column: Drawn) -> Figure | None:
+    """One number of the test part by p, a line for each base whose p was swept."""
     bases: dict[str, list[Drawn]] = {}
     for one in shown:
-        if one["p"] is not None and one["score"]["mean"] is not None:
+        if one["p"] is not None and one["scores"][column["key"]]["mean"] is not None:
             bases.setdefault(one["base"], []).append(one)
     swept = {base: sorted(each, key=lambda one: one["p"]) for base, each in bases.items() if len(each) > 1}
     if not swept:
         return None
     figure, (axes,) = _panels(1, COLUMN, 2.4)
     for base, each in swept.items():
-        mean, half = (_numbers([one["score"][key] for one in each]) for key in ("mean", "half"))
+        mean, half = (_numbers([one["scores"][column["key"]][key] for one in each]) for key in ("mean", "half"))
         line = {"color": _color(each[0]), "linestyle": _dash(each[0]), "marker": "o", "capsize": 2, "label": base}
         axes.errorbar([one["p"] for one in each], mean, yerr=np.nan_to_num(half), **line)
-    axes.set(xlabel="drop probability p", ylabel=title)
+    axes.set(xlabel="drop probability p", ylabel=column["axis"])
     axes.legend(frameon=False)
     return figure
 
 
 def _curves(shown: Sequence[Drawn], titles: Mapping[str, str]) -> Figure | None:
-    """Accuracies and losses over training, bands are 95 % intervals over seeds."""
+    """What is measured over training, bands are 95 % intervals over seeds."""
     keys = [key for key in titles if any(key in one["curves"] for one in shown)]
     if not keys:
         return None

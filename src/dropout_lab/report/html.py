@@ -146,25 +146,24 @@ def _minus(number: str) -> str:
 
 
 def _card(caption: Caption, score: str) -> str:
-    """The card of one picture, into which the page's script draws; what is measured first is in some titles."""
+    """The card of one picture, into which the page's script draws; ``score`` is what is measured first."""
     selects = "".join(
         f'<label>{label} <select name="{key}" autocomplete="off"></select></label>'
         for key, label in caption.controls.items()
     )
-    name, title = caption.id, escape(caption.title.format(score=score, Score=score[:1].upper() + score[1:]))
+    name, title = caption.id, escape(caption.title.format(score=score))
     return f"""<figure id="{name}" aria-labelledby="{name}-title">
   <header>
-    <h3 id="{name}-title">{title}</h3>
-    <button type="button" class="save" aria-label="Save “{title}” as SVG">save as SVG</button>
+    <h3 id="{name}-title" data-title="{escape(caption.title)}">{title}</h3>
+    <button type="button" class="save" id="{name}-save" aria-labelledby="{name}-save {name}-title">save as SVG</button>
   </header>
   <figcaption id="{name}-how">{escape(caption.how_to_read)}</figcaption>
   <div class="controls">{selects}</div>
-  <div class="plot" role="img" aria-describedby="{name}-how"
-       aria-label="{title}; the same numbers are in the table below the picture"></div>
+  <div class="plot" role="img" aria-labelledby="{name}-title {name}-below" aria-describedby="{name}-how"></div>
   <p class="empty" hidden>Nothing was logged for this picture, or no strategy is switched on.</p>
   <details>
-    <summary>Numbers</summary>
-    <div class="numbers" tabindex="0" role="region" aria-label="{title}: numbers"></div>
+    <summary id="{name}-below">Numbers</summary>
+    <div class="numbers" tabindex="0" role="region" aria-labelledby="{name}-title {name}-below"></div>
   </details>
 </figure>
 """

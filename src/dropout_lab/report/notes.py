@@ -18,17 +18,14 @@ def notes(table: Sequence[Row]) -> list[str]:
             "with inverted's own numbers, classic starts smaller by q and learns slower by q^2."
         )
     defined = []
-    if any(row.seeds > 1 for row in ran):
+    if any(column.with_interval and row.values[column.key].n > 1 for row in ran for column in row.columns):
         defined.append("± is the half width of a 95 % interval (Student t over seeds)")
     if {"gain_train", "gain_eval"} & shown:
         defined.append("gain is mean out / mean in of the last dropout layer")
     if {"test_nll", "gap_nll"} & shown:
-        defined.append("NLL is the cross-entropy, in nats")
-    if "gap_nll" in shown:
-        defined.append(
-            "gap is the NLL of the validation data minus that of the training data, both with dropout off, at the "
-            "last epoch"
-        )
+        defined.append("NLL is the negative log-likelihood, in nats")
+    if any(key.startswith("gap_") for key in shown):
+        defined.append("gap is validation minus training data, both with dropout off, at the last epoch")
     return [*told, f"{'; '.join(defined)}."] if defined else told
 
 

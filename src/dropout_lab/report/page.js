@@ -15,7 +15,10 @@ function draw(figure) {
   const plot = figure.querySelector(".plot");
   const strategies = DATA.strategies.filter((_, n) => !hidden.has(n));
   const width = plot.clientWidth;
-  const { traces, layout, table } = PICTURES[figure.id]({ strategies, all: DATA.strategies, width, controls: controlsOf(figure) });
+  const controls = controlsOf(figure);
+  const { traces, layout, table } = PICTURES[figure.id]({ strategies, all: DATA.strategies, width, controls });
+  const heading = figure.querySelector("h3");
+  if (controls.column) heading.textContent = heading.dataset.title.replace("{score}", () => columnOf(controls).title);
   const drawn = { width, ...styled(layout) };
   figure.querySelector(".empty").hidden = traces.length > 0;
   Plotly.react(plot, traces, drawn, CONFIG);
@@ -100,6 +103,7 @@ function fillControls() {
   const inputs = new Set(DATA.dropouts.map((name) => `${name}_in`));
   const role = (name) => (DATA.dropouts.includes(name) ? " (dropout, output)" : inputs.has(name) ? " (dropout, input)" : "");
   const options = {
+    column: DATA.columns.map(({ key, title }) => [key, title]),
     metric: Object.entries(DATA.curveTitles).filter(([key]) => DATA.strategies.some((s) => s.curves[key])),
     layer: DATA.layers.map((name, n) => [n, name.replace(/_in$/, inputs.has(name) ? "" : "$&") + role(name)]),
     stat: [["mean", "mean"], ["std", "standard deviation"], ["zeros", "fraction of zeros"]].filter(([stat]) => has("train", stat)),

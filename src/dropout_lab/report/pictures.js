@@ -10,6 +10,8 @@ const NARROW = 640; // px: below, panels stand one above the other
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const faded = (hex, alpha) => `rgba(${[1, 3, 5].map((n) => parseInt(hex.slice(n, n + 2), 16)).join(",")},${alpha})`;
 const short = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toPrecision(digits));
+const columnOf = (controls) => DATA.columns.find(({ key }) => key === controls.column);
+const fixed = (value, { decimals }) => value?.toFixed(decimals) ?? "–";
 const last = (values) => (values && values.length ? values[values.length - 1] : null);
 
 function styleOf(s) {
@@ -87,36 +89,40 @@ function depthAxis(all, width) {
 }
 
 const PICTURES = {
-  score({ strategies, width }) {
+  score({ strategies: all, width, controls }) {
     const traces = [];
     const narrow = width < NARROW;
+    const column = columnOf(controls);
+    const { axis, unit } = column;
+    const of = (s) => s.scores[column.key];
+    const strategies = all.filter((s) => of(s).mean !== null);
     strategies.forEach((s, n) => {
-      const { mean, half, values, seeds } = s.score;
+      const { mean, half, values, seeds } = of(s);
       traces.push({
         ...styleOf(s), type: "scatter", mode: "markers", x: values, y: values.map(() => n + 0.26), showlegend: false,
         marker: { ...styleOf(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
-        hovertemplate: `seed %{customdata}: %{x:.2f} %<extra>${escaped(s.name)}</extra>`,
+        hovertemplate: `seed %{customdata}: %{x:.${column.decimals}f} ${escaped(unit)}<extra>${escaped(s.name)}</extra>`,
       });
       traces.push({
         ...styleOf(s), type: "scatter", mode: "markers", x: [mean], y: [n], marker: { ...styleOf(s).marker, size: 11 },
         error_x: { array: [half ?? 0], thickness: 2, width: 6, color: color(s.color) },
-        hovertemplate: `mean %{x:.${DATA.score.decimals}f}${half === null ? "" : ` ± ${half.toFixed(DATA.score.decimals)}`}<extra>${escaped(s.name)}</extra>`,
+        hovertemplate: `mean ${fixed(mean, column)}${half === null ? "" : ` ± ${fixed(half, column)}`} ${escaped(unit)}<extra>${escaped(s.name)}</extra>`,
       });
     });
     return {
       traces,
       layout: {
         height: 110 + 46 * strategies.length, hovermode: "closest",
-        xaxis: { title: DATA.score.title, range: reachOf(strategies.map((s) => s.score), DATA.score.unit === "%") },
+        xaxis: { title: axis, range: reachOf(strategies.map(of), unit === "%") },
         yaxis: {
           tickvals: strategies.map((_, n) => n), ticktext: strategies.map((s) => fitted(s.name, narrow)), automargin: true,
           range: [strategies.length - 0.4, -0.6], showgrid: false, ticks: "",
         },
       },
       table: {
-        head: ["strategy", `${DATA.score.title}, mean`, "± 95 %", "single seeds"],
-        rows: strategies.map(({ name, score: a }) => [
-          name, a.mean?.toFixed(DATA.score.decimals) ?? "–", a.half?.toFixed(DATA.score.decimals) ?? "–", a.values.map((v) => v?.toFixed(DATA.score.decimals) ?? "–").join(", "),
+        head: ["strategy", `${axis}, mean`, "± 95 %", "single seeds"],
+        rows: strategies.map((s) => [
+          s.name, fixed(of(s).mean, column), fixed(of(s).half, column), of(s).values.map((v) => fixed(v, column)).join(", "),
         ]),
       },
     };
@@ -309,23 +315,25 @@ const PICTURES = {
     };
   },
 
-  rates({ strategies }) {
+  rates({ strategies, controls }) {
     const lines = new Map();
-    for (const s of strategies) if (s.p !== null) lines.set(s.base, [...(lines.get(s.base) ?? []), s]);
+    const column = columnOf(controls);
+    const of = (s) => s.scores[column.key];
+    for (const s of strategies) if (s.p !== null && of(s).mean !== null) lines.set(s.base, [...(lines.get(s.base) ?? []), s]);
     const swept = [...lines].filter(([, points]) => points.length > 1);
     return {
       traces: swept.map(([base, points]) => {
         points.sort((a, b) => a.p - b.p);
         return {
-          ...line(points[0], points.map((s) => s.p), points.map((s) => s.score.mean), { mode: "lines+markers" }), name: base,
-          error_y: { array: points.map((s) => s.score.half ?? 0), thickness: 1.2, width: 4 },
-          hovertemplate: `p = %{x}: %{y:.2f} %<extra>${escaped(base)}</extra>`,
+          ...line(points[0], points.map((s) => s.p), points.map((s) => of(s).mean), { mode: "lines+markers" }), name: base,
+          error_y: { array: points.map((s) => of(s).half ?? 0), thickness: 1.2, width: 4 },
+          hovertemplate: `p = %{x}: %{y:.${column.decimals}f} ${escaped(column.unit)}<extra>${escaped(base)}</extra>`,
         };
       }),
-      layout: { height: 380, hovermode: "closest", xaxis: { title: "p, the probability to drop" }, yaxis: { title: DATA.score.title } },
+      layout: { height: 380, hovermode: "closest", xaxis: { title: "p, the probability to drop" }, yaxis: { title: column.axis } },
       table: {
-        head: ["strategy", "p", DATA.score.title, "± 95 %"],
-        rows: swept.flatMap(([base, points]) => points.map((s) => [base, s.p, short(s.score.mean, 4), short(s.score.half, 2)])),
+        head: ["strategy", "p", column.axis, "± 95 %"],
+        rows: swept.flatMap(([base, points]) => points.map((s) => [base, s.p, fixed(of(s).mean, column), fixed(of(s).half, column)])),
       },
     };
   },

@@ -24,13 +24,16 @@ def series(strategies: Sequence[Strategy]) -> dict[str, Any]:
     """Everything that the page's pictures draw, as plain lists; an entry for each strategy that ran, in their order."""
     shown = [strategy for strategy in strategies if strategy.runs]
     columns = declared(run.config for strategy in shown for run in strategy.runs)
+    tested = [column for column in columns if column.tested]
     curves = _titles(columns)
     layers = in_depth_order({layer for strategy in shown for run in strategy.runs for layer in run.layers})
     dropouts = in_depth_order({layer for strategy in shown for layer in strategy.dropout_layers})
     lines = sum(len(_drawn(tracks)) for strategy in shown for tracks in strategy.runs[0].tracks.values())
     steps = max(FEWEST_STEPS, NUMBERS // max(lines, 1))
+    scores = {strategy.name: {column.key: _score(strategy, column) for column in tested} for strategy in shown}
+    measured = [column for column in tested if any(each[column.key]["mean"] is not None for each in scores.values())]
     return {
-        "score": {"title": columns[0].named("test"), "decimals": columns[0].decimals, "unit": columns[0].unit},
+        "columns": [_axis(column) for column in measured or tested[:1]],
         "curveTitles": {metric: title for metric, (title, _) in curves.items()},
         "layers": layers,
         "dropouts": dropouts,
@@ -38,7 +41,7 @@ def series(strategies: Sequence[Strategy]) -> dict[str, Any]:
             {
                 "name": strategy.name,
                 "p": strategy.p,
-                "score": _score(strategy, columns[0]),
+                "scores": scores[strategy.name],
                 "curves": _curves(strategy, curves),
                 "depth": _depth(strategy),
                 "activations": _activations(strategy, layers, steps),
@@ -48,33 +51,33 @@ def series(strategies: Sequence[Strategy]) -> dict[str, Any]:
     }
 
 
-def plain(values: Any) -> Numbers:
-    """Numbers as a list for JSON: four significant digits, None for what is not a number."""
-    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float)]
+def plain(values: Any, digits: int = 4) -> Numbers:
+    """Numbers as a list for JSON, with so many significant digits; None for what is not a number."""
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values, dtype=float)]
 
 
 def _titles(columns: Sequence[Column]) -> dict[str, tuple[str, int]]:
     """Metrics of which the page has curves: metric -> what its axis says, and by what its numbers are multiplied."""
     titles = {}
     for column in columns:
-        if "/" in column.key:
-            titles[column.key] = column.named(""), column.factor
-            continue
-        titles[f"val/{column.key}"] = column.named("validation"), column.factor
-        titles[f"train_eval/{column.key}"] = column.named("training, dropout off:"), column.factor
-    titles["train/loss"] = "what is minimised, dropout on", 1
-    for column in columns:
-        if "/" not in column.key:
-            titles[f"gap/{column.key}"] = column.named("gap: validation minus training"), column.factor
+        for metric, title in column.curves.items():
+            with_unit = column.unit and metric != "train/loss"  # whatever a loss is in
+            titles[metric] = (f"{title}, {column.unit}", column.factor) if with_unit else (title, 1)
     return titles
 
 
+def _axis(column: Column) -> dict[str, Any]:
+    """What a picture of a number of the test part has to know of it."""
+    known = {"key": column.key, "title": column.title, "unit": column.unit, "decimals": column.decimals}
+    return known | {"axis": column.named("test")}
+
+
 def _score(strategy: Strategy, column: Column) -> dict[str, Any]:
-    """What is measured first of the test part: of each seed, and its mean with an interval, in its unit."""
+    """What is measured of the test part: of each seed, and its mean with an interval, in its unit."""
     values = [run.final(column.of("test")) * column.factor for run in strategy.runs]
     summary = interval(values)
-    mean, half = plain([summary.mean, summary.half])
-    return {"mean": mean, "half": half, "seeds": [run.seed for run in strategy.runs], "values": plain(values)}
+    mean, half, *singles = plain([summary.mean, summary.half, *values], digits=8)  # a table says how many are shown
+    return {"mean": mean, "half": half, "seeds": [run.seed for run in strategy.runs], "values": singles}
 
 
 def _curves(strategy: Strategy, metrics: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
