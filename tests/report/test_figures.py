@@ -84,14 +84,14 @@ def test_accuracy_has_means_intervals_and_seeds(drawn):
         "none",
         "unscaled",
     ]
-    assert {label: y.tolist() for label, (_, y) in lines(axes).items() if label != "seeds"} == {
+    assert {label: y.tolist() for label, (_, y) in lines(axes).items() if label != "runs"} == {
         "inverted p=0.5": [0],
         "inverted p=0.2": [1],
         "none": [2],
         "unscaled": [3],
     }
     assert lines(axes)["none"][0] == pytest.approx([96.95])
-    seeds = [line.get_xdata() for line in axes.lines if line.get_label() == "seeds"]
+    seeds = [line.get_xdata() for line in axes.lines if line.get_label() == "runs"]
     assert np.array(seeds) == pytest.approx(np.array([[97.0, 96.9]] * 4))
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is on top
 

@@ -45,7 +45,7 @@ def test_each_number_of_the_test_part_is_drawn_in_its_unit_with_all_its_decimals
     assert scores["rmse"]["values"] == [1234.56, 1235.56]
     assert scores["rmse"]["mean"] == pytest.approx(1235.06)
     assert scores["auroc/test"]["mean"] == pytest.approx(97.5)
-    assert [scores["loss"]["seeds"], scores["loss"]["values"]] == [[0, 1], [0.1, 0.11]]
+    assert [scores["loss"]["runs"], scores["loss"]["values"]] == [["seed 0", "seed 1"], [0.1, 0.11]]
 
 
 def test_curves_are_those_that_the_columns_declare(drawn):

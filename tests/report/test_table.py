@@ -1,9 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dropout_lab.report import build
-from dropout_lab.report.table import WIDTH
+from dropout_lab.report.table import WIDTH, as_text, rows
+from dropout_lab.runs.read import read_runs
+from dropout_lab.runs.strategies import group
 
 HALF = 4.302652729911275 * 0.01 / 3**0.5  # t(0.975, 2) times the standard error of three seeds
 
@@ -78,3 +81,38 @@ def test_the_markdown_has_the_paired_differences_with_their_intervals(sweep):
     text = (sweep / "table.md").read_text()
     assert "| minus none | pairs | test acc % | test NLL | gap (NLL) |" in text
     assert "| inverted | 3 | +1.00 ± 0.25 | -0.010 ± 0.000 | +0.010 ± 0.000 |" in text
+
+
+def crossed(tmp_path, write_run, **varied):
+    """Runs of two strategies at two seeds and three values of a key of the data; accuracies known to the digit."""
+    (key, values), listed = next(iter(varied.items())), ["data.fold", "data.split_seed"]
+    data = {"_target_": "dropout_lab.data.Digits", "folds": 3 if key == "fold" else None, "fold": 0, "split_seed": 0}
+    for kind, base in (("inverted", 0.9), ("none", 0.8)):
+        for seed in (0, 1):
+            for value in values:
+                more = {"replicates": listed, "data": data | {key: value}}
+                final = {"test/acc": base + value**2 / 100 + seed / 1000}
+                write_run(tmp_path / f"{kind}{seed}{value}", kind=kind, seed=seed, final=final, config=more)
+    return rows(group(read_runs(tmp_path), {})[0])
+
+
+@pytest.mark.parametrize(("key", "overlap"), [("fold", 1 / 2), ("split_seed", 0)])
+def test_seeds_crossed_with_parts_of_the_data_are_one_row_whose_interval_is_over_the_parts(
+    tmp_path, write_run, key, overlap
+):
+    table = crossed(tmp_path, write_run, **{key: (0, 1, 2)})
+    assert [(row.strategy.name, row.seeds, len(row.strategy.runs)) for row in table] == [
+        ("inverted", 3, 6),
+        ("none", 3, 6),
+    ]
+    values = np.array([0.9, 0.91, 0.94]) + 0.0005
+    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) * (1 / 3 + overlap) ** 0.5
+    found = table[0].values["test_acc"]
+    assert (found.mean, found.half, found.n) == (pytest.approx(values.mean()), pytest.approx(half), 3)
+    assert as_text(table).splitlines()[0].split()[1] == ("folds" if key == "fold" else "splits")
+
+
+def test_differences_are_paired_at_equal_parts_and_seeds(tmp_path, write_run):
+    difference = crossed(tmp_path, write_run, fold=(0, 1, 2))[0].differences["test_acc"]
+    assert (difference.n, difference.mean) == (3, pytest.approx(0.1))
+    assert difference.half == pytest.approx(0, abs=1e-12)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from dropout_lab.verdict.statistics import (
     bootstrap_interval,
     holm,
     interval,
-    over_seeds,
+    over_last_axis,
     p_equal,
     p_greater,
     p_less,
-    paired,
     smallest_p,
 )
 
@@ -139,11 +139,13 @@ def test_values_that_are_missing_are_not_samples():
     assert interval([]).n == 0
 
 
-def test_pairs_are_made_at_equal_seeds():
-    difference = paired({0: 0.9, 1: 0.8, 2: 0.5}, {1: 0.7, 0: 0.8, 3: 0.1})
-    assert difference.n == 2
-    assert difference.mean == pytest.approx(0.1)
-    assert difference.half == pytest.approx(0.0, abs=1e-12)
+@pytest.mark.parametrize("folds", [2, 5, 10])
+def test_overlapping_training_samples_widen_an_interval_as_nadeau_and_bengio_say(folds):
+    values = np.random.default_rng(0).normal(size=folds)
+    corrected = stats.t.ppf(0.975, folds - 1) * np.sqrt((1 / folds + 1 / (folds - 1)) * values.var(ddof=1))
+    assert interval(values, overlap=1 / (folds - 1)).half == pytest.approx(corrected)
+    _, half = over_last_axis(values[None], overlap=1 / (folds - 1))
+    assert half[0] == pytest.approx(corrected)
 
 
 def test_an_interval_on_one_side_of_zero_excludes_it():
@@ -153,7 +155,7 @@ def test_an_interval_on_one_side_of_zero_excludes_it():
 
 def test_intervals_along_an_axis_are_those_of_the_rows():
     values = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0], [5.0, np.nan, np.nan], [np.nan] * 3])
-    mean, half = over_seeds(values)
+    mean, half = over_last_axis(values)
     for row, of_mean, of_half in zip(values, mean, half, strict=True):
         single = interval(row)
         np.testing.assert_allclose([of_mean, of_half], [single.mean, single.half])

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dropout_lab.cli import UserError
-from dropout_lab.jobs.overrides import FROM_CODE, PARTS, no_such_part
+from dropout_lab.cli import UserError, nearest
+from dropout_lab.jobs.overrides import FROM_CODE, PARTS, flat, no_such_part
 
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
 
@@ -139,10 +139,14 @@ class Config(_Section):
     """Values of conf/train.yaml, a section for each group."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32, description="an integer with 0 <= seed < 2^32")]
+    replicates: Annotated[list[str], Field(description="a list of keys, as [data.split_seed]")] = []
     keyed: Switch
     compile: Switch
     channels_last: Switch
     threads: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null")]
+    start_from: Annotated[
+        str | None, Field(min_length=1, description="the folder of a run, one of its checkpoint files, or null")
+    ] = None
     resume: Annotated[str, Field(min_length=1, description="auto, never or the folder of an interrupted run")]
     dropout: Dropout
     data: Data
@@ -176,6 +180,7 @@ def validate(config: dict[str, Any]) -> None:
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
     _require_matchable(config)
+    _require_replicates(config)
     for section, names in FROM_CODE.items():
         for name in names:
             if name in config[section]:
@@ -195,6 +200,14 @@ def _require_matchable(config: dict[str, Any]) -> None:
             "optimizer.match=inverted: clipping by the global norm mixes the rescaled weights with the others, so no "
             "matched training exists; set trainer.gradient_clip_val=null or optimizer.match=null"
         )
+
+
+def _require_replicates(config: dict[str, Any]) -> None:
+    """Refuse to average over a key that there is not; those of data sets are taken with any."""
+    there = [*flat(config), "data.fold", "data.split"]  # the last two are taken with any data set
+    for key in config.get("replicates", ()):
+        if key not in there:
+            raise UserError(f"replicates: there is no key {key}; {nearest(key, there)}take keys of single values")
 
 
 def _keys(config: dict[str, Any], loc: tuple[int | str, ...]) -> list[str]:

@@ -61,7 +61,9 @@ class Regression(Module):
         Column("rmse", "RMSE"),
         Column("loss", "NLL", "nats"),
         *(
-            Column(f"coverage_{share}", f"coverage of the {share} % interval", "%", 1, None, f"in {share} %")
+            Column(
+                f"coverage_{share}", f"coverage of the {share} % interval", "%", 1, None, f"cover {share}", shown=False
+            )
             for share in INTERVALS
         ),
     )

@@ -9,6 +9,7 @@ class Caption:
 
     Attributes:
         title: of the picture; ``{score}`` stands for what its menu "quantity" has chosen of what is measured.
+        how_to_read: what it shows; ``{over}`` stands for what it averages over.
         id: the name of the function in pictures.js that draws it.
         controls: name of a select element -> its label; page.js fills in the options.
         needs: what must be there for the picture: "rates", a strategy at several p; "layers", statistics of
@@ -26,28 +27,28 @@ CAPTIONS = (
     Caption(
         "score",
         "Test {score}",
-        "Large marks are means with their 95 % interval over seeds, small marks the single seeds. The test set is "
+        "Large marks are means with their 95 % interval over {over}, small marks the single runs. The test set is "
         "measured once, with the checkpoint that was best in validation.",
         {"column": "quantity"},
     ),
     Caption(
         "rates",
         "Test {score} by p",
-        "One line per strategy whose p was swept, with 95 % intervals over seeds.",
+        "One line per strategy whose p was swept, with 95 % intervals over {over}.",
         {"column": "quantity"},
         "rates",
     ),
     Caption(
         "curves",
         "Scores and losses over training",
-        "Lines are means over seeds, bands their 95 % intervals. Training values in eval mode are measured on a "
+        "Lines are means over {over}, bands their 95 % intervals. Training values in eval mode are measured on a "
         "fixed part of the training set, so that the gap compares like with like.",
         {"metric": "quantity"},
     ),
     Caption(
         "activations",
         "Activations over training, in train and in eval",
-        "Mean over seeds at one layer. Choose a dropout layer's input and then its output to see what the layer "
+        "Mean over {over} at one layer. Choose a dropout layer's input and then its output to see what the layer "
         "itself does. In training the values are those of the training batches, in eval those of the validation "
         "set.",
         {"layer": "layer", "stat": "statistic"},
@@ -57,7 +58,7 @@ CAPTIONS = (
         "profile",
         "Every layer by depth, in train and in eval",
         "The same statistics at every monitored tensor, at the end of training; “_in” is the input of a dropout layer. "
-        "Mean over seeds.",
+        "Mean over {over}.",
         {"stat": "statistic"},
         "layers",
     ),
@@ -85,7 +86,7 @@ CAPTIONS = (
     Caption(
         "heatmap",
         "Every layer over training",
-        "One row per monitored tensor, first layer on top; “_in” is the input of a dropout layer. Mean over seeds. "
+        "One row per monitored tensor, first layer on top; “_in” is the input of a dropout layer. Mean over {over}. "
         "Where a value of 1 (gain, ratio) or 0 (shift) means no difference, it has the colour of the background.",
         {"strategy": "strategy", "quantity": "quantity"},
         "layers",

@@ -87,14 +87,14 @@ def figures(table: Sequence[Row]) -> dict[str, Figure]:
 
 
 def _score(shown: Sequence[Drawn], column: Drawn) -> Figure | None:
-    """One number of the test part: means with 95 % intervals, single seeds below; the first strategy on top."""
+    """One number of the test part: means with 95 % intervals, single runs below; the first strategy on top."""
     rows = [(one, score) for one in shown if (score := one["scores"][column["key"]])["mean"] is not None]
     if not rows:
         return None
     figure, (axes,) = _panels(1, COLUMN, 0.5 + 0.26 * len(rows))
     for place, (one, score) in enumerate(rows):
-        seeds = _numbers(score["values"])
-        axes.plot(seeds, np.full(len(seeds), place + 0.25), "|", color=_color(one), alpha=0.6, label="seeds")
+        runs = _numbers(score["values"])
+        axes.plot(runs, np.full(len(runs), place + 0.25), "|", color=_color(one), alpha=0.6, label="runs")
         half = score["half"]
         axes.errorbar(score["mean"], place, xerr=half, fmt="o", color=_color(one), capsize=2, label=one["name"])
     axes.set_yticks(range(len(rows)), [one["name"] for one, _ in rows])
@@ -123,7 +123,7 @@ def _rates(shown: Sequence[Drawn], column: Drawn) -> Figure | None:
 
 
 def _curves(shown: Sequence[Drawn], titles: Mapping[str, str]) -> Figure | None:
-    """What is measured over training, bands are 95 % intervals over seeds."""
+    """What is measured over training, bands are 95 % intervals."""
     keys = [key for key in titles if any(key in one["curves"] for one in shown)]
     if not keys:
         return None

@@ -12,7 +12,7 @@ from dropout_lab.modules.columns import declared
 from dropout_lab.report.captions import CAPTIONS, Caption
 from dropout_lab.report.columns import TableColumn
 from dropout_lab.report.notes import heading
-from dropout_lab.report.table import Row, columns_with_numbers, statistics
+from dropout_lab.report.table import Row, columns_with_numbers, replicated, statistics
 from dropout_lab.runs.read import Run
 from dropout_lab.runs.settings import NOT_OF_THE_STRATEGY, differing_keys
 from dropout_lab.runs.strategies import Strategy, baseline
@@ -37,12 +37,12 @@ def results_table(table: Sequence[Row], styles: Mapping[str, Any], notes: Sequen
     differences = ""
     if base and any(row.differences for row in table):
         differences = (
-            f"<p>Small numbers under a value are paired differences to “{escape(base.name)}” at equal seeds (same "
-            "initial weights, data order and masks), with their own 95 % interval; they are bold where it excludes "
-            "zero. Of many comparisons in one table, expect one in twenty to do so by chance.</p>"
+            f"<p>Small numbers under a value are paired differences to “{escape(base.name)}” at equal "
+            f"{replicated(table)} (same initial weights, data order and masks), with their own 95 % interval; they are "
+            "bold where it excludes zero. Of many comparisons in a table, expect one in twenty to do so by chance.</p>"
         )
     paragraphs = "".join(f"<p>{escape(note)}</p>" for note in notes)
-    head = f'<thead><tr><th scope="col">strategy</th><th scope="col">seeds</th>{heads}</tr></thead>'
+    head = f'<thead><tr><th scope="col">strategy</th><th scope="col">{replicated(table)}</th>{heads}</tr></thead>'
     body = f"<tbody>{''.join(lines)}</tbody>"
     scroll = '<div class="scroll" tabindex="0" role="region" aria-label="results table">'
     results = f'{scroll}<table class="results">{head}{body}</table></div>'
@@ -68,7 +68,7 @@ def cards(table: Sequence[Row], styles: Mapping[str, Any], shown_at_first: int) 
     drawn = {"rates": max(bases.values(), default=0) > 1, "layers": bool(logged)}
     drawn |= {"gain": "gain" in logged, "ratio": {"gain", "ratio"} <= logged}  # dropout layers are those with a gain
     return f'<div class="chips" role="group" aria-label="strategies in the pictures">{chips}</div>' + "".join(
-        _card(caption, score) for caption in CAPTIONS if drawn.get(caption.needs, True)
+        _card(caption, score, replicated(table)) for caption in CAPTIONS if drawn.get(caption.needs, True)
     )
 
 
@@ -145,7 +145,7 @@ def _minus(number: str) -> str:
     return escape(number.replace("-", "−"))
 
 
-def _card(caption: Caption, score: str) -> str:
+def _card(caption: Caption, score: str, over: str) -> str:
     """The card of one picture, into which the page's script draws; ``score`` is what is measured first."""
     selects = "".join(
         f'<label>{label} <select name="{key}" autocomplete="off"></select></label>'
@@ -157,7 +157,7 @@ def _card(caption: Caption, score: str) -> str:
     <h3 id="{name}-title" data-title="{escape(caption.title)}">{title}</h3>
     <button type="button" class="save" id="{name}-save" aria-labelledby="{name}-save {name}-title">save as SVG</button>
   </header>
-  <figcaption id="{name}-how">{escape(caption.how_to_read)}</figcaption>
+  <figcaption id="{name}-how">{escape(caption.how_to_read.format(over=over))}</figcaption>
   <div class="controls">{selects}</div>
   <div class="plot" role="img" aria-labelledby="{name}-title {name}-below" aria-describedby="{name}-how"></div>
   <p class="empty" hidden>Nothing was logged for this picture, or no strategy is switched on.</p>

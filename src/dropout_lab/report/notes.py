@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dropout_lab.report.table import Row, keys_with_numbers
+from dropout_lab.report.table import Row, keys_with_numbers, replicated
 from dropout_lab.report.theory import expected_ratio
 from dropout_lab.runs.read import Run
 
@@ -19,7 +19,9 @@ def notes(table: Sequence[Row]) -> list[str]:
         )
     defined = []
     if any(column.with_interval and row.values[column.key].n > 1 for row in ran for column in row.columns):
-        defined.append("± is the half width of a 95 % interval (Student t over seeds)")
+        each = dict.fromkeys(row.strategy.units.each for row in ran if row.strategy.units.each)
+        over = ", ".join([f"Student t over {replicated(table)}", *each])
+        defined.append(f"± is the half width of a 95 % interval ({over})")
     if {"gain_train", "gain_eval"} & shown:
         defined.append("gain is mean out / mean in of the last dropout layer")
     if {"test_nll", "gap_nll"} & shown:

@@ -14,7 +14,7 @@ from dropout_lab.report.html import cards, left_out_list, results_table, setup
 from dropout_lab.report.look_section import look_section
 from dropout_lab.report.series import series
 from dropout_lab.report.styles import styles
-from dropout_lab.report.table import Row
+from dropout_lab.report.table import Row, replicated
 from dropout_lab.runs.read import Run
 
 HERE = Path(__file__).parent
@@ -72,7 +72,8 @@ def _lead(table: Sequence[Row], counted: Sequence[Run], left_out: Sequence[Run])
     seeds = [row.seeds for row in ran]
     each = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
     names = ", ".join(row.strategy.name for row in ran[:8]) + (f" and {len(ran) - 8} more" if len(ran) > 8 else "")
-    return escape(f"{len(counted)} runs: {names}; {each} seed{'s' * (max(seeds) > 1)} each.") + rest
+    what = replicated(table) if max(seeds) > 1 else replicated(table)[:-1]
+    return escape(f"{len(counted)} runs: {names}; {each} {what} each.") + rest
 
 
 def _json(data: dict[str, Any]) -> str:

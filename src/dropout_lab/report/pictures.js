@@ -97,11 +97,11 @@ const PICTURES = {
     const of = (s) => s.scores[column.key];
     const strategies = all.filter((s) => of(s).mean !== null);
     strategies.forEach((s, n) => {
-      const { mean, half, values, seeds } = of(s);
+      const { mean, half, values, runs } = of(s);
       traces.push({
         ...styleOf(s), type: "scatter", mode: "markers", x: values, y: values.map(() => n + 0.26), showlegend: false,
-        marker: { ...styleOf(s).marker, size: 6, opacity: 0.6 }, customdata: seeds,
-        hovertemplate: `seed %{customdata}: %{x:.${column.decimals}f} ${escaped(unit)}<extra>${escaped(s.name)}</extra>`,
+        marker: { ...styleOf(s).marker, size: 6, opacity: 0.6 }, customdata: runs.map(escaped),
+        hovertemplate: `%{customdata}: %{x:.${column.decimals}f} ${escaped(unit)}<extra>${escaped(s.name)}</extra>`,
       });
       traces.push({
         ...styleOf(s), type: "scatter", mode: "markers", x: [mean], y: [n], marker: { ...styleOf(s).marker, size: 11 },
@@ -120,7 +120,7 @@ const PICTURES = {
         },
       },
       table: {
-        head: ["strategy", `${axis}, mean`, "± 95 %", "single seeds"],
+        head: ["strategy", `${axis}, mean`, "± 95 %", "single runs"],
         rows: strategies.map((s) => [
           s.name, fixed(of(s).mean, column), fixed(of(s).half, column), of(s).values.map((v) => fixed(v, column)).join(", "),
         ]),

@@ -1,4 +1,4 @@
-"""Series of numbers behind the page's pictures: means over seeds, thinned to what a picture can show."""
+"""Series of numbers behind the page's pictures: means over replicates, thinned to what a picture can show."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +9,10 @@ import pandas as pd
 from dropout_lab.modules.columns import Column, declared
 from dropout_lab.report.theory import expected_gain, expected_ratio
 from dropout_lab.runs.layer_order import in_depth_order
+from dropout_lab.runs.replicates import units
 from dropout_lab.runs.strategies import Strategy
 from dropout_lab.runs.tracks import Tracks, mean_over_runs, thinned
-from dropout_lab.verdict.statistics import interval, over_seeds
+from dropout_lab.verdict.statistics import interval, over_last_axis
 
 CURVE_POINTS = 150
 NUMBERS = 1_000_000  # of layer statistics on one page: about 6 MB
@@ -73,22 +74,23 @@ def _axis(column: Column) -> dict[str, Any]:
 
 
 def _score(strategy: Strategy, column: Column) -> dict[str, Any]:
-    """What is measured of the test part: of each seed, and its mean with an interval, in its unit."""
+    """What is measured of the test part: of each run, and its mean with an interval, in its unit."""
     values = [run.final(column.of("test")) * column.factor for run in strategy.runs]
-    summary = interval(values)
+    over = strategy.units
+    summary = interval(over.means(values), over.overlap)
     mean, half, *singles = plain([summary.mean, summary.half, *values], digits=8)  # a table says how many are shown
-    return {"mean": mean, "half": half, "seeds": [run.seed for run in strategy.runs], "values": singles}
+    return {"mean": mean, "half": half, "runs": [str(run.replicate) for run in strategy.runs], "values": singles}
 
 
 def _curves(strategy: Strategy, metrics: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
-    """Metric -> its mean over seeds with an interval, at a few steps of training."""
-    curves = {}
+    """Metric -> its mean over replicates with an interval, at a few steps of training."""
+    curves, over = {}, strategy.units
     for key, (_, factor) in metrics.items():
         runs = [run.metrics[key].dropna().rename(run.name) for run in strategy.runs if key in run.metrics]
         table = pd.concat(runs, axis=1).sort_index() if runs else pd.DataFrame()
         if table.size:
-            table = table.iloc[thinned(len(table), CURVE_POINTS)]
-            mean, half = over_seeds(table.to_numpy(dtype=float) * factor)
+            table = table.iloc[thinned(len(table), CURVE_POINTS)].reindex(columns=[run.name for run in strategy.runs])
+            mean, half = over_last_axis(over.means(table.to_numpy(dtype=float) * factor), over.overlap)
             curves[key] = {"step": plain(table.index), "mean": plain(mean), "half": plain(half)}
     return curves
 
@@ -113,14 +115,15 @@ def _depth(strategy: Strategy) -> dict[str, Any]:
 
 
 def _first_and_last(strategy: Strategy, mode: str, stat: str, layers: list[str]) -> dict[str, Any]:
-    """A statistic at each layer, mean and interval over seeds, where it was logged first and last."""
-    runs = [run.tracks[mode] for run in strategy.runs if mode in run.tracks]
+    """A statistic at each layer, mean and interval over replicates, where it was logged first and last."""
+    runs = [run for run in strategy.runs if mode in run.tracks]
+    over = units([run.config for run in runs])
     ends: dict[str, Any] = {}
     for name, row in (("first", 0), ("last", -1)):
-        values = np.array([[_end(run.logged(stat, layer), row) for run in runs] for layer in layers])
+        values = np.array([[_end(run.tracks[mode].logged(stat, layer), row) for run in runs] for layer in layers])
         if np.isfinite(values).any():
-            mean, half = over_seeds(values)
-            ends[name] = {"step": int(runs[0].steps[row]), "mean": plain(mean), "half": plain(half)}
+            mean, half = over_last_axis(over.means(values), over.overlap)
+            ends[name] = {"step": int(runs[0].tracks[mode].steps[row]), "mean": plain(mean), "half": plain(half)}
     return ends
 
 
@@ -130,7 +133,7 @@ def _end(logged: np.ndarray, row: int) -> float:
 
 
 def _activations(strategy: Strategy, layers: list[str], steps: int) -> dict[str, Any]:
-    """Mode -> steps and, per statistic, layer number -> mean over seeds at each step."""
+    """Mode -> steps and, per statistic, layer number -> mean over runs at each step."""
     position = {layer: n for n, layer in enumerate(layers)}
     modes: dict[str, Any] = {}
     for mode in ("train", "eval", "probe"):

@@ -1,15 +1,16 @@
 """The table of a comparison, one row per strategy: as aligned text, Markdown and CSV."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from dropout_lab.report.columns import TableColumn, columns_of
+from dropout_lab.runs.replicates import Replicate, units
 from dropout_lab.runs.strategies import Strategy, baseline
-from dropout_lab.verdict.statistics import Interval, interval, paired
+from dropout_lab.verdict.statistics import Interval, interval
 
 WIDTH = 120  # of a terminal
 
@@ -21,24 +22,25 @@ class Row:
     strategy: Strategy
     columns: Sequence[TableColumn]  # of the table
     values: dict[str, Interval] = field(default_factory=dict)
-    differences: dict[str, Interval] = field(default_factory=dict)  # to the baseline, at equal seeds
+    differences: dict[str, Interval] = field(default_factory=dict)  # to the baseline, at equal replicates
 
     @property
     def seeds(self) -> int:
-        """The number of the strategy's runs that count."""
-        return len(self.strategy.runs)
+        """The number of what the row's intervals are over: seeds, most often."""
+        return len(self.strategy.units.runs)
 
 
 def rows(strategies: Sequence[Strategy]) -> list[Row]:
     """The rows of the table, in the order of the strategies."""
     base, columns = baseline(strategies), columns_of([run for strategy in strategies for run in strategy.runs])
-    reference = {column: _by_seed(base, column) for column in columns if column.compared} if base else {}
+    reference = {column: _by_replicate(base, column) for column in columns if column.compared} if base else {}
     table = []
     for strategy in strategies:
-        values = {column.key: interval(_values(strategy, column)) for column in columns}
+        over = strategy.units
+        values = {each.key: interval(over.means(_values(strategy, each)), over.overlap) for each in columns}
         differences = {}
         if strategy.runs and strategy is not base:
-            differences = {each.key: paired(_by_seed(strategy, each), of_base) for each, of_base in reference.items()}
+            differences = {each.key: _difference(strategy, each, of_base) for each, of_base in reference.items()}
         table.append(Row(strategy, columns, values if strategy.runs else {}, differences))
     return table
 
@@ -55,6 +57,12 @@ def columns_with_numbers(table: Sequence[Row]) -> Sequence[TableColumn]:
     return [column for column in columns if column.key in keys] or columns
 
 
+def replicated(table: Sequence[Row]) -> str:
+    """What the rows' intervals are over, in one word: seeds, folds, splits."""
+    nouns = {row.strategy.units.noun for row in table if row.seeds}
+    return f"{nouns.pop()}s" if len(nouns) == 1 else "replicates" if nouns else "seeds"
+
+
 def statistics(table: Sequence[Row]) -> set[str]:
     """The statistics of layers that any run of the table logged."""
     return {
@@ -69,7 +77,7 @@ def statistics(table: Sequence[Row]) -> set[str]:
 def as_text(table: Sequence[Row]) -> str:
     """The table as text, its columns aligned for a terminal; of what was measured those that are shown there."""
     shown = [column for column in columns_with_numbers(table) if column.shown]
-    heads = ["strategy", "seeds", *(column.title for column in shown)]
+    heads = ["strategy", replicated(table), *(column.title for column in shown)]
     cells = [_cells(row, shown) for row in table]
     widths = [max(len(line[n]) for line in [heads, *cells] if n < len(line)) for n in range(len(heads))]
     lines = [_aligned(heads, widths), "-" * (sum(widths) + 2 * len(widths) - 2)]
@@ -81,7 +89,7 @@ def as_text(table: Sequence[Row]) -> str:
 def as_markdown(table: Sequence[Row]) -> str:
     """The table in Markdown."""
     shown = columns_with_numbers(table)
-    heads = ["strategy", "seeds", *(column.title for column in shown)]
+    heads = ["strategy", replicated(table), *(column.title for column in shown)]
     lines = []
     for row in table:
         reason = [str(row.strategy.reason), *[""] * (len(heads) - 3)]
@@ -95,7 +103,7 @@ def differences_as_markdown(table: Sequence[Row], base: Strategy | None) -> str:
     if base is None or not lines:
         return ""
     heads = [f"minus {base.name}", "pairs", *(column.title for column in table[0].columns if column.compared)]
-    return f"Paired differences at equal seeds:\n\n{_markdown(heads, lines)}"
+    return f"Paired differences at equal {replicated(table)}:\n\n{_markdown(heads, lines)}"
 
 
 def as_frame(table: Sequence[Row], base: Strategy | None) -> pd.DataFrame:
@@ -123,10 +131,20 @@ def _markdown(heads: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _by_seed(strategy: Strategy, column: TableColumn) -> dict[object, float]:
-    """Seed -> the number that its run has in a column."""
+def _by_replicate(strategy: Strategy, column: TableColumn) -> dict[Replicate, float]:
+    """Replicate -> the number that its run has in a column."""
     layer = _last(strategy)
-    return {run.seed: column.read(run, layer) for run in strategy.runs}
+    return {run.replicate: column.read(run, layer) for run in strategy.runs if run.seed is not None}
+
+
+def _difference(strategy: Strategy, column: TableColumn, of_base: Mapping[Replicate, float]) -> Interval:
+    """The difference to the baseline over the replicates that both have.
+
+    At one replicate the runs share masks, initial weights and data, so that it is much less noisy than the two means.
+    """
+    own = _by_replicate(strategy, column)
+    over = units([run.config for run in strategy.runs if run.replicate in own and run.replicate in of_base])
+    return interval(over.means([own[each] - of_base[each] for each in own if each in of_base]), over.overlap)
 
 
 def _values(strategy: Strategy, column: TableColumn) -> list[float]:

@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,12 @@ from dropout_lab.jobs.job import Job, written
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.folder import read_config
 from dropout_lab.runs.provenance import provenance
+from dropout_lab.runs.replicates import keys, replicate_words
 from dropout_lab.runs.resume import resumed_by_name
 from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRATEGY
+from dropout_lab.runs.start_from import content
 
+LENGTHS = ("max_epochs", "max_steps")  # of trainer: how long a run is meant to be, which may change later
 LONGEST = 110  # characters of a label: W&B takes 128 in the name of a run or group, which also has the seed or a hash
 
 
@@ -27,7 +30,7 @@ class Fingerprints(NamedTuple):
 
     Attributes:
         run: of all of it.
-        group: of all but the seed.
+        group: of all but what tells replicates apart, the seed for one.
     """
 
     run: str
@@ -48,6 +51,8 @@ def describe(cfg: DictConfig, hydra_cfg: Any, name: str | None = None) -> None:
     directory = Path(hydra_cfg.runtime.output_dir)
     prints = fingerprints(cfg)
     cfg.run.config_hash = prints.run
+    if cfg.start_from:  # also read where this process works elsewhere
+        cfg.start_from = str(Path(cfg.start_from).resolve())
     cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     called = name or label(cfg, hydra_cfg)
@@ -55,15 +60,14 @@ def describe(cfg: DictConfig, hydra_cfg: Any, name: str | None = None) -> None:
     cfg.run.root = str(Path(hydra_cfg.sweep.dir).absolute()) if sweep else str(directory)
     cfg.run.label = called
     cfg.run.choices = _choices(hydra_cfg)
-    cfg.run.name = f"{called} seed={cfg.seed}"
+    cfg.run.name = f"{called} {replicate_words(cfg, cfg.seed, cfg.run.overrides)}"
     cfg.run.group = f"{called} {prints.group[:8]}"
     slug = "".join(c if c.isalnum() else "-" for c in called)[:40]
     anew = time.time_ns() if cfg.resume == "never" else ""
     identity = f"{directory} {prints.run} {provenance()['code_hash']} {anew}"
     cfg.run.id = f"{slug}-seed-{cfg.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if resumed_by_name(cfg.resume):
-        before = read_config(directory).run
-        cfg.run.update({key: before[key] for key in ("root", "label", "name", "group") if key in before})
+        _keep_names(cfg, read_config(directory), prints)
 
 
 def fingerprints(cfg: DictConfig | Job) -> Fingerprints:
@@ -71,13 +75,16 @@ def fingerprints(cfg: DictConfig | Job) -> Fingerprints:
 
     They are of its values as they are written, since resolving all takes 10 times as long. So a value that another one
     is taken from counts once: the seed, and where runs and data lie. What a resolver says, such as ``${oc.env:NAME}``,
-    is written nowhere and counts as well.
+    is written nowhere and counts as well. Of ``start_from`` the weights count, and not where they lie.
     """
     plain = cfg.written if isinstance(cfg, Job) else written(cfg)
     own = {key: value for key, value in plain.items() if key not in NOT_OF_THE_CONFIGURATION}
     called = [key for key, value in flat(own).items() if re.search(r"\$\{(?!hydra:)[\w.]+:", str(value))]
     own[""] = {key: str(OmegaConf.select(cfg.config if isinstance(cfg, Job) else cfg, key)) for key in called}
-    return Fingerprints(_digest(own), _digest({**own, "seed": None}))
+    group = _digest(_without(own, keys(own)))
+    if own["start_from"] is not None:  # each seed's may be another run
+        own["start_from"] = content((cfg.own if isinstance(cfg, Job) else cfg).start_from)
+    return Fingerprints(_digest(own), group)
 
 
 def label(
@@ -85,8 +92,8 @@ def label(
 ) -> str:
     """The name of a configuration: its arm or its option of dropout, and the other words that tell it from others.
 
-    Words are as Hydra spells their values (``True`` for ``true``), but for a leading + and escapes, and without the
-    seed. A name that is too long for W&B ends in "…".
+    Words are as Hydra spells their values (``True`` for ``true``), but for a leading + and escapes, and without
+    seed and other replicates. A name that is too long for W&B ends in "…".
 
     Args:
         cfg: composed configuration.
@@ -100,9 +107,28 @@ def label(
     words = [str(cfg["arm"] or hydra["runtime"]["choices"]["dropout"])]
     for word in hydra["overrides"]["task"]:
         key = _key(word)
-        if word not in leave_out and key not in told and key.partition(".")[0] not in NOT_OF_THE_STRATEGY:
+        if (
+            word not in leave_out
+            and key not in told | {*keys(cfg)}
+            and key.partition(".")[0] not in NOT_OF_THE_STRATEGY
+        ):
             words.append(re.sub(r"\\(.)", r"\1", word.lstrip("+")))
-    text = " ".join(words)
+    return _short(" ".join(words))
+
+
+def _keep_names(cfg: DictConfig, before: DictConfig, prints: Fingerprints) -> None:
+    """Let a run that goes on have the names that it had, but for its length where that is another now."""
+    cfg.run.update({key: before.run[key] for key in ("root", "label", "name", "group") if key in before.run})
+    lengths = {key: (before.get("trainer", cfg.trainer).get(key), cfg.trainer.get(key)) for key in LENGTHS}
+    if changed := {f"trainer.{key}={old}": f"trainer.{key}={new}" for key, (old, new) in lengths.items() if old != new}:
+        words = [changed.get(word, word) for word in cfg.run.label.split(" ")]
+        cfg.run.label = _short(" ".join([*words, *(word for word in changed.values() if word not in words)]))
+        cfg.run.name = f"{cfg.run.label} {replicate_words(cfg, cfg.seed, cfg.run.overrides)}"
+        cfg.run.group = f"{cfg.run.label} {prints.group[:8]}"
+
+
+def _short(text: str) -> str:
+    """A label that W&B takes."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
@@ -115,6 +141,18 @@ def _choices(hydra: DictConfig) -> dict[str, str]:
     """The option that was chosen of each group, but those of Hydra's own; groups without a choice are left out."""
     chosen = {str(group): option for group, option in hydra.runtime.choices.items() if option is not None}
     return {group: option for group, option in chosen.items() if group.partition("/")[0] != "hydra"}
+
+
+def _without(values: Mapping[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
+    """Values without those of some keys, ``seed`` or ``data.fold``."""
+    rest = dict(values)
+    for key in left_out:
+        section, _, name = key.rpartition(".")
+        if not section:
+            rest[name] = None
+        elif name in (rest.get(section) or {}):
+            rest[section] = {**rest[section], name: None}
+    return rest
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from dropout_lab.runs.folder import (
     why_unnamed,
 )
 from dropout_lab.runs.layer_order import in_depth_order, natural
+from dropout_lab.runs.replicates import Replicate, replicate
 from dropout_lab.runs.search import RUN_FILES, gaps, search
 from dropout_lab.runs.tracks import Tracks, read_activations, read_metrics, read_tracks
 
@@ -77,6 +78,11 @@ class Run:
     def seed(self) -> Any:
         """The run's seed as its config says it, or None."""
         return self.config.get("seed")
+
+    @property
+    def replicate(self) -> Replicate:
+        """What tells the run from the others of its row."""
+        return replicate(self.config)
 
     @property
     def columns(self) -> list[Column]:

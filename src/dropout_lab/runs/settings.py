@@ -4,12 +4,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dropout_lab.jobs.overrides import flat
+from dropout_lab.runs.replicates import keys, values
 
 # Each list goes on from the one before: what does not count there does not count here either.
 NOT_OF_THE_CONFIGURATION = ("hydra", "run", "paths", "resume")  # where a run lies, and how it was started
 NOT_OF_THE_RESULT = (*NOT_OF_THE_CONFIGURATION, "logger", "tags", "notes")  # nor what is kept of it elsewhere
 OF_THE_CODE = ("layers", "columns")  # no settings, but what followed from them
-NOT_OF_THE_STRATEGY = (*NOT_OF_THE_RESULT, *OF_THE_CODE, "seed", "arm", "sweep")  # nor repetitions, and names
+NOT_OF_THE_STRATEGY = (
+    *NOT_OF_THE_RESULT,
+    *OF_THE_CODE,
+    "seed",
+    "arm",
+    "sweep",
+    "replicates",
+)  # nor repetitions, and names
 IGNORED_BY_NONE = ("dropout.p", "placement.p")  # dropout=none takes a p so that sweeps match, and drops nothing
 
 
@@ -36,16 +44,17 @@ def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[st
     """The keys whose values are not the same in all configs, apart from those that never tell strategies apart.
 
     Of keys that always change together (``placement.p: ${dropout.p}``) only the first is named, and none that changes
-    with the seed (``data.seed: ${seed}``).
+    with the seed (``data.seed: ${seed}``), or with another key of its replicates.
     """
     configs = list(configs)
     flats = [of_the_strategy(config) for config in configs]
-    seen = {tuple(repr(config.get("seed")) for config in configs)}
+    repeated = [values(config) for config in configs]
+    seen = {tuple(repr(one.get(key)) for one in repeated) for key in {key for one in repeated for key in one}}
     differing = []
     for key in dict.fromkeys(key for leaves in flats for key in leaves):
-        values = tuple(repr(leaves.get(key)) for leaves in flats)
-        if len(set(values)) > 1 and values not in seen and key not in irrelevant:
-            seen.add(values)
+        found = tuple(repr(leaves.get(key)) for leaves in flats)
+        if len(set(found)) > 1 and found not in seen and key not in irrelevant:
+            seen.add(found)
             differing.append(key)
     return differing
 
@@ -54,7 +63,12 @@ def of_the_strategy(config: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of a config that can tell strategies apart; the run's own folder, as in a checkpoint path, can not."""
     own = (config.get("run") or {}).get("dir")
     leaves = flat({key: value for key, value in config.items() if key not in NOT_OF_THE_STRATEGY})
-    return {key: value for key, value in leaves.items() if not (own and isinstance(value, str) and own in value)}
+    repeated = keys(config)
+    return {
+        key: value
+        for key, value in leaves.items()
+        if key not in repeated and not (own and isinstance(value, str) and own in value)
+    }
 
 
 def _line(node: Mapping[str, Any]) -> str:

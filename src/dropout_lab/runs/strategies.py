@@ -1,4 +1,4 @@
-"""Strategies: runs that differ in nothing but the seed, as rows of the table and lines of the pictures."""
+"""Strategies: runs that differ in nothing but the replicate, as rows of the table and lines of the pictures."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.read import Run
+from dropout_lab.runs.replicates import Units, units
 from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_STRATEGY, differing_keys, of_the_strategy
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A strategy: the runs of one configuration, over seeds.
+    """A strategy: the runs of one configuration, over its replicates.
 
     Attributes:
         name: the label of its runs, and the options or settings that tell it from others of that label.
@@ -35,8 +36,13 @@ class Strategy:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The configuration that all runs of the strategy share, apart from the seed."""
+        """The configuration that all runs of the strategy share, apart from the replicate."""
         return self.runs[0].config if self.runs else {}
+
+    @cached_property
+    def units(self) -> Units:
+        """What an interval of the strategy is over, of its runs."""
+        return units([run.config for run in self.runs])
 
     @cached_property
     def dropout_layers(self) -> list[str]:
@@ -67,7 +73,7 @@ class _Part(NamedTuple):
 def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strategy], list[Run]]:
     """Group runs into strategies, in the order of their first run; and the runs that are not counted.
 
-    Of two runs with the same configuration and seed the newer one counts: a seed seen twice is not two samples.
+    Of two runs with the same configuration and replicate the newer one counts: a seed seen twice is not two samples.
     """
     runs = list(runs)
     labelled: dict[str, list[Run]] = {}
@@ -78,7 +84,7 @@ def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strateg
     strategies: list[Strategy] = []
     left_out = [run for run in runs if not run.config]
     for part in _joined(parts):
-        counted, repeated = _newest_of_each_seed([run for run in part.runs if run.counted])
+        counted, repeated = _newest_of_each([run for run in part.runs if run.counted])
         failures = [run for run in part.runs if not run.counted]
         left_out += repeated + failures
         strategies.append(_strategy(part, counted, None if counted else _why(failures)))
@@ -195,15 +201,15 @@ def _irrelevant(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return IGNORED_BY_NONE if kinds == {"none"} else ()
 
 
-def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
-    """The newest run of each seed, in the order given, and the older ones, marked as duplicates."""
+def _newest_of_each(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """The newest run of each replicate, in the order given, and the older ones, marked as duplicates."""
     newest: dict[Any, Run] = {}
     repeated = []
     for run in sorted(runs, key=lambda run: run.ended):
-        seed = run.name if run.seed is None else run.seed
-        if seed in newest:
-            repeated.append((newest[seed], run))
-        newest[seed] = run
+        which = run.name if run.seed is None else run.replicate
+        if which in newest:
+            repeated.append((newest[which], run))
+        newest[which] = run
     older = [
         replace(old, status="duplicate", reason=f"same configuration and seed as {new.name}, which is newer")
         for old, new in repeated

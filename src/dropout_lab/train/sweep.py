@@ -25,7 +25,9 @@ from dropout_lab.jobs.plan import Plan
 from dropout_lab.jobs.workers import free_cores
 from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import Fingerprints, fingerprints, label
-from dropout_lab.runs.resume import is_done, require_own_run
+from dropout_lab.runs.longer import require_goes_on
+from dropout_lab.runs.replicates import replicate_words
+from dropout_lab.runs.resume import is_done
 from dropout_lab.runs.wandb_files import warn_of_losses
 from dropout_lab.train.interrupts import telling_what_was_done
 from dropout_lab.train.runtime import close_wandb
@@ -36,11 +38,11 @@ import_beforehand(f"{__package__}.job")
 
 
 class Known(NamedTuple):
-    """What is known of a job before it runs: its fingerprints, its name without the seed, how many processes it has."""
+    """What is known of a job before it runs: its fingerprints, its names, how many processes it has."""
 
     prints: Fingerprints
     label: str
-    seed: int
+    name: str
     processes: int
 
 
@@ -54,9 +56,9 @@ def known(job_plan: Plan) -> list[Known]:
     hydra, found = job_plan.base.hydra, []
     for job in job_plan.known:
         of_job = {"sweeper": hydra.sweeper, "overrides": {"task": job.words}, "runtime": {"choices": job.choices}}
-        name = label(job.alike, of_job, leave_out=job_plan.shared)
-        seed = job.varied.get("seed", job.alike["seed"])
-        found.append(Known(fingerprints(job), name, seed, _processes(job.alike, hydra.launcher)))
+        called = label(job.alike, of_job, leave_out=job_plan.shared)
+        name = f"{called} {replicate_words(job.alike, job.varied.get('seed', job.alike['seed']), job.words)}"
+        found.append(Known(fingerprints(job), called, name, _processes(job.alike, hydra.launcher)))
     return found
 
 
@@ -73,7 +75,7 @@ def require_feasible(job_plan: Plan) -> None:
     if job_plan.multirun:
         _try_plugins(job_plan.base.hydra)
     for folder, job, its in zip(job_plan.folders, job_plan.jobs, known(job_plan), strict=False):
-        require_own_run(folder, its.prints.run, job.alike["resume"])
+        require_goes_on(folder, job, its.prints.run)
 
 
 def refusals(job_plan: Plan) -> dict[int, str]:
@@ -210,7 +212,7 @@ def _names(job_plan: Plan) -> dict[Path, str]:
     if not job_plan.multirun:
         return {job_plan.folder: "run"}
     if job_plan.jobs:
-        names = [f"{its.label} seed={its.seed}" for its in known(job_plan)]
+        names = [its.name for its in known(job_plan)]
     else:
         names = [f"trial {number}" for number in range(job_plan.base.hydra.sweeper.get("n_trials", 0))]
     return {job_plan.folder / str(number): name for number, name in enumerate(names)}

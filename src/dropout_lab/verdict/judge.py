@@ -22,6 +22,7 @@ import numpy as np
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
+from dropout_lab.runs.replicates import Replicate, units
 from dropout_lab.runs.strategies import arm_of, group
 from dropout_lab.verdict.metrics import measure, measure_pair
 from dropout_lab.verdict.statement import Claim, Statement, read_statement
@@ -30,7 +31,7 @@ from dropout_lab.verdict.statistics import bootstrap_interval, holm, p_equal, p_
 HOLDS, FAILS, TOO_FEW = "holds", "does not hold here", "too few seeds to tell"
 NO_CLAIMS = "these runs claim nothing; those of scripts/compare experiment=NAME do"
 
-Arms = Mapping[str, Mapping[int, Run]]  # arm -> seed -> run
+Arms = Mapping[str, Mapping[Replicate, Run]]  # arm -> replicate -> run
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,22 @@ def find_statement(runs: Sequence[Run]) -> Statement | None:
     return read_statement(sections[0]) if sections and sections[0] else None
 
 
-def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
-    """The runs that count, by arm and seed; of two with the same configuration and seed the newer one.
+def by_arm(runs: Sequence[Run]) -> dict[str, dict[Replicate, Run]]:
+    """The runs that count, by arm and replicate; of two of one configuration the newer one.
 
     Raises:
-        UserError: runs of one arm differ in more than the seed.
+        UserError: runs of one arm differ in more than the replicate, or are folds of one set of samples.
     """
-    arms: dict[str, dict[int, Run]] = {}
+    arms: dict[str, dict[Replicate, Run]] = {}
     for strategy in group(runs, {})[0]:
         if not strategy.runs:
             continue
         arm = arm_of(strategy.config)
         if arm in arms:
-            raise UserError(f"arm {arm}: its runs differ in more than the seed, e.g. {strategy.name}")
-        arms[arm] = {run.seed: run for run in strategy.runs}
+            raise UserError(f"arm {arm}: its runs differ in more than the {strategy.units.noun}, e.g. {strategy.name}")
+        if strategy.units.overlap:
+            raise UserError("claims are tested on runs that do not depend on each other, as folds do: sweep seeds")
+        arms[arm] = {run.replicate: run for run in strategy.runs}
     return arms
 
 
@@ -174,11 +177,12 @@ def _each(value: float | list[float] | None, count: int, claim: Claim, layers: l
 
 
 def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float) -> Verdict:
-    """The test of a claim about one metric, over the seeds that all of its arms have; no word yet."""
+    """The test of a claim about one metric, over the replicates that all of its arms have; no word yet."""
     of_arms = [arms.get(arm, {}) for arm in claim.arms]
-    seeds = sorted(set.intersection(*(set(runs) for runs in of_arms)))
-    values = [_value(claim, metric, [runs[seed] for runs in of_arms]) for seed in seeds]
-    values = [value for value in values if np.isfinite(value)]
+    both = sorted(set.intersection(*(set(runs) for runs in of_arms)))
+    each = [_value(claim, metric, [runs[replicate] for runs in of_arms]) for replicate in both]
+    means = units([of_arms[0][replicate].config for replicate in both]).means(each)
+    values = [float(value) for value in means if np.isfinite(value)]
     if claim.direction == "equal":
         p = p_equal([value - theory for value in values], bound)
     else:

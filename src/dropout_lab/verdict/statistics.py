@@ -1,6 +1,6 @@
 """Statistics over seeds: means with intervals, tests over paired seeds, Holm's correction. Numbers in, numbers out.
 
-A table shows a mean with Student's 95 % interval, and the difference from a baseline over the seeds that both have.
+A table shows a mean with Student's 95 % interval, and the difference from a baseline over what both have.
 
 A verdict assumes no normality: under the null hypothesis a paired difference is as likely to have one sign as the
 other, so the mean that was seen is compared with the means under all 2^n choices of signs (Fisher's permutation test
@@ -9,9 +9,8 @@ for pairs), and the interval around it is a bootstrap.
 ``scipy.stats`` takes two seconds to import, and a table needs none of it: only the functions that test import it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit  # scipy.stats.t.ppf without importing scipy.stats
@@ -24,7 +23,7 @@ RESAMPLES = 10_000  # of the bootstrap
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n seeds with the half width of its 95 % interval; NaN where n is too small to tell."""
+    """A mean over n replicates with the half width of its 95 % interval; NaN where n is too small to tell."""
 
     mean: float
     half: float
@@ -36,32 +35,30 @@ class Interval:
         return bool(self.n > 1 and abs(self.mean) > self.half)
 
 
-def interval(values: Iterable[float]) -> Interval:
-    """Mean and Student-t 95 % interval of the values that are numbers; one value has a mean and no interval."""
+def interval(values: Iterable[float], overlap: float = 0.0) -> Interval:
+    """Mean and Student-t 95 % interval of the values that are numbers; one value has a mean and no interval.
+
+    Args:
+        values: of n replicates.
+        overlap: what is added to 1/n in the variance of the mean of folds, whose training samples are the same in
+            part: the ratio of test to training samples (Nadeau and Bengio 2003, the corrected resampled t-test).
+    """
     finite = np.array([value for value in values if np.isfinite(value)], dtype=float)
     n = len(finite)
     mean = float(finite.mean()) if n else float("nan")
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * finite.std(ddof=1) / n**0.5) if n > 1 else float("nan")
+    error = float(finite.std(ddof=1)) * (1 / n + overlap) ** 0.5 if n > 1 else float("nan")
+    half = float(stdtrit(max(n - 1, 1), (1 + LEVEL) / 2)) * error
     return Interval(mean, half, n)
 
 
-def paired(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> Interval:
-    """Interval of value - baseline over the seeds that both have.
-
-    At one seed the runs share masks, initial weights and order of data, so the difference is much less noisy than
-    the two means are.
-    """
-    return interval(values[seed] - baseline[seed] for seed in values if seed is not None and seed in baseline)
-
-
-def over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and half width of the interval along the last axis (seeds), which may hold NaN: two arrays."""
+def over_last_axis(values: np.ndarray, overlap: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and half width of ``interval`` along the last axis, replicates, which may hold NaN: two arrays."""
     n = np.isfinite(values).sum(axis=-1)
     known = np.where(np.isfinite(values), values, 0.0)
     mean = np.where(n > 0, known.sum(axis=-1) / np.maximum(n, 1), np.nan)
     squares = np.where(np.isfinite(values), (known - mean[..., None]) ** 2, 0.0).sum(axis=-1)
     free = np.maximum(n - 1, 1)
-    half = stdtrit(free, (1 + LEVEL) / 2) * np.sqrt(squares / free / np.maximum(n, 1))
+    half = stdtrit(free, (1 + LEVEL) / 2) * np.sqrt(squares / free * (1 / np.maximum(n, 1) + overlap))
     return mean, np.where(n > 1, half, np.nan)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
+from dropout_lab.runs.replicates import Replicate, units
 from dropout_lab.verdict.judge import (
     FAILS,
     HOLDS,
@@ -23,7 +24,7 @@ from dropout_lab.verdict.judge import (
 )
 from dropout_lab.verdict.metrics import measure
 from dropout_lab.verdict.statement import Line, Plot, Statement
-from dropout_lab.verdict.statistics import over_seeds
+from dropout_lab.verdict.statistics import over_last_axis
 
 HEAD = ("claim", "measured as", "here", "claimed", "seeds", "p", "verdict")
 
@@ -87,8 +88,8 @@ def read_claimed(runs: Sequence[Run]) -> Claimed:
     return Claimed(statement, judge(statement, arms), plots, filters)
 
 
-def _filters(runs: Mapping[int, Run]) -> np.ndarray:
-    """The first layer's weights, as images, in the run of the lowest seed."""
+def _filters(runs: Mapping[Replicate, Run]) -> np.ndarray:
+    """The first layer's weights, as images, in the run of the first replicate."""
     from dropout_lab.verdict.trained_network import load  # torch takes seconds, and few experiments need it
     from dropout_lab.verdict.units import filters
 
@@ -97,7 +98,10 @@ def _filters(runs: Mapping[int, Run]) -> np.ndarray:
 
 def _points(line: Line, arms: Arms) -> Points:
     """The points of one line of a plot, measured at the runs of its arms."""
-    values = [[measure(run, metric) for run in arms.get(arm, {}).values()] for arm, metric, _ in line.points]
+    values = []
+    for arm, metric, _ in line.points:
+        runs = [*arms.get(arm, {}).values()]
+        values.append(units([run.config for run in runs]).means([measure(run, metric) for run in runs]))
     most = max(map(len, values))
     table = np.array([[*each, *[np.nan] * (most - len(each))] for each in values], dtype=float)
-    return Points(np.array([x for *_, x in line.points]), *over_seeds(table))
+    return Points(np.array([x for *_, x in line.points]), *over_last_axis(table))
