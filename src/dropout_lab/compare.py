@@ -116,12 +116,14 @@ def _look(runs: Sequence[Path]) -> None:
     if run is None or any((run / "look" / LOOK).exists() for run in runs):
         return
     from dropout_lab.look.files import write
-    from dropout_lab.look.subject import from_run
+    from dropout_lab.look.subject import NoImagesError, from_run
     from dropout_lab.look.views import look_at
 
     try:
         subject = from_run(run, "best", "")
         write(look_at(subject, subject.p), run / "look")
+    except NoImagesError:
+        return
     except Exception as error:  # hours of training must not end without a table for want of a picture
         print(f"\nNo picture of a network looking at an image: {root_cause(error)}")
 

@@ -48,7 +48,7 @@ def test_seeds_are_averaged_within_a_part_of_the_data(key, noun):
 def test_folds_share_training_samples_and_splits_by_another_seed_are_not_known_to(folds):
     found = units([config(fold=fold, folds=folds) for fold in range(folds)])
     assert found.overlap == pytest.approx(1 / (folds - 1))
-    assert "corrected (Nadeau and Bengio 2003)" in found.each
+    assert found.each == "wider as they share training samples (Nadeau and Bengio 2003)"
     assert units([config(replicates=["data.split_seed"], split_seed=seed) for seed in range(folds)]).overlap == 0
 
 

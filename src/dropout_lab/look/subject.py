@@ -16,6 +16,10 @@ from dropout_lab.data.image_file import UnreadableImageError, fit, read_image
 DEFAULT_IMAGE = "china.jpg"  # ships with scikit-learn; ImageNet calls it a palace
 
 
+class NoImagesError(UserError):
+    """A run whose data are no images has nothing to look at."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network and what it looks at.
@@ -85,6 +89,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
         image: file, or the number of a test image; "": the first one.
 
     Raises:
+        NoImagesError: the run's data are no images.
         UserError: a folder, checkpoint or image that is not there or does not fit.
     """
     from dropout_lab.data.images import ImageData
@@ -93,7 +98,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     run = restore(folder, checkpoint)
     data = run.data
     if not isinstance(data, ImageData):
-        raise UserError(f"run={folder}: a look is for images, and its data are of {type(data).__name__}")
+        raise NoImagesError(f"run={folder}: a look is for images, and {type(data).__name__} has none")
     names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
     if image and not image.isdigit():
         channels, height, width = data.native_shape

@@ -97,7 +97,7 @@ def units(configs: Sequence[Mapping[str, Any]]) -> Units:
     folds = configs[0]["data"].get("folds")
     overlap = 1 / (folds - 1) if folds and "data.fold" in varied else 0.0
     each = ["each the mean of its seeds"] if max(map(len, runs)) > 1 else []
-    each += ["which share training samples: corrected (Nadeau and Bengio 2003)"] if overlap else []
+    each += ["wider as they share training samples (Nadeau and Bengio 2003)"] if overlap else []
     return Units(runs, overlap, " and ".join(dict.fromkeys(NOUNS.get(key, key) for key in varied)), ", ".join(each))
 
 
