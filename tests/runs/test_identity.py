@@ -110,6 +110,23 @@ def test_a_long_label_is_cut_for_all_alike_so_that_wandb_takes_it(described):
     assert max(map(len, (run["name"], run["group"], run["id"]))) <= 128
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "label"),
+    [
+        (["trainer.max_epochs=2", "model=mlp"], ["trainer.max_epochs=20"], "inverted trainer.max_epochs=20 model=mlp"),
+        (["model=mlp"], ["trainer.max_epochs=30"], "inverted model=mlp trainer.max_epochs=30"),
+        (["+trainer.max_steps=2"], ["++trainer.max_steps=20"], "inverted trainer.max_steps=20"),
+    ],
+)
+def test_a_run_that_goes_on_for_longer_is_called_as_one_of_that_length(before, now, label, described, tmp_path):
+    trainer = OmegaConf.to_container(composed(*before).trainer)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"run": described(*before), "trainer": trainer}))
+    run, fresh = described(*before, *now, f"resume={tmp_path}"), described(*before, *now)
+    assert (run["label"], run["name"]) == (label, f"{label} seed=0")
+    assert run["group"] == f"{label} {fresh['group'].split()[-1]}"
+    assert run["config_hash"] == fresh["config_hash"]
+
+
 def test_a_run_that_is_resumed_by_its_folder_keeps_its_names(described, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"run": described("dropout=classic", name="first of two")}))
     run = described("dropout=classic", "seed=0", f"resume={tmp_path}")

@@ -103,6 +103,19 @@ def test_a_run_that_was_moved_ends_as_the_whole_one(whole, tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # of an epoch that ends unvalidated
+@pytest.mark.parametrize("number", [8, 15, 24, 26])
+def test_with_a_limit_of_steps_an_interrupted_run_ends_as_the_whole_one(number, tmp_path, monkeypatch):
+    """Interrupted at the first step of an epoch and within one, the last of which ends early."""
+    words = [*WORDS, "trainer.max_epochs=9", "trainer.max_steps=25", *OFTEN]
+    assert exit_code(*words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, "training_step" if number <= 25 else "test_step", number if number <= 25 else 1)
+        assert exit_code(*words, f"hydra.run.dir={tmp_path / 'run'}") == 1
+    assert exit_code(*words, f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
 def test_gradients_that_are_accumulated_are_not_lost(tmp_path, monkeypatch):
     by_the_clock = "callbacks.recent.train_time_interval.minutes=0"
     words = [*WORDS, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "data.batch_size=16", by_the_clock]

@@ -141,10 +141,22 @@ class Resume(L.Callback):
 
     What was logged after the checkpoint is logged again. Steps can't tell the two apart: an epoch's last row and the
     next epoch's first may have the same.
+
+    Lightning takes up its loops with ``max_steps`` in another way than without, and wrongly: an epoch that was complete
+    counts twice, so that the next has the batches of the one after it. Until training starts there is no such limit.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._max_steps = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the limit of steps away while the loops are taken up."""
+        self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the limit back."""
+        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lines of each table."""

@@ -37,9 +37,12 @@ def with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
     folder = next((word.partition("=")[2].strip("'\"") for word in arguments if word.startswith("resume=")), "auto")
     if folder in ("auto", "never", "") or not (Path(folder) / CONFIG).is_file():
         return list(arguments)
-    saved = OmegaConf.select(read_config(Path(folder)), "run.overrides") or []
-    given = {word.partition("=")[0] for word in arguments}
-    again = [word for word in saved if word.partition("=")[0] not in given]
+    config = read_config(Path(folder))
+    saved = [word for word in OmegaConf.select(config, "run.overrides") or [] if not word.startswith("start_from=")]
+    if config.get("start_from"):  # as a path that does not depend on where the command is given
+        saved.append(f"start_from={quoted(config.start_from)}")
+    given = {word.partition("=")[0].lstrip("+") for word in arguments}
+    again = [word for word in saved if word.partition("=")[0].lstrip("+") not in given]
     return [*again, *arguments, f"hydra.run.dir={quoted(str(Path(folder).absolute()))}"]
 
 
