@@ -9,6 +9,7 @@ from PIL import Image
 from dropout_lab.data import GlobalBatches
 
 # command, its words, part of the line. DIR is a folder that does not exist, EMPTY holds nothing, BROKEN what is wrong.
+NUMBERS = "data=tabular module=regression model=mlp"
 TABLE = [
     # unknown names: the nearest is offered
     ("train", "dropout=invertd", "did you mean 'inverted'?"),
@@ -54,6 +55,30 @@ TABLE = [
     ("train", "+logger.wandb.grup=1", "logger.wandb.grup: wandb.init takes no such key; did you mean 'group'?"),
     ("train", "logger=csv +logger.wandb.mode=offline", "add it, 'logger=[default,wandb]'"),
     ("train", "callbacks.checkpoint.monitor=val/los", "nothing logs that; did you mean 'val/loss'?"),
+    ("train", "callbacks.checkpoint.monitor=val/acc", "more of val/acc is better; set callbacks.checkpoint.mode=max"),
+    (
+        "train",
+        "data=tabular",
+        "classification needs classes, but targets of Tabular are numbers: module=regression takes",
+    ),
+    ("train", "module=regression", "regression predicts numbers, but Digits has 10 classes: module=classification"),
+    (
+        "train",
+        "data=tabular module=regression",
+        "takes images (channels, height, width), not samples of the shape (10,)",
+    ),
+    ("train", "data=tabular module=regression model=torchvision", "samples of Tabular have the shape (10,)"),
+    ("train", f"{NUMBERS} loss.label_smoothing=0.1", "module=regression has a loss of its own; leave this out"),
+    ("train", f"{NUMBERS} data.label_noise=0.1", "data.label_noise=0.1: must be 0 here, as targets are numbers"),
+    ("train", f"{NUMBERS} data.train_size=5000", "data.train_size=5000: must be between 1 and 243, or null for all"),
+    ("train", f"{NUMBERS} data.file=nowhere.csv", "data.file=nowhere.csv: there is no such file"),
+    ("train", f"{NUMBERS} data.target=age", "data.target, data.features: are for data.file=FILE"),
+    ("train", f"{NUMBERS} data.split=1", 'data.split=1: must be 0 without "*" in data.test_index'),
+    ("train", f"{NUMBERS} callbacks.checkpoint.monitor=val/acc", "nothing logs that; allowed: train/loss, val/rmse"),
+    ("train", "data.fold=2", "data.fold=2: must be 0 without data.folds=K, the number of folds"),
+    ("train", "data.folds=200", "each fold needs a sample of each class, but the rarest class has 174; take fewer"),
+    ("train", "replicates=[data.flod]", "replicates: there is no key data.flod; did you mean 'data.fold'?"),
+    ("train", "replicates=seed", "replicates=seed: must be a list of keys, as [data.split_seed]"),
     # wrong types and ranges
     ("train", "dropout.p=1.5", "a number with 0 <= p < 1"),
     ("train", "dropout.p=1", "a number with 0 <= p < 1"),
@@ -66,7 +91,12 @@ TABLE = [
     ("train", "dropout=spatial dropout.elsewhere=row", "dropout.elsewhere=row: must be element or sample, or null"),
     ("train", "placement.p=1", "placement.p=1: must be the probability to DROP a unit, a number with 0 <= p < 1"),
     ("train", "placement.rate=[0.1,0.2,1]", "placement.rate: p=1: must be the probability to DROP a unit"),
-    ("train", "trainer.max_epochs=-1", "must be an integer >= 1"),
+    ("train", "trainer.max_epochs=-1", "trainer.max_epochs=-1: trainer.max_steps=N ends training then: set it, too"),
+    ("train", "trainer.max_epochs=0", "must be an integer >= 1, or -1: trainer.max_steps alone ends training"),
+    ("train", "trainer.max_epochs=null", "must be an integer >= 1, or -1: trainer.max_steps alone ends training"),
+    ("train", "trainer.max_steps=0", "trainer.max_steps=0: must be a number of steps >= 1, or -1: no limit"),
+    ("train", "lr_scheduler.interval=stepp", "lr_scheduler.interval=stepp: must be epoch or step"),
+    ("train", "lr_scheduler.intervall=step", "did you mean 'lr_scheduler.interval'?"),
     ("train", "trainer.max_epochs=many", "must be an integer >= 1"),
     ("train", "trainer.max_epochs=2 +trainer.check_val_every_n_epoch=5", "would end before the first validation"),
     ("train", "trainer.devices=0", "must be a number of devices >= 1, or auto"),
@@ -109,7 +139,11 @@ TABLE = [
     ("train", "callbacks.activation_stats.max_layers=1", "stats.max_layers=1: must be an integer >= 2, or null"),
     ("train", "callbacks=[default,max_norm] callbacks.max_norm.radius=0", "max_norm.radius=0: must be a number > 0"),
     ("train", "callbacks=[default,weight_averaging] callbacks.weight_averaging.decay=2", "averaging: Invalid decay"),
-    ("train", "lr_scheduler=warmup_cosine lr_scheduler.warmup=-1", "warmup=-1: must be a number of epochs >= 0"),
+    (
+        "train",
+        "lr_scheduler=warmup_cosine lr_scheduler.warmup=-1",
+        "warmup=-1: must be a number of epochs, or of ",
+    ),
     ("train", "trainer.precision=fp99", "trainer.precision=fp99: must be 64, 32, 16 or "),
     ("train", "trainer.deterministic=perhaps", "must be true, false, warn or null"),
     ("train", "trainer.num_nodes=two", "must be an integer >= 1"),

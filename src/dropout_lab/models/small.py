@@ -36,7 +36,7 @@ class CNN(nn.Module):
         _require_sizes("widths", widths, 1)
         require_size("hidden", hidden)
         _require_switch("batch_norm", batch_norm)
-        channels, height, width = input_shape
+        channels, height, width = require_image(input_shape)
         if min(height, width) < 2 ** len(widths):
             raise ValueError(
                 f"{len(widths)} blocks halve the image {len(widths)} times, too often for {height}x{width} pixels; "
@@ -121,7 +121,7 @@ class ConvNet(nn.Module):
         super().__init__()
         _require_sizes("widths", widths, 1)
         _require_sizes("hidden", hidden, 0)
-        channels, height, width = input_shape
+        channels, height, width = require_image(input_shape)
         blocks = []
         for before, after in zip([channels, *widths], widths, strict=False):
             block = nn.Sequential()
@@ -137,6 +137,20 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, channels, height, width) to logits (N, num_classes)."""
         return self.head(self.blocks(x))  # type: ignore[no-any-return]
+
+
+def require_image(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """The channels, height and width of images.
+
+    Raises:
+        ValueError: samples of that shape are none.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"takes images (channels, height, width), not samples of the shape {tuple(input_shape)}; mlp does"
+        )
+    channels, height, width = input_shape
+    return channels, height, width
 
 
 def require_size(key: str, size: Any) -> None:

@@ -5,7 +5,7 @@ Source: Zagoruyko and Komodakis 2016, "Wide Residual Networks", section 2, figur
 
 from torch import Tensor, nn
 
-from dropout_lab.models.small import require_size
+from dropout_lab.models.small import require_image, require_size
 
 
 class WideResNet(nn.Module):
@@ -23,7 +23,7 @@ class WideResNet(nn.Module):
 
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int, depth: int = 28, width: int = 10) -> None:
         super().__init__()
-        channels, height, image_width = input_shape
+        channels, height, image_width = require_image(input_shape)
         if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
             raise ValueError(f"model.depth={depth}: must be 6n + 4, as 10, 16, 22, 28, 40")
         require_size("width", width)

@@ -140,7 +140,8 @@ class OneVariance(Regression):
 def _targets(data: Any) -> int:
     """How many numbers are predicted; refused where there are classes."""
     if data.num_classes is not None:
-        raise ValueError(f"regression predicts numbers, but {type(data).__name__} has {data.num_classes} classes")
+        classes = f"{type(data).__name__} has {data.num_classes} classes"
+        raise ValueError(f"regression predicts numbers, but {classes}: module=classification takes them")
     return data.num_targets  # type: ignore[no-any-return]
 
 

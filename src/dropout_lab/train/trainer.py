@@ -21,6 +21,7 @@ from dropout_lab.jobs.build import instantiate, module_class
 from dropout_lab.jobs.build_errors import arguments_of, telling, unknown_key
 from dropout_lab.jobs.devices import environment, together
 from dropout_lab.jobs.job import Job
+from dropout_lab.modules.columns import Column
 from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, EndOfEpoch, Resume, WithinEpoch
 from dropout_lab.runs.loggers import Csv, TensorBoard, require_places
 from dropout_lab.runs.wandb_logger import Wandb
@@ -80,6 +81,7 @@ def try_trainer(planned: Job) -> None:
                 "resuming look; dropout_lab.runs.checkpoints.Checkpoint does, and takes the same options but dirpath"
             )
     _require_logged(callbacks, module_class(job).monitored())
+    _require_direction(callbacks, module_class(job).columns)
     with telling(job, "trainer"):
         if isinstance(job.trainer.strategy, DictConfig):
             _try_strategy(job.trainer.strategy)
@@ -126,4 +128,18 @@ def _require_logged(callbacks: Mapping[str, Callback], logged: Sequence[str]) ->
             raise UserError(
                 f"callbacks.{name}.monitor={monitor}: nothing logs that; {nearest(monitor, logged)}"
                 f"allowed: {', '.join(logged)} (train/loss, and the columns of the module)"
+            )
+
+
+def _require_direction(callbacks: Mapping[str, Callback], columns: Sequence[Column]) -> None:
+    """Refuse a callback that takes the worst value of a number for the best."""
+    modes = {"more": "max", "less": "min", None: None}
+    better = {f"{part}/{column.key}": column.better for column in columns for part in ("val", "train_eval")}
+    for name, callback in callbacks.items():
+        monitor, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+        wanted = modes[better.get(str(monitor))]
+        if mode in ("min", "max") and wanted not in (None, mode):
+            raise UserError(
+                f"callbacks.{name}.mode={mode}: {better[str(monitor)]} of {monitor} is better; "
+                f"set callbacks.{name}.mode={wanted}"
             )
