@@ -31,9 +31,8 @@ class Classifier(Module):
     def outputs(data: Any) -> int:
         """One for each class."""
         if data.num_classes is None:
-            raise ValueError(
-                f"classification needs classes, but targets of {type(data).__name__} are numbers: module=regression takes them"
-            )
+            numbers = f"targets of {type(data).__name__} are numbers"
+            raise ValueError(f"classification needs classes, but {numbers}: module=regression takes them")
         return data.num_classes  # type: ignore[no-any-return]
 
     def loss(self, batch: Batch) -> Loss:
