@@ -176,6 +176,10 @@ def test_the_shell_completes_what_can_be_overridden():
 @pytest.mark.parametrize("command", TRAINING)
 def test_training_commands_run(command, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    if "=DIR" in command:
+        small = (f"{key}={value}" for key, value in SMALL.items())
+        assert exit_code(*small, f"hydra.run.dir={tmp_path / 'before'}") == 0
+        command = command.replace("=DIR", f"={tmp_path / 'before'}")
     name, words = words_of(command, tmp_path)
     if "seed=" in command:
         plan(["-m", *(word for word in shlex.split(command)[1:] if word != "-m")])
