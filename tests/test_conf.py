@@ -8,7 +8,15 @@ import torch
 from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import (
+    build_data,
+    build_lr_scheduler,
+    build_module,
+    build_network,
+    build_optimizer,
+    build_rates,
+    instantiate,
+)
 from dropout_lab.jobs.conf import CONF
 from dropout_lab.jobs.plan import plan
 from dropout_lab.train.trainer import try_trainer
@@ -33,6 +41,7 @@ NEEDS = {
     "placement/pattern": ["placement.pattern=*relu*"],
     "model/torchvision": ["model.stem=cifar"],
     "model/wide_resnet": ["model.depth=10", "model.width=1"],
+    "data/tabular": ["module=regression", "model=mlp"],
     "data/image_folder": ["data.root=nowhere", "data.image_size=16", "data.num_classes=3"],
 }
 OPTIONS = sorted(f"{group}/{path.stem}" for group in GROUPS for path in (CONF / group).glob("*.yaml"))
@@ -68,7 +77,7 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
         net, layers = build_network(cfg, data)
         optimizer = build_optimizer(cfg, build_module(cfg, net), data)
         assert optimizer.param_groups
-        assert instantiate(cfg.lr_scheduler)(optimizer).get_last_lr()
+        assert build_lr_scheduler(cfg, optimizer, epochs=3, steps=12)["scheduler"].get_last_lr()
         assert layers
         assert bool(build_rates(cfg, net).rates) == (option != "placement/none")
     elif group == "loss":

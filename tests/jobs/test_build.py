@@ -10,6 +10,7 @@ from torch import nn
 from dropout_lab.dropout import Dropout
 from dropout_lab.jobs.build import (
     build_data,
+    build_lr_scheduler,
     build_module,
     build_network,
     build_optimizer,
@@ -108,6 +109,28 @@ def test_matching_rescales_the_weights_behind_dropout(config):
     changed = {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
     assert changed
     assert all(torch.allclose(dict(net.named_parameters())[name], before[name] / 0.7) for name in changed)
+
+
+TORCH = "lr_scheduler._target_=torch.optim.lr_scheduler"
+OTHER = ["~lr_scheduler.T_max", "~lr_scheduler.interval"]  # as a fork's own file may be
+
+
+@pytest.mark.parametrize(
+    ("words", "interval", "key", "total"),
+    [
+        ([], "epoch", "T_max", 3),
+        (["lr_scheduler.interval=step"], "step", "T_max", 12),
+        (["lr_scheduler.interval=step", "lr_scheduler.T_max=5"], "step", "T_max", 5),
+        (["lr_scheduler.T_max=${trainer.max_epochs}", "trainer.max_epochs=7"], "epoch", "T_max", 7),
+        ([f"{TORCH}.LinearLR", "~lr_scheduler.T_max", "lr_scheduler.total_iters=training"], "epoch", "total_iters", 3),
+        ([f"{TORCH}.StepLR", *OTHER, "lr_scheduler.step_size=2"], "epoch", "step_size", 2),
+    ],
+)
+def test_the_length_of_training_is_in_the_unit_of_the_scheduler_s_interval(words, interval, key, total):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    found = build_lr_scheduler(plan(words).jobs[0].config, optimizer, epochs=3, steps=12)
+    assert found["interval"] == interval
+    assert getattr(found["scheduler"], key) == total
 
 
 def groups(net, *no_decay):

@@ -73,6 +73,7 @@ MORE = {  # Hydra refuses them
     },
     "hydra.sweeper.max_batch_size=2 seed=0,1": {"hydra.sweeper.max_batch_size": 2},
     "hydra.sweeper.params={seed:'0,1'}": {"hydra.sweeper.params": {"seed": "0,1"}},
+    "~lr_scheduler.interval lr_scheduler.interval=step seed=0,1": {"lr_scheduler.interval": "step"},
     "+optimizer.lr=0.3 optimizer.nesterov=true seed=0,1": {"optimizer.lr": 0.3, "optimizer.nesterov": True},
 }
 REFUSED = {
@@ -221,7 +222,7 @@ def test_files_are_composed_once_for_all_jobs_that_choose_the_same(monkeypatch):
 def test_what_a_resolver_says_is_each_job_s_own(monkeypatch):
     """A section of a configuration is resolved once for jobs in which it is made of the same."""
     words = ["dropout.p=0.1,0.2", "model.widths=[8],[16]", "trainer.max_epochs=2,3", "notes='${model.widths} ${seed}'"]
-    for job in plan(["-m", *words]).jobs:
+    for job in plan(["-m", "lr_scheduler.T_max=${trainer.max_epochs}", *words]).jobs:
         own = resolved(job.config.lr_scheduler)
         assert job.alike["lr_scheduler"] == own
         assert job.alike["notes"] == f"{list(job.config.model.widths)} 0"

@@ -60,6 +60,8 @@ def test_the_two_seeds_have_one_rule(seed):
         ("optimizer.lr", math.inf, "a number > 0"),
         ("optimizer.weight_decay", -1, "a number >= 0"),
         ("loss.label_smoothing", 1, "the share of the target for all classes, a number with 0 <= share < 1"),
+        ("lr_scheduler.interval", "batch", "epoch or step"),
+        ("trainer.max_epochs", 0, "an integer >= 1, or -1: trainer.max_steps alone ends training"),
         ("trainer.gradient_clip_val", 0, "a number > 0, or null"),
         ("trainer.devices", 0, "a number of devices >= 1, or auto"),
         ("trainer.benchmark", "perhaps", "true, false or null"),
@@ -69,6 +71,13 @@ def test_what_torch_and_lightning_take_or_refuse_without_saying_why_is_refused_w
     key, value, allowed
 ):
     assert refusal(key, value) == f"{key}={value}: must be {allowed}"
+
+
+def test_a_training_has_an_end():
+    schema.validate({**CONFIG, "trainer": {"max_epochs": -1, "max_steps": 7}})
+    for trainer in ({"max_epochs": -1}, {"max_epochs": -1, "max_steps": -1}):
+        with pytest.raises(UserError, match=r"^trainer\.max_epochs=-1: trainer\.max_steps=N "):
+            schema.validate({**CONFIG, "trainer": trainer})
 
 
 def test_keys_of_forks_and_of_constructors_pass():

@@ -1,6 +1,7 @@
 """Laws of every module: what it logs and when, which masks it draws, and that a run can go on."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import lightning
@@ -13,8 +14,9 @@ from torch import nn
 
 from dropout_lab.activations.taps import model_of, taps_of
 from dropout_lab.data import GlobalBatches
-from dropout_lab.dropout import Dropout, Placement, install, mask_keys
+from dropout_lab.dropout import Dropout, Placement, ScheduledRates, install, mask_keys
 from dropout_lab.dropout.graph.modes import dropout_only
+from dropout_lab.dropout.schedules import linear
 from dropout_lab.modules import base as module
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.modules.columns import Column
@@ -225,15 +227,52 @@ def test_a_checkpoint_holds_plain_containers_and_loads_into_the_network(tmp_path
     assert torch.equal(weights(made(net)), weights(classifier))
 
 
+class Rates(lightning.Callback):
+    """Writes down the learning rate and the first drop probability of each batch."""
+
+    def __init__(self):
+        self.learning, self.dropping = [], []
+
+    def on_before_backward(self, trainer, module, _):
+        self.learning.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.dropping.append(next(each.p for each in module.net.modules() if isinstance(each, Dropout)))
+
+
+def halving(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+
 def test_the_learning_rate_is_stepped_once_an_epoch():
-    seen = []
+    seen = Rates()
+    trained(made(lr=1.0, schedule=halving), callbacks=[seen])
+    assert seen.learning == [1.0] * STEPS + [0.5] * STEPS
 
-    class Rates(lightning.Callback):
-        def on_train_batch_start(self, trainer, *_):
-            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    trained(made(lr=1.0, schedule=lambda own: torch.optim.lr_scheduler.StepLR(own, 1, 0.5)), callbacks=[Rates()])
-    assert seen == [1.0] * STEPS + [0.5] * STEPS
+def test_the_learning_rate_is_stepped_with_the_optimizer_where_that_is_its_interval():
+    """Three steps an epoch of five batches, the last of one batch."""
+    seen = Rates()
+    schedule = made(lr=1.0, schedule=lambda own: {"scheduler": halving(own), "interval": "step"})
+    trained(schedule, callbacks=[seen], accumulate_grad_batches=2)
+    assert seen.learning == [0.5**step for step in (0, 0, 1, 1, 2, 3, 3, 4, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        ({"epochs": 2}, 10),
+        ({"epochs": -1, "max_steps": 7}, 7),
+        ({"epochs": 9, "max_steps": 7}, 7),
+        ({"epochs": 2, "max_steps": 100}, 10),
+        ({"epochs": 2, "accumulate_grad_batches": 2}, 10),
+        ({"epochs": -1, "max_steps": 5, "accumulate_grad_batches": 2}, 9),  # three of five batches, then two
+        ({"epochs": -1, "max_steps": 4, "limit_train_batches": 3}, 4),
+    ],
+)
+def test_drop_probabilities_go_through_their_schedule_in_the_batches_that_there_are(options, batches):
+    seen, classifier = Rates(), made(network(Dropout(0.4)))
+    classifier.rates = ScheduledRates(classifier.net, partial(linear, start=1, end=0))
+    trained(classifier, callbacks=[seen], **options)
+    assert seen.dropping == pytest.approx([0.4 * (1 - batch / batches) for batch in range(batches)])
 
 
 def test_evaluation_needs_no_optimizer():
@@ -297,6 +336,23 @@ def test_a_training_step_of_ones_own_has_masks_logs_and_measures_like_any_other(
     assert [step for step, _ in logger.series("train/loss")] == [2, 4, 5]  # its optimizers have stepped by then
     expected = direct(module.net, samples.prepare(samples.val.inputs), samples.val.targets)
     assert logger.last("val/loss") == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_where_steps_come_less_often_than_batches_the_schedule_of_p_ends_at_its_end():
+    """Both optimizers' steps count, but none is taken in every second batch."""
+
+    class Seldom(Alternating):
+        def training_step(self, batch, batch_idx):
+            if batch_idx % 2:
+                return super().training_step(batch, batch_idx)
+            with self.masks(batch_idx, len(batch[0])):
+                self.note(loss=self.loss(batch))
+
+    module, seen = Seldom(network(Dropout(0.4))), []
+    module.rates = ScheduledRates(module.net, lambda p, t: seen.append(t) or p)
+    seen.clear()
+    trained(module, epochs=-1, max_steps=4)
+    assert seen == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
 
 
 class Sharp(Classifier):

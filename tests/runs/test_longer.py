@@ -116,8 +116,10 @@ def refusal(folder, *words):
 @pytest.mark.parametrize(
     ("as_then", "setting"),
     [
-        (["lr_scheduler=cosine"], r"lr_scheduler.T_max=${trainer.max_epochs}"),
-        (["lr_scheduler=warmup_cosine"], r"lr_scheduler.epochs=${trainer.max_epochs}"),
+        (["lr_scheduler=cosine"], "lr_scheduler.T_max=training"),
+        (["lr_scheduler=cosine", "lr_scheduler.interval=step"], "lr_scheduler.T_max=training"),
+        (["lr_scheduler.T_max=${trainer.max_epochs}"], r"lr_scheduler.T_max=${trainer.max_epochs}"),
+        (["lr_scheduler=warmup_cosine"], "lr_scheduler.total=training"),
         (["dropout_schedule=linear"], "dropout_schedule=linear"),
         (["dropout_schedule=early"], "dropout_schedule=early"),
         (["lr_scheduler=cosine", "lr_scheduler.T_max=50"], None),
@@ -131,7 +133,7 @@ def test_what_depends_on_the_length_is_named(as_then, setting, tmp_path):
     if not any("lr_scheduler" in word for word in words):
         words.append("lr_scheduler=constant")
     assert exit_code(*words) == 0
-    said = refusal(tmp_path, "trainer.max_epochs=3")
+    said = refusal(tmp_path, *as_then, "trainer.max_epochs=3")  # a saved ${...} would be its value
     if setting is None:
         assert said is None
     else:

@@ -1,10 +1,16 @@
 """Laws of a job: its folder says how it ended, whatever happens."""
 
+import math
+
+import pandas as pd
 import pytest
+from commands import exit_code
+from run_folders import same
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs import processes
 from dropout_lab.jobs.plan import plan
+from dropout_lab.modules.classification import Classifier
 from dropout_lab.runs.folder import read_status
 from dropout_lab.train import job as job_module
 from dropout_lab.train import sweep as train
@@ -42,3 +48,49 @@ def test_a_process_that_cannot_note_why_it_failed_says_it_in_one_line(tmp_path):
     with pytest.raises(processes.ProcessError, match=told) as caught:
         processes.launch(2, one_of_several, tmp_path)
     assert "Traceback" in caught.value.trace
+
+
+# Seven batches an epoch are four steps: ten end in the third epoch. A checkpoint every second step.
+BY_STEPS = [
+    *("model=mlp", "data.train_size=448", "trainer.accumulate_grad_batches=2", "optimizer.lr=0.08", "logger=csv"),
+    *("trainer.max_epochs=-1", "trainer.max_steps=10", "trainer.log_every_n_steps=1", "dropout_schedule=linear"),
+    *("lr_scheduler=warmup_cosine", "lr_scheduler.interval=step", "lr_scheduler.warmup=3"),
+    *("callbacks=[default,lr_monitor]", "callbacks.recent.train_time_interval=null"),
+    *("+callbacks.recent.every_n_train_steps=2", "callbacks.activation_stats.probe_masks=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def by_steps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("by_steps") / "run"
+    assert exit_code(*BY_STEPS, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_where_steps_alone_end_training_the_learning_rate_follows_them(by_steps):
+    metrics = pd.read_csv(by_steps / "metrics.csv")
+    found = metrics.dropna(subset="lr-SGD").drop_duplicates("step").set_index("step")["lr-SGD"]
+    rise = [0.08 * (step + 1) / 4 for step in range(3)]
+    fall = [0.04 * (1 + math.cos(math.pi * step / 7)) for step in range(7)]
+    assert dict(found) == pytest.approx(dict(enumerate(rise + fall)), abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # where no validation is left, and it says so
+@pytest.mark.parametrize("batch", [3, 12, 14, 17])
+def test_where_steps_alone_end_training_an_interrupted_run_ends_as_the_whole_one(
+    by_steps, batch, tmp_path, monkeypatch
+):
+    step = Classifier.training_step
+
+    def stopping(self, data, batch_idx):
+        if self.trainer.current_epoch * 7 + batch_idx == batch:
+            raise KeyError("stopped")
+        return step(self, data, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stopping)
+        assert exit_code(*BY_STEPS, f"hydra.run.dir={tmp_path / 'run'}") == 1
+    assert exit_code(*BY_STEPS, f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert same(tmp_path / "run", by_steps, checkpoints=("last", "best"))

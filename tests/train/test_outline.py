@@ -35,6 +35,8 @@ def sweep(*trainers, launcher="basic", known=True, **sweeper):
         ({"accumulate_grad_batches": 4}, "6 steps"),  # the rest of an epoch is a step of its own
         ({"max_steps": 1}, "1 step"),
         ({"max_steps": -1}, "20 steps"),
+        ({"max_steps": 7, "max_epochs": -1}, "7 steps"),
+        ({"max_steps": 700, "max_epochs": -1, "accumulate_grad_batches": 4}, "700 steps"),
     ],
 )
 @pytest.mark.usefixtures("ten_batches")

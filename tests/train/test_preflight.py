@@ -37,6 +37,15 @@ def test_a_schedule_is_refused_for_classic_dropout_with_the_reason():
     assert "multiplies by 1-p in eval, so another p is another network" in found[0]
 
 
+def test_a_schedule_of_the_learning_rate_is_tried_in_the_unit_of_its_interval():
+    """15 steps an epoch."""
+    one_cycle = ["lr_scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "~lr_scheduler.T_max"]
+    words = ["-m", *one_cycle, "lr_scheduler.max_lr=0.1", "lr_scheduler.interval=epoch,step", "trainer.max_epochs=2"]
+    found = refusals(plan([*words, "lr_scheduler.total_steps=29,30,training"]).jobs)
+    assert list(found) == [3]  # a step and 29
+    assert found[3].startswith("lr_scheduler: Tried to step 30 times.")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -115,12 +115,12 @@ class Counting(bar.ProgressBar):
         return super().get_metrics(*arguments)
 
 
-def drawn(tmp_path):
+def drawn(tmp_path, **limits):
     counting = Counting()
     counting.drawn = []
     loader = DataLoader(torch.randn(40, 2), num_workers=0)
     quiet = {"enable_model_summary": False, "enable_checkpointing": False, "logger": False, "accelerator": "cpu"}
-    trainer = lightning.Trainer(max_epochs=1, callbacks=[counting], default_root_dir=tmp_path, **quiet)
+    trainer = lightning.Trainer(**{"max_epochs": 1, **limits}, callbacks=[counting], default_root_dir=tmp_path, **quiet)
     trainer.fit(Short(), loader, loader)
     return counting.drawn
 
@@ -131,3 +131,19 @@ def test_it_is_drawn_at_the_last_step_and_before_that_when_it_is_time(tmp_path, 
     monkeypatch.setattr(bar, "APART", seconds)
     assert set(drawn(tmp_path)) - {0} == steps
     assert "40/40" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*isinstance.treespec, LeafSpec")
+@pytest.mark.parametrize(
+    ("limits", "last"),
+    [
+        ({"max_epochs": -1, "max_steps": 50}, "10/10"),
+        ({"max_epochs": 9, "max_steps": 50}, "10/10"),
+        ({"max_epochs": -1, "max_steps": 16, "accumulate_grad_batches": 3}, "6/6"),  # 14 steps an epoch
+    ],
+)
+def test_in_the_epoch_that_ends_by_steps_the_bar_counts_to_its_last_batch(tmp_path, capsys, limits, last):
+    drawn(tmp_path, **limits)
+    out = capsys.readouterr().out
+    assert "40/40" in out
+    assert last in out[out.rindex("Epoch 1") :]

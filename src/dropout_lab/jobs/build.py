@@ -13,6 +13,7 @@ from torch import nn
 from dropout_lab.dropout import Dropout, ScheduledRates, install
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.jobs.build_errors import unlocatable
+from dropout_lab.jobs.overrides import WHOLE
 
 
 class Data(Protocol):
@@ -99,6 +100,19 @@ def build_optimizer(cfg: DictConfig, module: Any, data: Data) -> torch.optim.Opt
     if spared and "weight_decay" not in optimizer.defaults:
         raise ValueError(f"no_decay={spared}: must be [], as {type(optimizer).__name__} has no weight decay")
     return optimizer  # type: ignore[no-any-return]
+
+
+def build_lr_scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> dict[str, Any]:
+    """The learning-rate scheduler of an optimizer, as Lightning takes it: with the interval at which it is stepped.
+
+    A value "training" is the length of the training, which is given in epochs and in steps, in the unit of interval.
+    """
+    options = cfg.lr_scheduler.copy()
+    with open_dict(options):
+        interval = options.pop("interval", "epoch")
+    length = {"epoch": epochs, "step": steps}[interval]
+    whole = {str(key): length for key, value in options.items() if value == WHOLE}
+    return {"scheduler": instantiate(options, **whole)(optimizer), "interval": interval}
 
 
 def parameter_groups(module: nn.Module, no_decay: Collection[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from dropout_lab.cli import UserError, nearest, root_cause
-from dropout_lab.jobs.overrides import FROM_CODE, OF_THE_LAB
+from dropout_lab.jobs.overrides import FROM_CODE, OF_THE_LAB, WHOLE
 from dropout_lab.jobs.signatures import ignores_others
 
 
@@ -49,7 +49,7 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
     if (refused := re.match(r"(\w+)=", told)) and refused[1] in arguments:
         return f"{key}.{told}"
     for name, parameter in arguments.items():
-        if name in node and not _fits(node[name], parameter):
+        if name in node and node[name] != WHOLE and not _fits(node[name], parameter):
             value = "null" if node[name] is None else node[name]
             return f"{key}.{name}={value}: must be {_spelled(parameter.annotation)}"
     return told if f"{str(key).partition('.')[0]}." in told else f"{key}: {told}"

@@ -24,8 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.jobs.conf import CONF
-from dropout_lab.jobs.overrides import FROM_CODE
-from dropout_lab.jobs.signatures import arguments
+from dropout_lab.jobs.overrides import taken
 from dropout_lab.jobs.unread import Merged, require_read, setter
 
 ROOT = "train"  # conf/train.yaml
@@ -186,8 +185,7 @@ class Composer:
             return override.input_line or ""
         parent, _, name = override.key_or_group.rpartition(".")
         node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
-        taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else frozenset()
-        if isinstance(node, DictConfig) and name in taken.difference(FROM_CODE.get(parent, ())):
+        if isinstance(node, DictConfig) and name in taken(node, parent):
             adds, line = name not in node or isinstance(override.value(), dict), override.input_line or ""
             if override.is_add() and not adds:
                 override = self.parsed(line.removeprefix("+"))

@@ -27,7 +27,11 @@ USAGE = (
     "[--multirun] [--cfg job|hydra|all] [--resolve] [--package PACKAGE] [--info [WHAT]] "
     "[--shell-completion install=SHELL] [--help] [--hydra-help] [--version] [key=value ...]"
 )
-OF_THE_LAB = {"optimizer": ("match", "no_decay")}  # keys of a section that are not for what it describes
+OF_THE_LAB = {  # keys of a section that are not for what it describes
+    "optimizer": ("match", "no_decay"),
+    "lr_scheduler": ("interval",),
+}
+WHOLE = "training"  # in lr_scheduler: the length of the training, in the unit of its interval
 FROM_CODE = {  # arguments of what a section describes that are not for the configuration to give
     "model": ("input_shape", "num_classes"),
     "module": ("net", "seed", "keyed", "monte_carlo_samples"),
@@ -138,8 +142,15 @@ def _known_keys(config: DictConfig, key: str) -> list[str]:
     keys = _flat_keys(config)
     parent = next(iter(get_close_matches(key.rpartition(".")[0], keys, n=1)), "")  # itself, where it is there
     node = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
-    taken = arguments(str(node.get("_target_", ""))) if isinstance(node, DictConfig) else frozenset()
-    return [*keys, *(f"{parent}.{name}" for name in sorted(taken.difference(FROM_CODE.get(parent, ()))))]
+    return [*keys, *(f"{parent}.{name}" for name in sorted(taken(node, parent)))]
+
+
+def taken(node: Any, section: str) -> frozenset[str]:
+    """Keys that a section takes, whether its file happens to list them or not; none where it describes nothing."""
+    if not isinstance(node, DictConfig):
+        return frozenset()
+    names = arguments(str(node.get("_target_", ""))).difference(FROM_CODE.get(section, ()))
+    return names.union(OF_THE_LAB.get(section, ()))
 
 
 def _flat_keys(node: Mapping[Any, Any], prefix: str = "") -> list[str]:

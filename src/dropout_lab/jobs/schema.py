@@ -60,6 +60,12 @@ class Optimizer(_Section):
     match: Annotated[Literal["inverted"] | None, Field(description="inverted or null")] = None
 
 
+class LrScheduler(_Section):
+    """Values of conf/lr_scheduler."""
+
+    interval: Annotated[Literal["epoch", "step"], Field(description="epoch or step")] = "epoch"
+
+
 Time = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | dict[str, Any]  # days:hours:minutes:seconds
 
 
@@ -75,7 +81,10 @@ class Trainer(_Section):
     Settings of Lightning that would leave a run without what makes it one have the one value that does not.
     """
 
-    max_epochs: Count
+    max_epochs: Annotated[
+        Annotated[int, Field(ge=1)] | Literal[-1],
+        Field(description="an integer >= 1, or -1: trainer.max_steps alone ends training"),
+    ]
     accelerator: Annotated[
         Literal["auto", "cpu", "gpu", "cuda", "mps"], Field(description="one of auto, cpu, gpu, cuda, mps")
     ] = "auto"
@@ -157,7 +166,7 @@ class Config(_Section):
     module: Node
     placement: Node
     dropout_schedule: Node
-    lr_scheduler: Node
+    lr_scheduler: LrScheduler
     callbacks: Node
     logger: Node
 
@@ -180,6 +189,7 @@ def validate(config: dict[str, Any]) -> None:
             f"{'.'.join(keys)}={'null' if value is None else value}: must be {_description(keys)}"
         ) from error
     _require_matchable(config)
+    _require_end(config["trainer"])
     _require_replicates(config)
     for section, names in FROM_CODE.items():
         for name in names:
@@ -208,6 +218,12 @@ def _require_replicates(config: dict[str, Any]) -> None:
     for key in config.get("replicates", ()):
         if key not in there:
             raise UserError(f"replicates: there is no key {key}; {nearest(key, there)}take keys of single values")
+
+
+def _require_end(trainer: dict[str, Any]) -> None:
+    """Refuse a training without end, whose schedules would have no length."""
+    if trainer["max_epochs"] == trainer.get("max_steps", -1) == -1:
+        raise UserError("trainer.max_epochs=-1: trainer.max_steps=N ends training then: set it, too")
 
 
 def _keys(config: dict[str, Any], loc: tuple[int | str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dropout_lab.dropout import MASKS_VERSION, ScheduledRates, mask_keys, rates_of, require_same_rates
 from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
+from dropout_lab.modules.length import length_of
 from dropout_lab.modules.sums import Mean, total
 
 Loss = Tensor | tuple[Tensor, Mapping[str, Tensor]]  # what is minimised; other numbers of the step
@@ -44,7 +45,8 @@ class Module(lightning.LightningModule):
 
     Attributes:
         optimizer: of all parameters that are trained; it is set before training.
-        lr_scheduler: makes the learning-rate scheduler from the optimizer; stepped once an epoch.
+        lr_scheduler: makes the learning-rate scheduler from the optimizer, as Lightning takes it: alone, to be stepped
+            once an epoch, or as ``{"scheduler": ..., "interval": "step"}``.
         rates: sets the drop probabilities before each training step; None: they stay.
     """
 
@@ -54,7 +56,7 @@ class Module(lightning.LightningModule):
         super().__init__()
         self.net = net
         self.optimizer: torch.optim.Optimizer | None = None
-        self.lr_scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None
+        self.lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
         self.rates: ScheduledRates | None = None
         self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
@@ -130,8 +132,9 @@ class Module(lightning.LightningModule):
         """
         steps = int(self.trainer.num_training_batches)
         step, first = self.trainer.current_epoch * steps + batch_idx, self.trainer.global_rank * rows
-        if self.rates is not None and self.trainer.max_epochs is not None:
-            self.rates.set(step, self.trainer.max_epochs * steps)
+        if self.rates is not None:
+            total = length_of(self.trainer).batches
+            self.rates.set(min(step, total), total)  # steps of one's own may come less often than batches
         with mask_keys(self._seed, step, range(first, first + rows)) if self._keyed else nullcontext():
             yield
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -146,7 +149,7 @@ class Module(lightning.LightningModule):
         """The network's output for a batch."""
         return self.net(x)  # type: ignore[no-any-return]
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """The optimizer and its scheduler, as Lightning wants them."""
         assert self.optimizer is not None, "training needs an optimizer"
         return [self.optimizer], [self.lr_scheduler(self.optimizer)] if self.lr_scheduler else []

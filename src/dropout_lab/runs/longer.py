@@ -12,7 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.job import Job, resolved
-from dropout_lab.jobs.overrides import flat
+from dropout_lab.jobs.overrides import WHOLE, flat
 from dropout_lab.runs.folder import CONFIG, read_config, read_status
 from dropout_lab.runs.identity import LENGTHS, fingerprints
 from dropout_lab.runs.resume import require_own_run, resumed_by_name
@@ -57,7 +57,8 @@ def _require_independent(job: Job, before: DictConfig, now: DictConfig) -> None:
     """Refuse another length where a setting has another value by it, or the drop probability another course."""
     old, new = flat(resolved(before)), flat(resolved(now))
     for key, value in new.items():
-        if value != old.get(key) and key.removeprefix("trainer.") not in LENGTHS:
+        follows = value == WHOLE and key.startswith("lr_scheduler.")
+        if follows or (value != old.get(key) and key.removeprefix("trainer.") not in LENGTHS):
             _refuse(now, f"{key}={flat(job.written)[key]}")
     from dropout_lab.jobs.build import instantiate
 
@@ -77,13 +78,14 @@ def _require_common_start(folder: Path, before: DictConfig, now: DictConfig) -> 
     checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     progress: Mapping[str, Any] = checkpoint["loops"]["fit_loop"]
     epochs, steps = progress["epoch_progress"]["current"]["started"], checkpoint["global_step"]
-    if now.trainer.max_epochs < epochs or 0 <= now.trainer.get("max_steps", -1) < steps:
+    if 0 <= now.trainer.max_epochs < epochs or 0 <= now.trainer.get("max_steps", -1) < steps:
         _refuse_because(now, f"the run has come to {epochs} epochs and {steps} steps already")
     at_its_steps = steps == before.trainer.get("max_steps", -1)
     if at_its_steps and not progress["epoch_loop.batch_progress"]["is_last_batch"]:
         _refuse_because(now, f"trainer.max_steps={steps} has ended the run within an epoch, as no longer one would be")
     stopped = any(isinstance(each, dict) and each.get("stopped_epoch") for each in checkpoint["callbacks"].values())
-    if stopped or (read_status(folder)["status"] == "ok" and epochs < before.trainer.max_epochs and not at_its_steps):
+    at_its_epochs = epochs == before.trainer.max_epochs
+    if stopped or (read_status(folder)["status"] == "ok" and not (at_its_epochs or at_its_steps)):
         _refuse_because(now, f"the run has ended by itself after {epochs} epochs, and a longer one would have, too")
 
 

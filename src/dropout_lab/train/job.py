@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
+from torch.optim import Optimizer
 
 from dropout_lab.cli import UserError, full_errors, root_cause
 from dropout_lab.data import DataModule
 from dropout_lab.dropout.placement.install import site_table
 from dropout_lab.dropout.placement.other_noise import other_noise
-from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import (
+    build_data,
+    build_lr_scheduler,
+    build_module,
+    build_network,
+    build_optimizer,
+    build_rates,
+    instantiate,
+)
 from dropout_lab.jobs.devices import needed, rank
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.processes import launch, leaving_nothing
@@ -32,6 +42,7 @@ from dropout_lab.runs.resume import is_done, resumed_by_name, start_point
 from dropout_lab.runs.settings import summary
 from dropout_lab.runs.start_from import start
 from dropout_lab.train import progress
+from dropout_lab.train.length import planned_length
 from dropout_lab.train.runtime import close_wandb, quieten_lightning, set_threads
 from dropout_lab.train.trainer import build_trainer
 
@@ -137,8 +148,15 @@ def assemble(cfg: DictConfig) -> tuple[Module, DataModule, dict[str, str]]:
     if cfg.compile:
         net.compile()
     module.optimizer = build_optimizer(cfg, module, data)
-    module.lr_scheduler, module.rates = instantiate(cfg.lr_scheduler), build_rates(cfg, net)
+    module.lr_scheduler = partial(_lr_scheduler, cfg, data)
+    module.rates = build_rates(cfg, net)
     return module, data, layers
+
+
+def _lr_scheduler(cfg: DictConfig, data: DataModule, optimizer: Optimizer) -> dict[str, Any]:
+    """The scheduler of a training whose data is set up, so that its steps can be counted."""
+    length = planned_length(cfg.trainer, len(data.train_dataloader()))
+    return build_lr_scheduler(cfg, optimizer, length.epochs, length.steps)
 
 
 def one_of_several(path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dropout_lab.cli import UserError
+from dropout_lab.modules.length import Length, length
 
 
 def batches(trainer: Mapping[str, Any], part: str, there: int) -> int:
@@ -27,11 +28,10 @@ def batches(trainer: Mapping[str, Any], part: str, there: int) -> int:
     return count
 
 
-def steps(trainer: Mapping[str, Any], epoch: int) -> int:
-    """Optimizer steps of a training whose epochs have so many batches."""
-    all_epochs = int(trainer["max_epochs"]) * math.ceil(epoch / _together(trainer))
-    most = trainer.get("max_steps", -1)
-    return int(min(all_epochs, most)) if most >= 0 else all_epochs
+def planned_length(trainer: Mapping[str, Any], there: int) -> Length:
+    """The length of a training with these settings of the Trainer, whose training part has so many batches."""
+    epoch = batches(trainer, "train", there)
+    return length(epoch, _together(trainer), trainer["max_epochs"], trainer.get("max_steps", -1))
 
 
 def require_validation(trainer: Mapping[str, Any], epoch: int) -> None:
@@ -62,7 +62,7 @@ def require_validation(trainer: Mapping[str, Any], epoch: int) -> None:
     else:
         within = interval if isinstance(interval, int) else max(1, int(epoch * (1.0 if interval is None else interval)))
         first = (every - 1) * epoch + within
-    if first > int(trainer["max_epochs"]) * epoch:
+    if 0 <= trainer["max_epochs"] * epoch < first:
         _refuse(f"trainer.max_epochs={trainer['max_epochs']}", f"{-(-first // epoch)} epochs")
     most, (epochs, rest) = trainer.get("max_steps", -1), divmod(first - 1, epoch)
     before = epochs * math.ceil(epoch / _together(trainer)) + rest // _together(trainer)

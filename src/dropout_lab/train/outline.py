@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dropout_lab.jobs.job import Job
 from dropout_lab.jobs.plan import Plan
 from dropout_lab.jobs.workers import at_a_time
-from dropout_lab.train.length import batches, steps
+from dropout_lab.train.length import planned_length
 from dropout_lab.train.preflight import batches_of
 
 
@@ -34,8 +34,7 @@ def _side_by_side(job_plan: Plan) -> str:
 
 def _steps(job: Job) -> int:
     """Optimizer steps of a job whose data was built."""
-    trainer = job.alike["trainer"]
-    return steps(trainer, batches(trainer, "train", batches_of(job)))
+    return planned_length(job.alike["trainer"], batches_of(job)).steps
 
 
 def _amount(numbers: Iterable[int], thing: str) -> str:

@@ -14,16 +14,24 @@ from torch import nn
 
 from dropout_lab.cli import UserError
 from dropout_lab.data import DataModule
-from dropout_lab.jobs.build import build_data, build_module, build_network, build_optimizer, build_rates, instantiate
+from dropout_lab.jobs.build import (
+    build_data,
+    build_lr_scheduler,
+    build_module,
+    build_network,
+    build_optimizer,
+    build_rates,
+    instantiate,
+)
 from dropout_lab.jobs.build_errors import telling
 from dropout_lab.jobs.job import Job
 from dropout_lab.runs.start_from import start
-from dropout_lab.train.length import batches, require_validation
+from dropout_lab.train.length import batches, planned_length, require_validation
 from dropout_lab.train.trainer import try_trainer
 from dropout_lab.train.trial import ROWS, require_step
 
 NETWORK = "data model module channels_last dropout placement"  # what a network with its dropout depends on
-TRAINING = "optimizer lr_scheduler trainer.max_epochs"  # what its training depends on besides
+TRAINING = "optimizer lr_scheduler trainer"  # what its training depends on besides
 
 _batches: dict[str, int] = {}  # of an epoch, by data and model; known once the data was built
 
@@ -198,9 +206,11 @@ def why_untrainable(planned: Job, data: DataModule, net: nn.Module) -> str | Non
         with telling(job, "optimizer"):
             optimizer = build_optimizer(job, build_module(job, net), data)
         with telling(job, "lr_scheduler"):
-            scheduler = instantiate(job.lr_scheduler)(optimizer)
-            for _ in range(min(job.trainer.max_epochs, 1000)):  # what is wrong with its values shows only then
-                scheduler.step()
+            length = planned_length(job.trainer, batches_of(planned))
+            made = build_lr_scheduler(job, optimizer, length.epochs, length.steps)
+            times = length.steps if made["interval"] == "step" else length.epochs
+            for _ in range(min(times, 1000)):  # what is wrong with its values shows only then
+                made["scheduler"].step()
     except UserError as error:
         return str(error)
     return None

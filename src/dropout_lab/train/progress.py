@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
+from dropout_lab.modules.length import length_of
 from dropout_lab.runs.folder import STATUS, read_status
 from dropout_lab.train.patience import beside
 
@@ -107,6 +108,13 @@ class ProgressBar(TQDMProgressBar):
     """Lightning's bar, which is drawn at every step or at one in so many: at 1.4 ms a step that is half of its time."""
 
     _drawn = -inf  # by time.monotonic()
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Batches of the epoch that runs, fewer where ``max_steps`` ends training within it."""
+        trainer = self.trainer
+        done = trainer.current_epoch * trainer.num_training_batches
+        return min(trainer.num_training_batches, length_of(trainer).batches - done)
 
     def _should_update(self, current: int, total: int | float) -> bool:
         if not self.is_enabled or (current != total and time.monotonic() - self._drawn < APART):

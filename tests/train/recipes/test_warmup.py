@@ -11,11 +11,11 @@ from torch import nn
 from dropout_lab.train.recipes.warmup import warmup_cosine
 
 
-def made(warmup, epochs):
+def made(warmup, total):
     """An optimizer with two groups of other rates, and its schedule."""
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.25)]
     optimizer = torch.optim.SGD(groups)
-    return optimizer, warmup_cosine(optimizer, warmup, epochs)
+    return optimizer, warmup_cosine(optimizer, warmup, total)
 
 
 def rates(optimizer, schedule, epochs):
@@ -56,5 +56,5 @@ def test_it_goes_on_from_its_state(at):
 
 
 def test_a_negative_warm_up_is_refused():
-    with pytest.raises(ValueError, match=r"lr_scheduler.warmup=-1: must be a number of epochs >= 0"):
+    with pytest.raises(ValueError, match=r"lr_scheduler.warmup=-1: must be a number of epochs, or of steps, >= 0"):
         made(-1, 3)
