@@ -43,6 +43,35 @@ def test_evaluate_gives_the_same_at_any_number_of_processes(samples, of_two, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", ["regression", "regression_one_variance"])
+def test_numbers_that_are_predicted_are_evaluated_as_they_were_tested_whatever_was_learned_beside_the_weights(
+    module, tmp_path
+):
+    words = ["data=tabular", f"module={module}", "model=mlp", "model.widths=[16]", "trainer.max_epochs=2", "logger=csv"]
+    with pytest.raises(SystemExit) as ended:
+        train_main([*words, f"hydra.run.dir={tmp_path}"])
+    assert ended.value.code == 0
+    logged = pd.read_csv(tmp_path / "metrics.csv").iloc[-1]
+    found = evaluation.evaluate(tmp_path)
+    assert found.keys() == {"test/rmse", "test/loss", "test/coverage_50", "test/coverage_90"}
+    assert found == {key: logged[key] for key in found}
+    assert found != evaluation.evaluate(tmp_path, monte_carlo_samples=3)
+    if module == "regression_one_variance":
+        assert restore(tmp_path).rest["raw_variance"] != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["data=digits"], ["data=tabular", "module=regression"]], ids="-".join)
+def test_one_batch_is_learned_by_heart_whatever_its_targets_are(words, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        train_main(["debug=overfit", "model=mlp", *words, f"hydra.run.dir={tmp_path}"])
+    assert ended.value.code == 0
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    first, *_, last = rows["train_eval/acc" if "data=digits" in words else "train_eval/rmse"].dropna()
+    assert last == 1 if "data=digits" in words else last < first / 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
 def test_a_run_of_gpus_is_evaluated_where_there_are_none(trainer, trained_run, tmp_path):
     if torch.accelerator.is_available():
