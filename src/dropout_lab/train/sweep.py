@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from dropout_lab.cli import UserError, full_errors, root_cause
@@ -30,6 +29,7 @@ from dropout_lab.runs.replicates import replicate_words
 from dropout_lab.runs.resume import is_done
 from dropout_lab.runs.wandb_files import warn_of_losses
 from dropout_lab.train.interrupts import telling_what_was_done
+from dropout_lab.train.plugins import require_direction, try_plugins
 from dropout_lab.train.runtime import close_wandb
 
 OURS = ("hydra_plugins.dropout_lab_launchers.", "hydra._internal.core_plugins.basic_launcher.")  # run what was planned
@@ -73,7 +73,8 @@ def require_feasible(job_plan: Plan) -> None:
         raise UserError(f"{group} processes were started together: they train one run, in a hydra.run.dir you name")
     require_writable(job_plan.folder)
     if job_plan.multirun:
-        _try_plugins(job_plan.base.hydra)
+        try_plugins(job_plan.base.hydra)
+        require_direction(job_plan)
     for folder, job, its in zip(job_plan.folders, job_plan.jobs, known(job_plan), strict=False):
         require_goes_on(folder, job, its.prints.run)
 
@@ -136,16 +137,6 @@ def execute(job_plan: Plan) -> int:
     if rank():  # the first process of the run does it
         return int(broken)
     return max(_sum_up(job_plan, names), int(broken))
-
-
-def _try_plugins(node: DictConfig) -> None:
-    """Try to make the plugins that Hydra will make to run a sweep: it would say later, in many lines, why it can't."""
-    for part in ("sweeper", "launcher"):
-        try:
-            Plugins.instance()._instantiate(node[part])
-        except Exception as error:
-            name = node.runtime.choices[f"hydra/{part}"]
-            raise UserError(f"hydra/{part}={name}: it can't be made: {root_cause(error)}") from error
 
 
 def _processes(config: Mapping[str, Any], launcher: DictConfig) -> int:
