@@ -149,6 +149,7 @@ TABLE = [
     ("train", "trainer.num_nodes=two", "must be an integer >= 1"),
     ("train", "+trainer.limit_val_batches=abc", "trainer.limit_val_batches=abc: must be a number of batches >= 1, "),
     ("train", "+trainer.profiler=simpl", "trainer.profiler=simpl: must be simple, advanced, "),
+    ("train", "lr_scheduler.eta_min=abc", "lr_scheduler.eta_min=abc: must be float"),
     ("train", "lr_scheduler.T_max=abc", "lr_scheduler.T_max=abc: must be int"),
     ("train", "lr_scheduler=steps lr_scheduler.milestones=[1] lr_scheduler.gamma=x", "lr_scheduler.gamma=x: must be"),
     ("train", "~lr_scheduler.T_max", "lr_scheduler: TypeError: "),

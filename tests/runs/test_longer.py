@@ -76,8 +76,9 @@ def test_it_ends_as_a_run_of_that_length(cut, copy, whole):
 
 
 @pytest.mark.slow
-def test_it_goes_on_for_more_steps_from_the_end_of_an_epoch(whole, tmp_path):
-    run = train(tmp_path / "run", "trainer.max_epochs=4", "trainer.max_steps=14")
+@pytest.mark.parametrize("epochs", [4, -1])
+def test_it_goes_on_for_more_steps_from_the_end_of_an_epoch(epochs, whole, tmp_path):
+    run = train(tmp_path / "run", f"trainer.max_epochs={epochs}", "trainer.max_steps=14")
     assert exit_code(f"resume={run}", "trainer.max_steps=28") == 0
     assert same(run, whole)
 
