@@ -13,9 +13,7 @@ ACCURACY = [*SEARCH, "callbacks.checkpoint.monitor=val/acc", "callbacks.checkpoi
 def test_a_search_goes_the_way_of_the_number_by_which_the_best_checkpoint_is_chosen():
     require_direction(plan(SEARCH))
     require_direction(plan([*ACCURACY, "hydra.sweeper.direction=maximize"]))
-    with pytest.raises(
-        UserError, match=r"^hydra.sweeper.direction=minimize: the objective is val/acc, .*=max"
-    ):
+    with pytest.raises(UserError, match=r"^hydra.sweeper.direction=minimize: the objective is val/acc, .*=max"):
         require_direction(plan(ACCURACY))
 
 
