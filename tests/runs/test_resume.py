@@ -262,6 +262,7 @@ def test_what_came_after_the_best_epoch_stays(tmp_path):
     words = [
         "trainer.max_epochs=3",
         "logger=csv",
+        "callbacks.checkpoint.monitor=train/loss",
         "callbacks.checkpoint.mode=max",
     ]  # the highest loss: the first epoch's
     assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 0
