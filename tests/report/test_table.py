@@ -69,6 +69,18 @@ def test_a_strategy_that_could_not_run_is_a_row_that_says_why(tmp_path, write_ru
     assert "could not be applied: needs a GPU" in page
 
 
+def test_a_row_says_how_many_of_its_runs_diverged(tmp_path, write_run):
+    for seed in range(8):
+        diverged = {"status": "diverged", "error": "train/loss is nan at step 7"}
+        write_run(tmp_path / str(seed), kind="classic", seed=seed, status=diverged if seed == 3 else {})
+    text, frame = build(tmp_path).text, pd.read_csv(tmp_path / "table.csv")
+    assert "classic   7 of 8, 1 diverged  " in text
+    assert "3: diverged: train/loss is nan at step 7" in text
+    assert "| classic | 7 of 8, 1 diverged |" in (tmp_path / "table.md").read_text()
+    assert "<td>7 of 8, 1 diverged</td>" in (tmp_path / "report.html").read_text()
+    assert frame[["seeds", "diverged", "test_acc_n"]].values.tolist() == [[7, 1, 7]]
+
+
 def test_the_markdown_tables_have_as_many_cells_in_each_row(sweep):
     first, second = (sweep / "table.md").read_text().split("Paired differences at equal seeds:")
     for text, count in ((first, 5), (second, 3)):

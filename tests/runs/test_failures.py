@@ -9,7 +9,8 @@ import time
 import pytest
 
 from dropout_lab.jobs import processes
-from dropout_lab.runs.failures import failing_as_one, first_failure_told
+from dropout_lab.modules.divergence import DivergenceError
+from dropout_lab.runs.failures import failing_as_one, first_failure_told, note_failure
 from dropout_lab.runs.folder import RunFolder, read_status
 from dropout_lab.train.job import one_of_several
 
@@ -54,3 +55,12 @@ def test_the_first_failure_is_the_one_that_is_told(tmp_path, monkeypatch):
     with pytest.raises(processes.ProcessError, match=r"^rank 1: first$") as caught, first_failure_told(tmp_path):
         processes.launch(2, one_of_several, tmp_path)
     assert caught.value.trace == "trace of 1"
+
+
+def test_what_has_diverged_in_all_processes_is_told_as_that(tmp_path):
+    def diverged():
+        note_failure(tmp_path, DivergenceError("val/loss is nan at step 7"))
+        raise processes.ProcessError("it ended", None)
+
+    with pytest.raises(DivergenceError, match=r"^val/loss is nan at step 7$"), first_failure_told(tmp_path):
+        diverged()

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from small_disk import fill, mounted
 
 from dropout_lab.cli import UserError
+from dropout_lab.modules.divergence import DivergenceError
 from dropout_lab.runs.folder import RunFolder, read_config, read_status, require_writable, why_unnamed
 
 KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
@@ -45,6 +46,25 @@ def test_an_exception_is_a_failure_and_is_passed_on(folder):
     assert (status["status"], status["error"]) == ("failed", "ZeroDivisionError: division by zero")
     assert "1 / 0" in status["traceback"]
     assert set(status) >= KEYS
+
+
+def test_a_loss_that_is_no_number_is_no_failure_of_code(folder):
+    with pytest.raises(DivergenceError), folder.recording():
+        raise DivergenceError("train/loss is nan at step 7")
+    status = read_status(folder.path)
+    assert [status[key] for key in ("status", "error", "traceback")] == [
+        "diverged",
+        "train/loss is nan at step 7",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_status_is_json_whatever_the_result(folder, value):
+    with folder.recording():
+        folder.objective = value
+    text = (folder.path / "status.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["objective"] is None
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])

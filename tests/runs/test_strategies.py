@@ -147,6 +147,17 @@ def test_a_seed_seen_twice_counts_once_and_the_newer_run_counts(tmp_path, write_
     assert "same configuration and seed as a" in left_out[0].reason
 
 
+def test_what_diverged_is_left_out_and_counted_unless_it_was_run_again(tmp_path, write_run):
+    write_run(tmp_path / "0", seed=0)
+    for name, seed in (("1", 1), ("2", 2), ("3", 3)):
+        write_run(tmp_path / name, seed=seed, status={"status": "diverged", "error": "train/loss is nan at step 7"})
+    write_run(tmp_path / "4", seed=3)
+    (strategy,), left_out = group(read_runs(tmp_path), {})
+    assert [run.name for run in strategy.runs] == ["0", "4"]
+    assert [run.name for run in strategy.diverged] == ["1", "2"]
+    assert [run.reason for run in left_out] == ["diverged: train/loss is nan at step 7"] * 3
+
+
 def test_strategies_that_could_not_run_say_why(tmp_path, write_run):
     write_run(tmp_path / "0", kind="inverted")
     write_run(tmp_path / "1", kind="spatial", status={"status": "failed", "error": "ValueError: no maps at 11_fc"})

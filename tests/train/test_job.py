@@ -1,6 +1,9 @@
 """Laws of a job: its folder says how it ended, whatever happens."""
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -11,6 +14,7 @@ from dropout_lab.cli import UserError
 from dropout_lab.jobs import processes
 from dropout_lab.jobs.plan import plan
 from dropout_lab.modules.classification import Classifier
+from dropout_lab.modules.divergence import DivergenceError
 from dropout_lab.runs.folder import read_status
 from dropout_lab.train import job as job_module
 from dropout_lab.train import sweep as train
@@ -40,6 +44,14 @@ def test_a_job_that_fails_in_its_first_line_leaves_a_status_that_says_why(tmp_pa
     assert read_status(tmp_path)["error"] == "RuntimeError: no name for it"
     assert "RuntimeError: no name for it" in capsys.readouterr().err
     assert "config_hash" not in read_status(tmp_path)  # so that the same command can be given again
+
+
+@pytest.mark.parametrize(("why", "code"), [(None, 0), ("train/loss is nan at step 7", 1)])
+def test_loggers_end_with_the_exit_code_of_the_job_which_is_1_where_it_diverged(why, code):
+    logger, module = Mock(), SimpleNamespace(diverged=why)
+    with pytest.raises(DivergenceError) if why else nullcontext(), job_module._finishing([logger], module):
+        pass
+    logger.finish.assert_called_once_with(code)
 
 
 @pytest.mark.slow

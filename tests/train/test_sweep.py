@@ -52,6 +52,19 @@ def test_a_failing_job_says_why_and_the_sweep_goes_on(tmp_path, capsys, monkeypa
 
 
 @pytest.mark.slow
+def test_a_job_whose_loss_is_no_number_is_said_to_diverge_and_the_sweep_goes_on(tmp_path, capsys):
+    words = ["model=mlp", "model.widths=[16]", "trainer.log_every_n_steps=1", "trainer.max_epochs=9"]
+    assert exit_code(*BRIEF[1:], *words, "-m", "optimizer.lr=1e30,0.1", f"hydra.sweep.dir={tmp_path}") == 1
+    status = read_status(tmp_path / "0")
+    assert (status["status"], status["error"]) == ("diverged", "train/loss is nan at step 1")
+    assert read_status(tmp_path / "1")["status"] == "ok"
+    said = capsys.readouterr().err
+    assert "1 of 2 jobs did not end well" in said
+    assert f"  diverged  {tmp_path / '0'}  train/loss is nan at step 1" in said
+    assert "tracebacks" not in said
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_the_sweep_with_130(tmp_path, monkeypatch, capsys):
     def interrupted(self, batch, batch_idx):
         raise KeyboardInterrupt

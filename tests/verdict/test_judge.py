@@ -1,5 +1,7 @@
 """Verdicts on runs whose numbers the test chooses."""
 
+import json
+
 import numpy as np
 import pytest
 from fake_runs import LAYERS
@@ -13,7 +15,7 @@ from dropout_lab.verdict.statement import Claim
 
 def judged(folder):
     runs = read_runs(folder)
-    return verdict.judge(verdict.find_statement(runs), verdict.by_arm(runs))
+    return verdict.judge(verdict.find_statement(runs), verdict.by_arm(runs), verdict.arms_not_whole(runs))
 
 
 def words(folder):
@@ -70,6 +72,15 @@ def test_seeds_are_paired(tmp_path):
 def test_an_arm_is_itself_whatever_else_its_runs_are_called(tmp_path):
     (one,) = judged(sweep(tmp_path, LESS, effect=-0.02, words=" model=mlp"))
     assert (one.word, one.seeds) == (verdict.HOLDS, 8)
+
+
+def test_of_an_arm_of_which_a_run_diverged_nothing_is_said_and_other_claims_stand(tmp_path):
+    folder = sweep(tmp_path, LESS, LESS | {"contrast": {"a": -1}}, effect=-0.02)
+    about = json.loads((folder / "b3" / "status.json").read_text())
+    (folder / "b3" / "status.json").write_text(json.dumps(about | {"status": "diverged"}))
+    one, other = judged(folder)
+    assert (one.word, one.seeds, one.p) == (verdict.NOT_WHOLE, 7, 1.0)
+    assert (other.word, other.seeds) == (verdict.HOLDS, 8)
 
 
 def test_an_arm_without_runs_leaves_it_open(tmp_path):

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.graph.hooks import intercepting
+from dropout_lab.jobs.allowed import require_allowed
 from dropout_lab.jobs.build import instantiate
 from dropout_lab.train.job import assemble
+from dropout_lab.train.recipes.divergence import Divergence
 from dropout_lab.train.runtime import quieten_lightning, set_threads
 
 
@@ -52,6 +54,7 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
     Raises:
         UserError: the data is not where it was, or something else of the run cannot be made again.
     """
+    require_allowed(config, config.run.dir)
     quieten_lightning()
     set_threads(config.threads)
     # Hooks of compiled models are traced into the graph.
@@ -73,6 +76,7 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
             strategy="auto",
             logger=[CSVLogger(folder)],  # some callbacks insist on one
             callbacks=[recorder, *callbacks],
+            profiler=None,
             enable_checkpointing=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
@@ -83,8 +87,8 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
 
 
 def _is_of_training_alone(callback: DictConfig) -> bool:
-    """Whether a callback has no part in what happens in a step: it writes checkpoints, or shows progress."""
-    return issubclass(get_class(callback["_target_"]), Checkpoint | ProgressBar)
+    """Whether a callback has no part in what happens in a step: it writes checkpoints, shows progress, or ends it."""
+    return issubclass(get_class(callback["_target_"]), Checkpoint | Divergence | ProgressBar)
 
 
 def _moved(node: Any, run: str, folder: str) -> Any:

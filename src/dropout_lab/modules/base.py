@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dropout_lab.dropout import MASKS_VERSION, ScheduledRates, mask_keys, rates_of, require_same_rates
 from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
+from dropout_lab.modules.divergence import DivergenceError, why_diverged
 from dropout_lab.modules.length import length_of
 from dropout_lab.modules.sums import Mean, total
 
@@ -48,6 +49,8 @@ class Module(lightning.LightningModule):
         lr_scheduler: makes the learning-rate scheduler from the optimizer, as Lightning takes it: alone, to be stepped
             once an epoch, or as ``{"scheduler": ..., "interval": "step"}``.
         rates: sets the drop probabilities before each training step; None: they stay.
+        diverged: which loss was NaN or infinite first, and when; None: all that were logged are finite.
+        ends_diverged: raise then.
     """
 
     columns: ClassVar[tuple[Column, ...]]  # what is measured; one of them has the key "loss"
@@ -63,6 +66,8 @@ class Module(lightning.LightningModule):
         self._train_means: dict[str, Mean] = {}
         self._eval_sums: dict[int, tuple[dict[str, Tensor], int]] = {}  # part -> sums of scores, rows
         self.last_val_loss = float("nan")
+        self.diverged: str | None = None
+        self.ends_diverged = False
         self.tested: dict[str, float] = {}  # of the last test; Lightning's own copy is rounded to float32
 
     @staticmethod
@@ -157,7 +162,7 @@ class Module(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what the weights were trained with, and within an epoch what of its steps is not logged yet."""
         checkpoint["dropout_rates"] = rates_of(self.net)
-        checkpoint["masks_version"] = MASKS_VERSION
+        checkpoint["masks_version"], checkpoint["diverged"] = MASKS_VERSION, self.diverged
         checkpoint["train_means"] = {
             name: {"sum": self.trainer.strategy.reduce(mean.sum, reduce_op="mean").cpu(), "count": mean.count}
             for name, mean in self._train_means.items()
@@ -171,6 +176,7 @@ class Module(lightning.LightningModule):
         """
         require_same_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
         self._train_means = {name: Mean(**kept) for name, kept in checkpoint.get("train_means", {}).items()}
+        self.diverged = self.diverged or checkpoint.get("diverged")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one micro-batch, dropout on, with the penalties of layers."""
@@ -214,9 +220,13 @@ class Module(lightning.LightningModule):
 
     def _write(self, metrics: dict[str, float]) -> None:
         """One row for every logger. ``self.log`` would cost 0.4 ms in every step, logged or not."""
-        if metrics:
-            for logger in self.loggers:
-                logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.trainer.global_step)
+        step = self.trainer.global_step
+        for logger in self.loggers if metrics else ():
+            logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=step)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.diverged = self.diverged or why_diverged(metrics, step, scaled)
+        if self.diverged and self.ends_diverged:
+            raise DivergenceError(self.diverged)
 
     def _take_train_means(self) -> dict[str, float]:
         """Means over the steps since the last call, nothing if there were none."""

@@ -30,7 +30,7 @@ def results_table(table: Sequence[Row], styles: Mapping[str, Any], notes: Sequen
     for row in table:
         name = f'<th scope="row">{_swatch(styles.get(row.strategy.name))}{_breakable(row.strategy.name)}</th>'
         if row.seeds:
-            cells = f"<td>{row.seeds}</td>" + "".join(_cell(row, column) for column in shown)
+            cells = f"<td>{row.counted}</td>" + "".join(_cell(row, column) for column in shown)
         else:
             cells = f'<td>0</td><td class="text" colspan="{len(shown)}">{escape(str(row.strategy.reason))}</td>'
         lines.append(f"<tr>{name}{cells}</tr>")

@@ -29,6 +29,15 @@ class Row:
         """The number of what the row's intervals are over: seeds, most often."""
         return len(self.strategy.units.runs)
 
+    @property
+    def counted(self) -> str:
+        """The same in words, with what is left out because its loss was no number: ``7 of 8, 1 diverged``."""
+        lost = self.strategy.diverged
+        if not lost:
+            return str(self.seeds)
+        whole = units([run.config for run in (*self.strategy.runs, *lost)])
+        return f"{self.seeds} of {len(whole.runs)}, {len(lost)} diverged"
+
 
 def rows(strategies: Sequence[Strategy]) -> list[Row]:
     """The rows of the table, in the order of the strategies."""
@@ -93,7 +102,7 @@ def as_markdown(table: Sequence[Row]) -> str:
     lines = []
     for row in table:
         reason = [str(row.strategy.reason), *[""] * (len(heads) - 3)]
-        lines.append(_cells(row, shown) if row.seeds else [row.strategy.name, "0", *reason])
+        lines.append(_cells(row, shown) if row.seeds else [row.strategy.name, row.counted, *reason])
     return _markdown(heads, lines)
 
 
@@ -110,7 +119,12 @@ def as_frame(table: Sequence[Row], base: Strategy | None) -> pd.DataFrame:
     """The table as a frame, every number in full: accuracies are fractions, ``_ci95`` is the half width."""
     records = []
     for row in table:
-        record: dict[str, object] = {"strategy": row.strategy.name, "seeds": row.seeds, "reason": row.strategy.reason}
+        record: dict[str, object] = {
+            "strategy": row.strategy.name,
+            "seeds": row.seeds,
+            "reason": row.strategy.reason,
+        }
+        record["diverged"] = len(row.strategy.diverged)
         for column in row.columns:
             record |= _record(column.key, row.values.get(column.key))
         for column in row.columns:
@@ -161,8 +175,8 @@ def _last(strategy: Strategy) -> str | None:
 def _cells(row: Row, shown: Sequence[TableColumn]) -> list[str]:
     """The cells of a row as text."""
     if not row.seeds:
-        return [row.strategy.name, "0"]
-    return [row.strategy.name, str(row.seeds), *(c.text(row.values[c.key], row.seeds) for c in shown)]
+        return [row.strategy.name, row.counted]
+    return [row.strategy.name, row.counted, *(c.text(row.values[c.key], row.seeds) for c in shown)]
 
 
 def _difference_cells(row: Row) -> list[str]:

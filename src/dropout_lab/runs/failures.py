@@ -10,6 +10,7 @@ from pathlib import Path
 from dropout_lab.cli import root_cause
 from dropout_lab.jobs.devices import rank, together
 from dropout_lab.jobs.processes import ProcessError, leave
+from dropout_lab.modules.divergence import DivergenceError
 
 _NOTES = "failure-*.json"  # one for each process that failed
 
@@ -19,7 +20,7 @@ def first_failure_told(folder: Path) -> Iterator[None]:
     """While this process waits for those of a job: their failure is told as the one that failed first has noted it.
 
     Raises:
-        ProcessError: a process has failed.
+        ProcessError, DivergenceError: a process has failed.
     """
     _forget(folder)
     try:
@@ -35,7 +36,7 @@ def failing_as_one(folder: Path) -> Iterator[None]:
     These end the others with SIGTERM, also when the first process has yet to write down why the job failed.
 
     Raises:
-        ProcessError: in the first process.
+        ProcessError, DivergenceError: in the first process.
         SystemExit: in every other one, so that those that wait for it are ended.
     """
     if together() == 1:
@@ -61,15 +62,19 @@ def failing_as_one(folder: Path) -> Iterator[None]:
 def note_failure(folder: Path, error: Exception) -> None:
     """Write down why this process has failed, for the one that tells it."""
     failure = {"error": f"rank {rank()}: {root_cause(error)}", "traceback": traceback.format_exc()}
+    if isinstance(error, DivergenceError):  # in all processes at the same time
+        failure = {"diverged": str(error)}
     (folder / _NOTES.replace("*", str(rank()))).write_text(json.dumps(failure))
 
 
-def _first(folder: Path) -> ProcessError | None:
+def _first(folder: Path) -> ProcessError | DivergenceError | None:
     """The failure that was noted first."""
     noted = sorted(folder.glob(_NOTES), key=lambda path: path.stat().st_mtime_ns)
     if not noted:
         return None
     failure = json.loads(noted[0].read_text())
+    if "diverged" in failure:
+        return DivergenceError(failure["diverged"])
     return ProcessError(failure["error"], failure["traceback"])
 
 

@@ -49,7 +49,7 @@ class Run:
 
     Attributes:
         name: its path below the folder that was read.
-        status: ok, failed, interrupted, running, unreadable, foreign, missing or duplicate.
+        status: ok, failed, diverged, interrupted, running, unreadable, foreign, missing or duplicate.
         reason: why it is not counted; None for a run that is.
         config: its configuration, in plain containers.
         about: what its ``status.json`` says.
@@ -251,9 +251,9 @@ def _why_not_counted(run: Run) -> str:
     error = run.about.get("error")
     if run.status == "running":
         return f"still running, or killed: {STATUS} says running"
-    if run.status in ("failed", "interrupted"):
+    if run.status in ("failed", "diverged", "interrupted"):
         return f"{run.status}: {one_line(error)}" if error else run.status
-    return f"{STATUS} says {run.status!r}, not ok, failed, interrupted or running"
+    return f"{STATUS} says {run.status!r}, not ok, failed, diverged, interrupted or running"
 
 
 def _last(values: np.ndarray) -> float:

@@ -24,6 +24,7 @@ class Strategy:
         p: the drop probability; None where the config does not say.
         runs: the runs that count.
         reason: why there is nothing to show; None where there is.
+        diverged: runs whose loss was NaN or infinite, which do not count.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Strategy:
     p: float | None = None
     runs: list[Run] = field(default_factory=list)
     reason: str | None = None
+    diverged: list[Run] = field(default_factory=list)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -87,7 +89,10 @@ def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strateg
         counted, repeated = _newest_of_each([run for run in part.runs if run.counted])
         failures = [run for run in part.runs if not run.counted]
         left_out += repeated + failures
-        strategies.append(_strategy(part, counted, None if counted else _why(failures)))
+        found = _strategy(part, counted, None if counted else _why(failures))
+        again = {run.replicate for run in counted}
+        lost = [run for run in failures if run.status == "diverged" and run.replicate not in again]
+        strategies.append(replace(found, diverged=lost))
     position = {run.name: n for n, run in enumerate(runs)}
     for name, reason in skipped.items():
         if all(strategy.name != name for strategy in strategies):

@@ -15,6 +15,7 @@ from dropout_lab.modules.length import length_of
 from dropout_lab.runs.folder import STATUS, read_status
 from dropout_lab.train.patience import beside
 
+ENDED = ("ok", "failed", "diverged")
 APART = 0.1  # seconds between two drawings of a bar of steps
 
 
@@ -78,9 +79,9 @@ def counting_from_folders(
                 continue
             seen[folder] = now
             status = read_status(folder)["status"]
-            if status in ("running", "ok", "failed"):
+            if status in ("running", *ENDED):
                 progress.start(names[folder])
-            if status in ("ok", "failed"):
+            if status in ENDED:
                 del seen[folder]
                 progress.done()
 

@@ -26,6 +26,7 @@ from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, E
 from dropout_lab.runs.loggers import Csv, TensorBoard, require_places
 from dropout_lab.runs.wandb_logger import Wandb
 from dropout_lab.train import progress
+from dropout_lab.train.recipes.divergence import Divergence
 from dropout_lab.train.recipes.max_norm import MaxNorm
 from dropout_lab.train.recipes.sync_batchnorm import SyncBatchNorm
 from dropout_lab.train.recipes.weight_averaging import WeightAveraging
@@ -35,7 +36,10 @@ from dropout_lab.train.sigterm import EndAtOnce
 # Loggers that do nothing before something is logged; constructors of others start runs, or make folders.
 PATIENT = (Csv, TensorBoard, Wandb)
 # Callbacks that have no metrics of their own.
-SILENT = (ActivationStats, Best, Checkpoint, EndOfEpoch, MaxNorm, progress.ProgressBar, WeightAveraging, WithinEpoch)
+SILENT = (
+    *(ActivationStats, Best, Checkpoint, Divergence, EndOfEpoch, MaxNorm),
+    *(progress.ProgressBar, WeightAveraging, WithinEpoch),
+)
 
 # What a strategy with a _target_ must leave as it is: who starts the processes, and that a checkpoint is one file.
 DESCRIBED = {"start_method": "popen", "state_dict_type": "full"}

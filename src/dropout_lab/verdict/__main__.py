@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors, read_folders
 from dropout_lab.runs.read import read_runs
-from dropout_lab.verdict.judge import NO_CLAIMS, as_text, by_arm, find_statement, judge
+from dropout_lab.verdict.judge import NO_CLAIMS, arms_not_whole, as_text, by_arm, find_statement, judge
 
 USAGE = "scripts/lab verdict DIR    the folder of a sweep of scripts/compare experiment=NAME"
 
@@ -32,7 +32,7 @@ def judge_folder(folder: Path) -> str:
     statement = find_statement(runs)
     if statement is None:
         raise UserError(f"{folder}: {NO_CLAIMS}")
-    return as_text(judge(statement, by_arm(runs)), statement)
+    return as_text(judge(statement, by_arm(runs), arms_not_whole(runs)), statement)
 
 
 if __name__ == "__main__":

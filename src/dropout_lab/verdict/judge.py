@@ -9,13 +9,14 @@ are left out. A sign-flip permutation test over the seeds gives a one-sided p-va
     too few seeds to tell   it is not, and n seeds could not have made it so (2^-n times the number of claims is above
                             alpha), or the 95 % bootstrap interval still contains values that would matter: an effect of
                             the size ``matters`` in the claimed direction, or, for "equal", a value inside the margin;
-    does not hold here      it is not, and the interval contains no such value.
+    does not hold here      it is not, and the interval contains no such value;
+    not judged, runs diverged   a run of one of its arms has: what survives in that arm is no fair part of it.
 
 A claim about every layer (``*``) holds where it holds at each: the largest p-value counts, and the layer it is of is
 the one that is shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,7 @@ from dropout_lab.verdict.statement import Claim, Statement, read_statement
 from dropout_lab.verdict.statistics import bootstrap_interval, holm, p_equal, p_greater, p_less, smallest_p
 
 HOLDS, FAILS, TOO_FEW = "holds", "does not hold here", "too few seeds to tell"
+NOT_WHOLE = "not judged, runs diverged"
 NO_CLAIMS = "these runs claim nothing; those of scripts/compare experiment=NAME do"
 
 Arms = Mapping[str, Mapping[Replicate, Run]]  # arm -> replicate -> run
@@ -48,7 +50,7 @@ class Verdict:
         high: upper end.
         seeds: number of pairs.
         p: corrected by Holm.
-        word: holds, does not hold here, or too few seeds to tell.
+        word: holds, does not hold here, too few seeds to tell, or not judged, runs diverged.
     """
 
     claim: Claim
@@ -106,12 +108,18 @@ def by_arm(runs: Sequence[Run]) -> dict[str, dict[Replicate, Run]]:
     return arms
 
 
-def judge(statement: Statement, arms: Arms) -> list[Verdict]:
-    """The verdict on every claim, in their order."""
+def arms_not_whole(runs: Sequence[Run]) -> set[str]:
+    """The arms of which a run has diverged."""
+    return {arm_of(run.config) for strategy in group(runs, {})[0] for run in strategy.diverged}
+
+
+def judge(statement: Statement, arms: Arms, not_whole: Collection[str] = ()) -> list[Verdict]:
+    """The verdict on every claim, in their order; none on those about arms that are not whole."""
     tests = [_worst_layer(claim, arms) for claim in statement.claims]
+    tests = [replace(test, p=1.0, word=NOT_WHOLE) if {*test.claim.arms} & {*not_whole} else test for test in tests]
     corrected = holm([test.p for test in tests])
     return [
-        replace(test, p=p, word=_word(test, p, len(tests), statement.alpha))
+        replace(test, p=p, word=test.word or _word(test, p, len(tests), statement.alpha))
         for test, p in zip(tests, corrected, strict=True)
     ]
 

@@ -13,9 +13,11 @@ from dropout_lab.verdict.judge import (
     FAILS,
     HOLDS,
     NO_CLAIMS,
+    NOT_WHOLE,
     TOO_FEW,
     Arms,
     Verdict,
+    arms_not_whole,
     as_text,
     by_arm,
     find_statement,
@@ -70,7 +72,7 @@ class Claimed:
     def counted(self) -> str:
         """How many verdicts there are of each kind: ``2 holds, 1 does not hold here``."""
         counts = Counter(verdict.word for verdict in self.verdicts)
-        return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, TOO_FEW) if counts[word])
+        return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, TOO_FEW, NOT_WHOLE) if counts[word])
 
 
 def read_claimed(runs: Sequence[Run]) -> Claimed:
@@ -85,7 +87,7 @@ def read_claimed(runs: Sequence[Run]) -> Claimed:
     arms = by_arm(runs)
     plots = [(plot, {name: _points(line, arms) for name, line in plot.lines.items()}) for plot in statement.figure]
     filters = {arm: _filters(arms[arm]) for arm in statement.filters if arm in arms}
-    return Claimed(statement, judge(statement, arms), plots, filters)
+    return Claimed(statement, judge(statement, arms, arms_not_whole(runs)), plots, filters)
 
 
 def _filters(runs: Mapping[Replicate, Run]) -> np.ndarray:

@@ -19,11 +19,14 @@ from dropout_lab.cli import interruptible
 from dropout_lab.report.claims.data import Claimed, Points
 from dropout_lab.report.figures import COLORS, COLUMN, MARKS, STYLE
 from dropout_lab.runs.atomic import replacing
-from dropout_lab.verdict.judge import FAILS, HOLDS, TOO_FEW, Verdict
+from dropout_lab.verdict.judge import FAILS, HOLDS, NOT_WHOLE, TOO_FEW, Verdict
 from dropout_lab.verdict.statement import Plot
 
 # Colour, mark and fill.
-MARK_OF = {HOLDS: ("green", "o", "full"), FAILS: ("vermillion", "X", "full"), TOO_FEW: ("ink", "o", "none")}
+MARK_OF = {
+    **{HOLDS: ("green", "o", "full"), FAILS: ("vermillion", "X", "full")},
+    **dict.fromkeys((TOO_FEW, NOT_WHOLE), ("ink", "o", "none")),
+}
 LINES = ("blue", "orange", "green", "vermillion", "purple")  # "none" is "ink", as elsewhere
 LETTERS = 62  # that fit into a line
 LINE, LANE, GAP = 0.135, 0.17, 0.14  # heights in inches: of a line of words, of an interval, between two claims
