@@ -80,6 +80,7 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         sync_batchnorm=False,  # evaluation knows no batch statistics
         plugins=[environment()],
         logger=False,
+        profiler=None,  # which would write where the run's configuration says
         enable_checkpointing=False,
         enable_progress_bar=sys.stderr.isatty(),
     )

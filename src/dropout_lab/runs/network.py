@@ -13,8 +13,9 @@ from torch import nn
 from dropout_lab.cli import UserError, nearest, root_cause
 from dropout_lab.dropout import rates_of, require_same_rates
 from dropout_lab.dropout.schedules import SavedRate
+from dropout_lab.jobs.allowed import require_allowed
 from dropout_lab.jobs.build import build_data, build_network
-from dropout_lab.runs.folder import checkpoint, checkpoints, read_config
+from dropout_lab.runs.folder import CONFIG, checkpoint, checkpoints, read_config
 
 
 class Saved(NamedTuple):
@@ -49,9 +50,11 @@ def restore(folder: Path, name: str = "best") -> Restored:
         name: of the checkpoint, "best" (in validation), "last", or that of any other file.
 
     Raises:
-        UserError: no such folder, file or checkpoint, data that is not there, or weights that do not fit the network.
+        UserError: no such folder, file or checkpoint, data that is not there, weights that do not fit the network, or a
+            configuration that names what is not built for a folder.
     """
     config = read_config(folder)
+    require_allowed(config, folder / CONFIG)
     saved = read_weights(folder, name)
     try:
         data = build_data(config)
