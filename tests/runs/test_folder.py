@@ -196,3 +196,13 @@ def test_a_configuration_that_can_not_be_read_is_told_with_the_line(tmp_path, co
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(UserError, match=f"config.yaml cannot be read: {said}"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["notes", "tags", "run"])
+def test_a_configuration_of_a_folder_takes_nothing_from_this_machine(where, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "told")
+    value = "is ${oc.env:SECRET}"
+    config = {"seed": 0, where: {"notes": value, "tags": ["a", value], "run": {value: 1}}[where]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=rf"config.yaml cannot be read: {where}.*: is \$\{{oc.env:SECRET\}} is taken"):
+        read_config(tmp_path)

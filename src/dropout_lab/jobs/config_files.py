@@ -93,6 +93,23 @@ def names_in(text: str) -> dict[Any, Any]:
     return content
 
 
+def written_out(node: Any, key: str = "") -> Any:
+    """Plain containers in which no text would be looked up elsewhere, in this machine's environment for one.
+
+    Raises:
+        ValueError: with the key of one that would.
+    """
+    if isinstance(node, str) and "${" in node:
+        raise ValueError(f"{key}: {node} is taken from elsewhere, and not written out")
+    if isinstance(node, dict):
+        for name, value in node.items():
+            written_out([str(name), value], f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for value in node:
+            written_out(value, key)
+    return node
+
+
 def with_its_key(error: Exception) -> str:
     """An error of OmegaConf, and its cause, in one line with the key that it is about in front."""
     cause = error.__cause__

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dropout_lab.cli import UserError, root_cause
-from dropout_lab.jobs.config_files import names_in, text_of
+from dropout_lab.jobs.config_files import names_in, text_of, written_out
+from dropout_lab.modules.divergence import DivergenceError
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.old_targets import has_old_targets, renewed
 from dropout_lab.runs.provenance import provenance
@@ -191,7 +192,7 @@ def read_config(folder: Path) -> DictConfig:
         kind = f"is not a run folder: it has no {CONFIG}" if folder.is_dir() else "does not exist"
         raise UserError(f"{folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
     try:
-        return OmegaConf.create(config_of(folder))
+        return OmegaConf.create(written_out(config_of(folder)))
     except (OSError, ValueError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
 

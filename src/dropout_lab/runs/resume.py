@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
+from dropout_lab.jobs.allowed import require_values
 from dropout_lab.jobs.overrides import quoted
 from dropout_lab.runs.folder import (
     CHECKPOINTS,
@@ -38,7 +39,9 @@ def with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
     if folder in ("auto", "never", "") or not (Path(folder) / CONFIG).is_file():
         return list(arguments)
     config = read_config(Path(folder))
-    saved = [word for word in OmegaConf.select(config, "run.overrides") or [] if not word.startswith("start_from=")]
+    words = OmegaConf.select(config, "run.overrides") or []
+    require_values(words, Path(folder) / CONFIG)
+    saved = [word for word in words if not word.startswith("start_from=")]
     if config.get("start_from"):  # as a path that does not depend on where the command is given
         saved.append(f"start_from={quoted(config.start_from)}")
     given = {word.partition("=")[0].lstrip("+") for word in arguments}
