@@ -1,13 +1,16 @@
 """The folder of one run: the names of its files, and its configuration and status, written and read."""
 
+import errno
 import json
+import logging
 import os
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ OBJECTIVE = "objective.txt"  # what the first process of several tells the one t
 LOOK, LOOK_PICTURE = "look.json", "look.png"  # what `look` leaves in a folder of its own, often below a run's
 SKIPPED = "skipped.json"  # in a sweep's folder: the strategies that it left out
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class RunFolder:
@@ -40,12 +45,14 @@ class RunFolder:
         config_hash: fingerprint of the configuration.
         writes: False on all but one of the processes that share the run: nothing is written then.
         objective: the run's result, for sweepers that look for the best; set before the end.
+        earlier_code: fingerprints of other code that the run was begun with.
     """
 
     path: Path
     config_hash: str
     writes: bool = True
     objective: float | None = None
+    earlier_code: list[str] = field(default_factory=list)
     _start: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -60,7 +67,7 @@ class RunFolder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep ``status.json`` right about what happens within: running, then ok, failed or interrupted."""
+        """Keep ``status.json`` right about what happens within: running, then ok, failed, diverged or interrupted."""
         self._write_status("running")
         try:
             yield
@@ -68,9 +75,18 @@ class RunFolder:
             self._fail(error)
             raise
         except BaseException as error:  # Ctrl-C, SIGTERM
-            self._write_status("interrupted", type(error).__name__, traceback.format_exc())
+            self._end("interrupted", type(error).__name__, traceback.format_exc())
             raise
         self._write_status("ok")
+
+    def go_on(self) -> None:
+        """Go on with the run that is there: where it was begun with other code, a line and ``status.json`` say so."""
+        before, now = read_status(self.path), provenance()["code_hash"]
+        self.earlier_code = list(before.get("earlier_code_hashes") or [])
+        if (then := before.get("code_hash", now)) != now:
+            self.earlier_code.append(then)
+            if self.writes:
+                log.warning("src/ has changed since %s was begun: code_hash was %s, now %s", self.path, then, now)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration to ``config.yaml``."""
@@ -80,7 +96,7 @@ class RunFolder:
     def hand_over(self, objective: float) -> None:
         """Leave the run's result for the process that waits for those of a job."""
         if self.writes:
-            (self.path / OBJECTIVE).write_text(repr(objective))
+            write_whole(self.path / OBJECTIVE, repr(objective).encode())
 
     def take_objective(self) -> float:
         """The result that the processes of a job have handed over."""
@@ -89,7 +105,14 @@ class RunFolder:
         return objective
 
     def _fail(self, error: Exception) -> None:
-        self._write_status("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
+        if isinstance(error, DivergenceError):
+            return self._end("diverged", str(error))
+        self._end("failed", root_cause(error), getattr(error, "trace", None) or traceback.format_exc())
+
+    def _end(self, status: str, *why: str | None) -> None:
+        """Write how a run has ended that did not end well; where that can't be written, why it ended is told anyway."""
+        with suppress(OSError):
+            self._write_status(status, *why)
 
     def _write_status(self, status: str, error: str | None = None, trace: str | None = None) -> None:
         """Write ``status.json``, in place of the old one also where the disk is full."""
@@ -102,14 +125,19 @@ class RunFolder:
             **provenance(),
             "seconds": round(time.monotonic() - self._start, 3),
             "config_hash": self.config_hash,
-            "objective": self.objective,
+            "objective": self.objective if self.objective is None or isfinite(self.objective) else None,
         }
         if not self.config_hash:  # it failed before that was known, so that any configuration may be run there
             del record["config_hash"]
+        if self.earlier_code:
+            record["earlier_code_hashes"] = self.earlier_code
         file = self.path / STATUS
         try:
             write_whole(file, json.dumps(record, indent=1).encode())
-        except OSError:  # a full disk has room for one more only in place of the old one, and for none that is longer
+        except OSError as reason:
+            if reason.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full disk has room for one more only in place of the old one, and for none that is longer.
             file.unlink(missing_ok=True)
             file.write_text(json.dumps({**record, "traceback": None}, indent=1))
 

@@ -33,10 +33,12 @@ from dropout_lab.jobs.devices import needed, rank
 from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.processes import launch, leaving_nothing
 from dropout_lab.modules.base import Module
+from dropout_lab.modules.divergence import DivergenceError
 from dropout_lab.runs.checkpoints import Best, newest
 from dropout_lab.runs.failures import failing_as_one, first_failure_told, note_failure
 from dropout_lab.runs.folder import LOG, RunFolder, read_config, read_status
 from dropout_lab.runs.identity import describe
+from dropout_lab.runs.lease import alone_in
 from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.resume import is_done, resumed_by_name, start_point
 from dropout_lab.runs.settings import summary
@@ -65,31 +67,35 @@ def run(cfg: DictConfig, label: str | None = None, planned: str | None = None) -
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), planned or "", writes=rank() == 0)
     name = label or str(folder.path)
     try:
-        with folder.beginning():
-            describe(cfg, HydraConfig.get(), label)
-            folder.config_hash, name = cfg.run.config_hash, cfg.run.name
-            if progress.current is not None:
-                progress.current.start(name)
-            if cfg.resume != "never" and is_done(folder.path, folder.config_hash):
-                log.warning("%s is done already, with this configuration and this code", folder.path)
-                return float(read_status(folder.path)["objective"])
-            checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
-            if checkpoint is not None:  # at W&B, too, it stays the run that it was
-                cfg.run.id = read_config(folder.path).run.id
-        with folder.recording(), failing_as_one(folder.path), leaving_nothing():
-            if planned not in (None, folder.config_hash):
-                raise UserError("its launcher brought another configuration than was planned; use one in conf/")
-            if (count := needed(cfg.trainer)) > 1:
-                folder.objective = _on_several(cfg, folder, count)
-            else:
-                folder.objective = train(cfg, folder, checkpoint)
+        with alone_in(folder.path):
+            with folder.beginning():
+                describe(cfg, HydraConfig.get(), label)
+                folder.config_hash, name = cfg.run.config_hash, cfg.run.name
+                if progress.current is not None:
+                    progress.current.start(name)
+                if cfg.resume != "never" and is_done(folder.path, folder.config_hash):
+                    log.warning("%s is done already, with this configuration and this code", folder.path)
+                    objective = read_status(folder.path)["objective"]
+                    return float("nan") if objective is None else float(objective)
+                checkpoint = start_point(folder.path, folder.config_hash, cfg.resume, folder.writes)
+                if checkpoint is not None:  # at W&B, too, it stays the run that it was
+                    cfg.run.id = read_config(folder.path).run.id
+                    folder.go_on()
+            with folder.recording(), failing_as_one(folder.path), leaving_nothing():
+                if planned not in (None, folder.config_hash):
+                    raise UserError("its launcher brought another configuration than was planned; use one in conf/")
+                if (count := needed(cfg.trainer)) > 1:
+                    folder.objective = _on_several(cfg, folder, count)
+                else:
+                    folder.objective = train(cfg, folder, checkpoint)
         return folder.objective
     except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM; in a sweep it must not look like the end of one job
         raise KeyboardInterrupt from None
     except Exception as error:
         if full_errors():
             log.exception("job failed")
-        print(f"failed: {name}: {root_cause(error)}", file=sys.stderr)
+        how = "diverged" if isinstance(error, DivergenceError) else "failed"
+        print(f"{how}: {name}: {root_cause(error)}", file=sys.stderr)
         return float("nan")
     finally:
         if progress.current is None:  # this process may be ended at any time
@@ -120,7 +126,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     tells_all = _is_alone(cfg) and folder.writes
     if folder.writes:
         _tell(config, module.net, in_full=tells_all)
-    with _finishing(loggers):
+    with _finishing(loggers, module):
         for logger in loggers:
             logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
         trainer.fit(module, data, ckpt_path=checkpoint)
@@ -178,11 +184,13 @@ def _columns(module: Module, callbacks: Iterable[Callback]) -> list[dict[str, An
 
 
 @contextmanager
-def _finishing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """End the loggers' runs when what is inside ends, with the exit code that W&B shows."""
+def _finishing(loggers: Sequence[Logger], module: Module) -> Iterator[None]:
+    """End the loggers' runs when what is inside ends, with the exit code that W&B shows; diverged, with 1."""
     exit_code = 1
     try:
         yield
+        if module.diverged:
+            raise DivergenceError(module.diverged)
         exit_code = 0
     finally:
         for logger in loggers:

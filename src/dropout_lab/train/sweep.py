@@ -24,6 +24,7 @@ from dropout_lab.jobs.plan import Plan
 from dropout_lab.jobs.workers import free_cores
 from dropout_lab.runs.folder import read_status, require_writable
 from dropout_lab.runs.identity import Fingerprints, fingerprints, label
+from dropout_lab.runs.lease import alone_in, why_running
 from dropout_lab.runs.longer import require_goes_on
 from dropout_lab.runs.replicates import replicate_words
 from dropout_lab.runs.resume import is_done
@@ -105,12 +106,21 @@ def execute(job_plan: Plan) -> int:
 
     Raises:
         KeyboardInterrupt: after Ctrl-C; it says where that lies which was done.
-        UserError: no job has started.
+        UserError: no job has started, or another start is at work in the folder.
     """
+    with telling_what_was_done(job_plan), alone_in(job_plan.folder):
+        names = _names(job_plan)
+        broken = _run_all(job_plan, names)
+        if rank():  # the first process of the run does it
+            return int(broken)
+        return max(_sum_up(job_plan, names), int(broken))
+
+
+def _run_all(job_plan: Plan, names: Mapping[Path, str]) -> bool:
+    """Run the jobs of a plan; whether something other than a job has failed."""
     from dropout_lab.train import progress
     from dropout_lab.train.outline import outline
 
-    names = _names(job_plan)
     counting: AbstractContextManager[None] = nullcontext()
     if job_plan.multirun:
         print(outline(job_plan, [its.processes for its in known(job_plan)]), file=sys.stderr)
@@ -119,7 +129,7 @@ def execute(job_plan: Plan) -> int:
             counting = progress.counting_from_folders(progress.current, names, _done(job_plan))
     broken = False
     try:
-        with telling_what_was_done(job_plan), counting:
+        with counting:
             _through_hydra(job_plan)
     except SystemExit as end:
         broken = end.code != 0
@@ -134,9 +144,7 @@ def execute(job_plan: Plan) -> int:
             progress.current = None
         close_wandb()
         _close_logs(job_plan.folder)
-    if rank():  # the first process of the run does it
-        return int(broken)
-    return max(_sum_up(job_plan, names), int(broken))
+    return broken
 
 
 def _processes(config: Mapping[str, Any], launcher: DictConfig) -> int:
@@ -240,8 +248,10 @@ def _sum_up(job_plan: Plan, expected: Collection[Path]) -> int:
         return 0
     print(f"\n{len(failed)} of {len(folders)} jobs did not end well:", file=sys.stderr)
     for folder, status in failed.items():
-        why = "its process was killed" if status["status"] == "running" else status.get("error")
+        why = why_running(folder) if status["status"] == "running" else status.get("error")
         print(f"  {status['status']}  {folder}  {why or ''}", file=sys.stderr)
     if any(status.get("traceback") for status in failed.values()):
         print("tracebacks are in their status.json; HYDRA_FULL_ERROR=1 prints them", file=sys.stderr)
+    if any(status["status"] == "diverged" for status in failed.values()):
+        print("what diverged may need a lower optimizer.lr, or trainer.gradient_clip_val", file=sys.stderr)
     return 1
