@@ -174,7 +174,7 @@ def test_a_layer_inside_that_differs_is_not_taken_for_the_head(squeezed, saved):
 def test_a_broken_file_of_weights_is_refused_in_one_line(squeezed, saved, cut):
     file = saved(squeezed)
     os.truncate(file, cut)
-    with pytest.raises(ValueError, match=r"cannot be read as a file of weights \(\w+(: .+)?\)$") as refused:
+    with pytest.raises(ValueError, match=r"cannot be read as a file of weights \(it may be .+\)$") as refused:
         torchvision_model(SHAPE, 10, "squeezenet1_1", file)
     assert "\n" not in str(refused.value)
 

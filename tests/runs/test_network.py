@@ -56,7 +56,7 @@ def test_a_broken_checkpoint_is_named(trained_run, tmp_path):
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"best\.ckpt does not exist; there is ckpt=last"):
         restore(tmp_path)
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be read, it may be truncated"):
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read: it may be truncated"):
         restore(tmp_path, "last")
 
 

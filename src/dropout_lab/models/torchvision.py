@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dropout_lab.cli import nearest
+from dropout_lab.models.weights import why_unread
 
 STEMS = ("cifar",)
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # trained with more losses than one; built without them
@@ -95,10 +96,7 @@ def _read(weights: str) -> dict[str, Tensor]:
     try:  # not mapped into memory, which files of before 2020, torchvision's own among them, don't allow
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes that are no such file make of the reader
-        said_why = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]  # not the advice before it
-        reason = said_why.partition(". ")[0].partition(" Check the documentation")[0][:200]
-        why = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        raise ValueError(f"{said} cannot be read as a file of weights ({why})") from error
+        raise ValueError(f"{said} cannot be read as a file of weights ({why_unread(error)})") from error
     if not _is_state(state):
         parts = state.items() if isinstance(state, dict) else ()
         inner = [key for key, value in parts if _is_state(value) and value]

@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from dropout_lab.models.weights import why_unread
 from dropout_lab.runs.atomic import replacing, write_whole
 from dropout_lab.runs.folder import CHECKPOINTS, TABLES, checkpoints
 
@@ -185,8 +186,7 @@ def newest(folder: Path) -> Path | None:
             if "optimizer_states" in checkpoint:
                 whole.append((int(checkpoint["global_step"]), path.stem == "last", path))
         except Exception as error:  # whatever a broken file makes of the reader
-            reason = " ".join(str(error).split()) or type(error).__name__
-            log.warning("%s cannot be read and is left out: %s", path, reason[:200])
+            log.warning("%s cannot be read and is left out: %s", path, why_unread(error))
     return max(whole)[2] if whole else None
 
 

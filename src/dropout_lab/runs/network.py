@@ -15,6 +15,7 @@ from dropout_lab.dropout import rates_of, require_same_rates
 from dropout_lab.dropout.schedules import SavedRate
 from dropout_lab.jobs.allowed import require_allowed
 from dropout_lab.jobs.build import build_data, build_network
+from dropout_lab.models.weights import why_unread
 from dropout_lab.runs.folder import CONFIG, checkpoint, checkpoints, read_config
 
 
@@ -54,8 +55,8 @@ def restore(folder: Path, name: str = "best") -> Restored:
             configuration that names what is not built for a folder.
     """
     config = read_config(folder)
-    require_allowed(config, folder / CONFIG)
     saved = read_weights(folder, name)
+    require_allowed(config, folder / CONFIG)
     try:
         data = build_data(config)
         data.setup()
@@ -96,7 +97,7 @@ def read_checkpoint(path: Path) -> Saved:
         whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = whole["state_dict"]
     except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read, it may be truncated: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} cannot be read: {why_unread(error)}") from error
     net = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
     rest = {key: value for key, value in state.items() if not key.startswith("net.")}
     return Saved(net, whole.get("dropout_rates", {}), rest)
