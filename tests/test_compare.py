@@ -60,6 +60,7 @@ def test_strategies_given_replace_the_six(planned):
     assert {job.alike["dropout"]["noise"] for job in planned[0].jobs} == {"bernoulli", "gaussian"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "cores", "gpus", "launcher"),
     [

@@ -169,6 +169,7 @@ def test_an_image_is_refused_above_pillows_limit_and_read_in_silence_below(tmp_p
             assert refusal(tmp_path / "x.png", read) == "it has more than 98 pixels; make it smaller or remove it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tif"])
 @given(data=st.data())
 def test_a_damaged_file_is_an_image_or_one_line_and_nothing_else(suffix, data, folder):
@@ -197,6 +198,7 @@ def test_a_square_is_torchvisions_resize_of_the_shorter_side_and_centre_crop(sha
     assert (np.asarray(fit(image, size, size)) == np.asarray(expected)).all()
 
 
+@pytest.mark.slow
 @given(shape=SHAPES, size=SHAPES)
 def test_an_image_fills_every_shape(shape, size):
     fitted = fit(Image.new("RGB", shape, "white"), *size)

@@ -321,6 +321,7 @@ def test_files_that_no_image_bears_the_name_of_are_left_out(tmp_path):
     assert keys(data.train) | keys(data.val) == theirs(tmp_path, "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "workers"), [(None, 0), (12, 2)])
 def test_a_file_that_is_no_image_when_its_turn_comes_is_one_line(size, workers, tmp_path):
     data = made(write_folder(tmp_path, PARTS), image_size=size, num_workers=workers)

@@ -210,6 +210,7 @@ def initialised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "segment", lambda p, name: copy.deepcopy(made[p, name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forward", FORWARDS)
 @pytest.mark.parametrize("turns", ["in turns", "freely"])
 def test_threads_that_train_side_by_side_end_where_each_would_alone(

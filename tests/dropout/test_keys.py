@@ -63,6 +63,7 @@ def permuted(rows: int, workers: int) -> list[list[int]]:
     return [order[rank::workers] for rank in range(workers)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [contiguous, interleaved, permuted])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(16, 1), (16, 6), (16, 300), (16, 4, 3, 5)], ids=str)

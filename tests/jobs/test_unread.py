@@ -55,11 +55,13 @@ def test_settings_that_nothing_reads_are_refused(planned, tmp_path, file, conten
         planned(file, content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "words", "key", "value"), TAKEN)
 def test_settings_that_something_reads_are_taken(planned, content, words, key, value):
     assert OmegaConf.select(planned("experiment/x", content, *words.split()).own, key) == value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "said"),
     [

@@ -27,6 +27,7 @@ def test_nothing_to_report_on_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["torch", "scipy.stats", "matplotlib"])
 def test_the_report_needs_none_of_the_libraries_that_take_seconds(library):
     script = f"import dropout_lab.report, sys; assert {library!r} not in sys.modules"

@@ -110,6 +110,7 @@ def test_a_long_label_is_cut_for_all_alike_so_that_wandb_takes_it(described):
     assert max(map(len, (run["name"], run["group"], run["id"]))) <= 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "now", "label"),
     [

@@ -200,6 +200,7 @@ def test_what_is_no_run_folder_is_refused_in_one_line(tmp_path, write_run):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_ended_when_its_status_was_last_written(tmp_path, write_run):
     folder = write_run(tmp_path / "0")
     os.utime(folder / "status.json", (1e9, 1e9))

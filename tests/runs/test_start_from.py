@@ -10,6 +10,7 @@ import torch
 from commands import exit_code
 from run_folders import same, unfinished
 
+from dropout_lab.jobs.allowed import ALLOWED
 from dropout_lab.jobs.plan import plan
 from dropout_lab.runs import start_from
 from dropout_lab.runs.folder import read_config
@@ -130,8 +131,9 @@ def test_the_weights_are_part_of_the_fingerprint_and_not_the_words_for_them(trai
 
 
 @pytest.mark.slow
-def test_a_conversion_that_does_not_exist_is_told_of_the_jobs_that_need_it(tmp_path, capsys):
+def test_a_conversion_that_does_not_exist_is_told_of_the_jobs_that_need_it(tmp_path, capsys, monkeypatch):
     """Between two sigmoids no weight can take the factor."""
+    monkeypatch.setattr("dropout_lab.jobs.allowed.ALLOWED", (*ALLOWED, ("evaluate_models", ("torch.nn.Module",))))
     sigmoid = ["model._target_=evaluate_models.Sigmoid", "~model.widths", "~model.hidden", "~model.batch_norm"]
     words = ["trainer.max_epochs=1", "data.train_size=64", "logger=csv", "dropout=classic", *sigmoid]
     assert exit_code(*words, f"hydra.run.dir={tmp_path / 'one'}") == 0
@@ -155,6 +157,7 @@ def test_seeds_that_start_from_runs_of_their_own_are_one_group(trained_run, tmp_
     assert first.group == second.group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -286,6 +286,7 @@ def test_exit_code_passes_through(machine: Machine, script: str) -> None:
     assert machine.run(script, FAKE_EXIT="130").returncode == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catches", [{}, {"FAKE_CATCHES": "1"}], ids=["killed", "caught"])
 def test_ctrl_c_in_an_installation_is_one_line_and_130(either_lock: Machine, catches: dict[str, str]) -> None:
     process = either_lock.start("train", FAKE_SECONDS="30", **catches)

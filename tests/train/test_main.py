@@ -119,6 +119,7 @@ def test_strategies_meet_the_same_masks_and_the_same_data(tmp_path):
     pd.testing.assert_frame_equal(*losses, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -406,6 +406,7 @@ DROPOUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", DROPOUT)
 @pytest.mark.parametrize("here", DROPOUT)
 def test_weights_compute_the_same_behind_whatever_dropout_they_are_given_to(there: str, here: str) -> None:
