@@ -30,7 +30,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LINES, FUNCTION = 260, 40  # of a file; of code, in a function of train/
 LIGHTNING = (  # where Lightning may be imported
     *("activations/callback", "modules/", "data/", "jobs/devices", "jobs/processes", "runs/loggers"),
-    *("runs/wandb_logger", "runs/checkpoints", "train/", "look/", "diff/", "evaluate", "fold", "verdict/", "report/"),
+    *("runs/wandb_logger", "runs/checkpoints", "runs/continuing", "train/", "look/", "diff/", "evaluate", "fold"),
+    *("verdict/", "report/"),
 )
 OF_A_RUN = re.compile(  # file names of a run folder
     r"(config\.yaml|status\.json|metrics\.csv|activations\.csv|look\.json|look\.png|skipped\.json|objective\.txt"

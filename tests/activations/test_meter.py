@@ -12,17 +12,25 @@ from dropout_lab.activations.readings import COLUMNS
 from dropout_lab.dropout import Dropout
 
 
-def test_only_one_process_goes_on_with_the_sums_but_all_with_the_count_of_batches():
-    """By which each of them knows whether there is something to add up over processes."""
+@pytest.mark.parametrize(
+    ("places", "counts"), [([(0, 2), (1, 2)], [32, 16]), ([(0, 3), (2, 3)], [48, 0]), ([(0, 1)], [48])]
+)
+def test_each_process_goes_on_with_its_own_sums_and_of_another_number_the_first_with_all(places, counts, monkeypatch):
+    """Added up by others they would be an ulp apart. All have the count of batches, by which they know what to do."""
     layer, data = nn.Identity(), torch.rand(8, 4)
-    meter, first, other = (watched(layer) for _ in range(3))
+    meter, other = watched(layer), watched(layer)
     feed(meter, layer, [data])
-    state = meter.state()
-    first.load_state(state)
-    other.load_state(state, sums=False)
-    assert first.batches == other.batches == meter.batches
-    assert first.flush().stats("train")["m0"].count == data.numel()
-    assert other.flush().stats("train")["m0"].count == 0
+    feed(other, layer, [data[:4]])
+    state = {"sums": torch.cat([meter.state()["sums"], other.state()["sums"]]), "batches": dict(meter.batches)}
+    found = []
+    for place in places:
+        again = watched(layer)
+        with monkeypatch.context() as patch:
+            patch.setattr("dropout_lab.activations.meter._place", lambda place=place: place)
+            again.load_state(state)
+        assert again.batches == meter.batches
+        found.append(again.flush().stats("train")["m0"].count)
+    assert found == counts
 
 
 def test_a_device_without_double_precision_never_meets_it():

@@ -168,7 +168,7 @@ class ActivationStats(L.Callback):
         """Go on counting from a checkpoint where training goes on; validating or testing one begins at nothing."""
         state = checkpoint.get("activation_stats")
         if state and trainer.state.fn == TrainerFn.FITTING:
-            self.meter.load_state(state, sums=trainer.is_global_zero)
+            self.meter.load_state(state)
             self._final = dict(checkpoint.get("activation_final", {}))
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

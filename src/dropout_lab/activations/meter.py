@@ -109,13 +109,16 @@ class Meter:
         )
 
     def state(self) -> dict[str, Any]:
-        """The sums since the last flush, over all processes, to be saved; a collective call."""
-        return {"sums": _over_processes(self._sums), "batches": dict(self.batches)}
+        """The sums since the last flush, those of each process, to be saved; a collective call."""
+        return {"sums": _of_each_process(self._sums), "batches": dict(self.batches)}
 
-    def load_state(self, state: dict[str, Any], *, sums: bool = True) -> None:
-        """Go on counting from a saved state, whose ``sums``, of all processes, only one of several takes."""
-        if sums:
-            self._sums.copy_(state["sums"])
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on counting from a saved state; of more or fewer processes the first takes the sums of all."""
+        every, (rank, count) = state["sums"].reshape(-1, *self._sums.shape), _place()
+        if len(every) == count:
+            self._sums.copy_(every[rank])
+        elif rank == 0:
+            self._sums.copy_(every.sum(0))
         self.batches = dict(state["batches"])
 
     def observe(self, row: int, value: Any, source: Tensor | None = None) -> Tensor | None:
@@ -179,7 +182,22 @@ class Meter:
 
 def _over_processes(sums: Tensor) -> Tensor:
     """Sums of all processes, as a copy on the host."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _place()[1] > 1:
         sums = sums.clone()
         torch.distributed.all_reduce(sums)
     return sums.cpu().clone()
+
+
+def _of_each_process(sums: Tensor) -> Tensor:
+    """Sums of each process, one after another, as a copy on the host."""
+    every = [torch.empty_like(sums) for _ in range(_place()[1])]
+    if len(every) > 1:
+        torch.distributed.all_gather(every, sums)
+    return torch.stack(every if len(every) > 1 else [sums]).cpu()
+
+
+def _place() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -15,7 +15,7 @@ from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
 from dropout_lab.modules.divergence import DivergenceError, why_diverged
 from dropout_lab.modules.length import length_of
-from dropout_lab.modules.sums import Mean, total
+from dropout_lab.modules.sums import Mean, own_of, total
 
 Loss = Tensor | tuple[Tensor, Mapping[str, Tensor]]  # what is minimised; other numbers of the step
 Batch = Any  # what the data gives: most often (inputs, targets), a row a sample
@@ -61,7 +61,7 @@ class Module(lightning.LightningModule):
         self.optimizer: torch.optim.Optimizer | None = None
         self.lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
         self.rates: ScheduledRates | None = None
-        self._seed, self._keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
+        self._seed, self.keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
         self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
         self._train_means: dict[str, Mean] = {}
         self._eval_sums: dict[int, tuple[dict[str, Tensor], int]] = {}  # part -> sums of scores, rows
@@ -140,7 +140,7 @@ class Module(lightning.LightningModule):
         if self.rates is not None:
             total = length_of(self.trainer).batches
             self.rates.set(min(step, total), total)  # steps of one's own may come less often than batches
-        with mask_keys(self._seed, step, range(first, first + rows)) if self._keyed else nullcontext():
+        with mask_keys(self._seed, step, range(first, first + rows)) if self.keyed else nullcontext():
             yield
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._write(self._take_train_means())
@@ -163,10 +163,9 @@ class Module(lightning.LightningModule):
         """Save what the weights were trained with, and within an epoch what of its steps is not logged yet."""
         checkpoint["dropout_rates"] = rates_of(self.net)
         checkpoint["masks_version"], checkpoint["diverged"] = MASKS_VERSION, self.diverged
-        checkpoint["train_means"] = {
-            name: {"sum": self.trainer.strategy.reduce(mean.sum, reduce_op="mean").cpu(), "count": mean.count}
-            for name, mean in self._train_means.items()
-        }
+        means, gather = self._train_means, self.trainer.strategy.all_gather  # the sums of each process
+        kept = {name: {"sum": gather(means[name].sum).cpu(), "count": means[name].count} for name in means}
+        checkpoint["train_means"] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on adding up where the checkpoint was made.
@@ -175,7 +174,9 @@ class Module(lightning.LightningModule):
             ValueError: the weights belong to another p of classic dropout.
         """
         require_same_rates(self.net, checkpoint.get("dropout_rates", rates_of(self.net)))
-        self._train_means = {name: Mean(**kept) for name, kept in checkpoint.get("train_means", {}).items()}
+        here = self.trainer.global_rank, self.trainer.world_size
+        kept = checkpoint.get("train_means", {})
+        self._train_means = {name: Mean(own_of(kept[name]["sum"], *here), kept[name]["count"]) for name in kept}
         self.diverged = self.diverged or checkpoint.get("diverged")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -238,7 +239,7 @@ class Module(lightning.LightningModule):
         """Add up what is measured of a batch."""
         x, samples = self.inputs(batch), self._monte_carlo_samples
         # A sample has the masks of its place in the data, whatever batch of whatever process it is in.
-        with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if self._keyed and samples else nullcontext():
+        with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if self.keyed and samples else nullcontext():
             prediction = self.monte_carlo(x, samples) if samples else self.predict(x)
         scores = self.scores(prediction, batch)
         sums = {name: total(rows) for name, rows in scores.items()}

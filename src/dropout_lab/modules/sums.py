@@ -14,6 +14,12 @@ def total(rows: Tensor) -> Tensor:
     return rows.sum(0)
 
 
+def own_of(every: Tensor, rank: int, world_size: int) -> Tensor:
+    """The number of one process among those of all of them; their mean, if they were more or fewer then."""
+    every = every.reshape(-1)
+    return every[rank] if len(every) == world_size else every.mean()
+
+
 class Mean:
     """A mean of numbers, one a step.
 

@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,11 +11,12 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerFn
 
-from dropout_lab.models.weights import why_unread
-from dropout_lab.runs.atomic import replacing, write_whole
-from dropout_lab.runs.folder import CHECKPOINTS, TABLES, checkpoints
+from dropout_lab.cli import UserError
+from dropout_lab.runs.atomic import replacing
+from dropout_lab.runs.continuing import stops
+from dropout_lab.runs.folder import CHECKPOINTS, checkpoints
+from dropout_lab.runs.network import load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +32,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; the old file is there until the new one is whole."""
-        try:
-            with replacing(Path(path)) as file:
-                torch.save(checkpoint, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch says "unexpected pos" where the disk is full
-                raise error.__context__ from None
-            raise
+        with replacing(Path(path)) as file:
+            torch.save(checkpoint, file)
 
 
 class Checkpoint(ModelCheckpoint):
@@ -75,8 +73,13 @@ class Checkpoint(ModelCheckpoint):
         folder = f"{self.dirpath}/" if self.dirpath else ""
         return folder + path.removeprefix(folder).replace("/", "_")
 
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning keeps, and the step of the last file: batches of one step don't write it anew."""
+        return {**super().state_dict(), "saved_at": self._last_global_step_saved}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What is known of each file holds for the one of that name in the folder as it is called now."""
+        self._last_global_step_saved = max(self._last_global_step_saved, state_dict.get("saved_at", 0))
         here = {key: self._here(state_dict[key]) for key in state_dict if key.endswith("_path")}
         best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})
@@ -96,7 +99,16 @@ class Best(Checkpoint):
     )
 
 
-class EndOfEpoch(Checkpoint):
+class Last(Checkpoint):
+    """What writes ``last.ckpt``: of all callbacks the last, so that what it goes on from is complete."""
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What goes on from the file itself need not write it again."""
+        if Path(trainer.ckpt_path or "").stem == "last":
+            self._last_global_step_saved = checkpoint["global_step"]
+
+
+class EndOfEpoch(Last):
     """Lightning's checkpoints at the end of each epoch, and at the end of training where that epoch's is missing.
 
     A run that was killed after its last validation, and before this checkpoint, goes on from the best one: Lightning
@@ -113,11 +125,12 @@ class EndOfEpoch(Checkpoint):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
-class WithinEpoch(Checkpoint):
+class WithinEpoch(Last):
     """Lightning's checkpoints every so many minutes or steps, but for the last step of an epoch.
 
-    Lightning takes a run that goes on from there to be past the epoch, and leaves out its validation. Nor between two
-    steps: gradients that were accumulated are not in a checkpoint. For the minutes all processes ask the first one's
+    Lightning takes a run that goes on from there to be past the epoch, and leaves out its validation; where one is due
+    within an epoch, the checkpoint comes after it. Nor between two steps: gradients that were accumulated are not in a
+    checkpoint. For the minutes all processes ask the first one's
     clock, which takes longer than a short step: they do so every tenth step.
     """
 
@@ -136,69 +149,49 @@ class WithinEpoch(Checkpoint):
         if not trainer.is_last_batch and left == 0 and (self._train_time_interval is None or steps % 10 == 0):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def _save_topk_checkpoint(self, trainer: Any, monitor_candidates: dict[str, Any]) -> None:
+        loops = trainer.fit_loop
+        due = trainer.training and loops.epoch_loop._should_check_val_fx(loops._data_fetcher)
+        self._defer_save_until_validation = due  # Lightning's, which looks at it there
+        if not due and not stops(trainer):
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
 
-class Resume(L.Callback):
-    """Puts into each checkpoint how long the run's tables are, and cuts them to that length when training goes on.
 
-    What was logged after the checkpoint is logged again. Steps can't tell the two apart: an epoch's last row and the
-    next epoch's first may have the same.
-
-    Lightning takes up its loops with ``max_steps`` in another way than without, and wrongly: an epoch that was complete
-    counts twice, so that the next has the batches of the one after it. Until training starts there is no such limit.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._max_steps = -1
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the limit of steps away while the loops are taken up."""
-        self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the limit back."""
-        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lines of each table."""
-        checkpoint["lines"] = {name: _lines(self.folder / name) for name in TABLES}
-
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Cut the tables; only the process that writes them has to.
-
-        Not when the best checkpoint is loaded to be tested: what was logged after it stands.
-        """
-        if trainer.state.fn == TrainerFn.FITTING and trainer.is_global_zero:
-            for name, count in checkpoint["lines"].items():
-                _cut(self.folder / name, count)
+def in_order(callbacks: Iterable[L.Callback]) -> list[L.Callback]:
+    """Callbacks such that what a run goes on from is written when every other checkpoint of that step is."""
+    return sorted(callbacks, key=lambda each: isinstance(each, Best) + 2 * isinstance(each, Last))
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint of a run folder with the most steps among those that can be read; None: there is none.
+    """The checkpoint of a run folder that it goes on from; None: there is none.
 
-    One that can't be read is named in a warning: it is truncated, or no checkpoint. One of weights only is none.
+    That is ``last.ckpt`` or ``best.ckpt``, the one with more steps: when they were written, all of that step was. Where
+    neither can be read, it is the one with the most steps among the others. One that can't be read is named in a
+    warning: it is damaged, or no checkpoint. One of weights only is none.
     """
-    whole: list[tuple[int, bool, Path]] = []
+    whole: list[tuple[bool, int, bool, Path]] = []
     for path in checkpoints(folder):
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            checkpoint = load_checkpoint(path)
             # Of two with equally many steps the last was written later: it knows how the epoch ended.
-            if "optimizer_states" in checkpoint:
-                whole.append((int(checkpoint["global_step"]), path.stem == "last", path))
-        except Exception as error:  # whatever a broken file makes of the reader
-            log.warning("%s cannot be read and is left out: %s", path, why_unread(error))
-    return max(whole)[2] if whole else None
+            if "optimizer_states" in checkpoint and checkpoint.get("goes_on", True):
+                whole.append((path.stem in NAMES, int(checkpoint["global_step"]), path.stem == "last", path))
+        except UserError as error:
+            log.warning("left out: %s", error)
+    return max(whole)[-1] if whole else None
 
 
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def forget_later(folder: Path, start: Path) -> None:
+    """Remove checkpoints of steps after that of another one, from which their run goes on: it will write them again.
+
+    Under another name, as long as they were there. ``best.ckpt`` has one name, and stays until then.
+    """
+    others = [path for path in checkpoints(folder) if path.stem not in NAMES]
+    for path in others:
+        with suppress(Exception):  # what can't be read has been told
+            if _steps(path) > _steps(start):
+                path.unlink()
 
 
-def _cut(path: Path, count: int) -> None:
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)[:count]
-    if not lines:
-        path.unlink()
-        return
-    write_whole(path, b"".join(lines))
+def _steps(path: Path) -> int:
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from dropout_lab.cli import UserError
 from dropout_lab.jobs.allowed import require_values
 from dropout_lab.jobs.overrides import quoted
+from dropout_lab.runs.atomic import UNFINISHED
 from dropout_lab.runs.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -89,14 +90,20 @@ def start_point(folder: Path, config_hash: str, resume: str, writes: bool = True
         UserError: ``resume`` names a folder in which no checkpoint can be read, or the run that would be gone on with
             met other masks than it would meet now; nothing was cleared.
     """
-    from dropout_lab.runs.checkpoints import newest
+    from dropout_lab.runs.checkpoints import forget_later, newest
 
     found = newest(folder) if _goes_on(read_status(folder), config_hash, resume) else None
     if found is not None:
         _refuse_other_masks(folder)  # again: the folders of a search's trials were not known before
     elif resumed_by_name(resume):
         raise UserError(f"resume={resume}: none of its checkpoints can be read")
-    if found is None and writes:
+    if not writes:
+        return found
+    for path in folder.rglob(f"*{UNFINISHED}"):  # a kill has left them
+        path.unlink(missing_ok=True)
+    if found is not None:
+        forget_later(folder, found)
+    else:
         for path in [*checkpoints(folder), *(folder / name for name in TABLES)]:
             path.unlink(missing_ok=True)
     return found

@@ -22,7 +22,8 @@ from dropout_lab.jobs.build_errors import arguments_of, telling, unknown_key
 from dropout_lab.jobs.devices import environment, together
 from dropout_lab.jobs.job import Job
 from dropout_lab.modules.columns import Column
-from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, EndOfEpoch, Resume, WithinEpoch
+from dropout_lab.runs.checkpoints import AtomicCheckpointIO, Best, Checkpoint, EndOfEpoch, WithinEpoch, in_order
+from dropout_lab.runs.continuing import Resume
 from dropout_lab.runs.loggers import Csv, TensorBoard, require_places
 from dropout_lab.runs.wandb_logger import Wandb
 from dropout_lab.train import progress
@@ -58,7 +59,7 @@ def build_trainer(cfg: DictConfig, loggers: Sequence[Logger], watched: bool) -> 
     trainer: lightning.Trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=in_order(callbacks),
         plugins=plugins,
         default_root_dir=cfg.run.dir,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
