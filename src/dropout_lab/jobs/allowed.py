@@ -13,11 +13,11 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dropout_lab.cli import UserError, root_cause
 
-_MODULE, _CALLBACK = "torch.nn.Module", "lightning.pytorch.callbacks.Callback"
+_MODULE, _CALLBACK, _FUNCTION = "torch.nn.Module", "lightning.pytorch.callbacks.Callback", "types.FunctionType"
 _LOGGER, _CHECKPOINT = "lightning.pytorch.loggers.Logger", "lightning.pytorch.callbacks.Checkpoint"
 _LEARNING = (_MODULE, "torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler")
 _TRAINING = ("Trainer", "callbacks.Callback", "loggers.Logger", "strategies.Strategy", "profilers.Profiler")
@@ -25,8 +25,7 @@ _TRAINING = ("Trainer", "callbacks.Callback", "loggers.Logger", "strategies.Stra
 # A package, or a module, with the bases of those of its classes that may be built; or one class or function, with none.
 # A fork adds its own: ("my_package.models", ("torch.nn.Module",)), ("my_package.nets.make", ()).
 ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("dropout_lab.models", (_MODULE,)),
-    ("dropout_lab.models.torchvision.torchvision_model", ()),
+    ("dropout_lab.models", (_MODULE, _FUNCTION)),  # which makes a network
     ("dropout_lab.modules", (_MODULE,)),
     ("dropout_lab.data", ("lightning.pytorch.LightningDataModule",)),
     ("dropout_lab.dropout", (_MODULE,)),
@@ -34,7 +33,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("dropout_lab.dropout.Placement", ()),
     *((f"dropout_lab.dropout.schedules.{name}", ()) for name in ("constant", "cosine", "early", "late", "linear")),
     ("dropout_lab.activations", (_CALLBACK,)),
-    ("dropout_lab.train", (_CALLBACK,)),
+    ("dropout_lab.train", (_CALLBACK, _MODULE)),  # modules that read runs
     ("dropout_lab.train.recipes.warmup.warmup_cosine", ()),
     ("dropout_lab.runs.checkpoints", (_CHECKPOINT,)),
     ("dropout_lab.runs.loggers", (_LOGGER,)),
@@ -67,6 +66,26 @@ def require_allowed(config: Any, where: object) -> None:
             )
 
 
+def offline(config: DictConfig, where: object) -> DictConfig:
+    """A configuration that is on the list, as it is built without a network: the run's checkpoint has the weights.
+
+    Raises:
+        UserError: as `require_allowed`; a model that a network would have to describe.
+    """
+    require_allowed(config, where)
+    plain = OmegaConf.to_container(config)
+    if (hub := next((text for text in _texts(plain) if re.match(r"hf[-_]hub:", text)), None)) is not None:
+        raise UserError(f"{where}: {hub}: what a run folder names is built without a network")
+    return OmegaConf.create(_without_fetching(plain))  # type: ignore[no-any-return]
+
+
+def _without_fetching(node: Any) -> Any:
+    """Plain containers in which no weights are asked for that timm would download."""
+    if isinstance(node, dict):
+        return {key: False if key == "pretrained" else _without_fetching(value) for key, value in node.items()}
+    return [_without_fetching(value) for value in node] if isinstance(node, list) else node
+
+
 def require_values(words: Sequence[Any], where: object) -> None:
     """Refuse words of a run folder that do anything but choose options of conf/ and set values.
 
@@ -91,7 +110,9 @@ def require_values(words: Sequence[Any], where: object) -> None:
         else:
             require_allowed({override.key_or_group: value}, where)
             continue
-        raise UserError(f"{where}: run.overrides: {word}: {why}: of another run's words only those that set values count")
+        raise UserError(
+            f"{where}: run.overrides: {word}: {why}: of another run's words only those that set values count"
+        )
 
 
 def _texts(node: Any) -> Iterator[str]:
@@ -138,6 +159,6 @@ def _why_not(target: Any) -> str | None:
         return f"it is not defined in {place}"
     for path, kinds in near:
         bases = tuple(pkgutil.resolve_name(kind) for kind in kinds)
-        if target == path or (isinstance(found, type) and issubclass(found, bases)):
+        if target == path or (issubclass(found, bases) if isinstance(found, type) else isinstance(found, bases)):
             return None
     return "it is of another kind"

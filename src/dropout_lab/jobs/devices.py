@@ -91,15 +91,16 @@ def planned(trainer: Mapping[str, Any], launcher: DictConfig) -> int:
 
 def environment() -> "ClusterEnvironment":
     """The environment that Lightning is to believe in; left alone it takes every job of SLURM for a task of several."""
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    from dropout_lab.jobs.meeting import Alone
 
     if "RANK" in os.environ:
         return TorchElasticEnvironment()
     if _in_slurm_step():
         return SLURMEnvironment(auto_requeue=False)  # the launcher requeues
-    return LightningEnvironment()
+    return Alone()
 
 
 def _in_slurm_step() -> bool:

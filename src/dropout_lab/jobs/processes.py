@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LEFT = (  # what Lightning sets in the environment: for DDP, and for the seed
     *("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"),
+    *("TORCHELASTIC_USE_AGENT_STORE", "GLOO_SOCKET_IFNAME"),  # and our environment
     *("PL_GLOBAL_SEED", "PL_SEED_WORKERS"),
 )
 
@@ -50,15 +51,17 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
         ProcessError: a process has failed, or was killed; all have ended then.
         KeyboardInterrupt: interrupted; all have ended then, too.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
+    from dropout_lab.jobs.meeting import store
+    from dropout_lab.jobs.meeting import variables as of_store
+
     server()
-    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at whatever port is free
+    meeting = store()
     variables = {
         **{"OMP_NUM_THREADS": "1", **os.environ},  # as torchrun has it
         **{"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
-        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
+        **of_store(meeting),
     }
     given = (variables, sys.orig_argv, log, function, *arguments)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells whom it ends
