@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dropout_lab.cli import UserError, number, one_line_errors, read_arguments
 from dropout_lab.jobs.devices import environment, rank, together
 from dropout_lab.jobs.processes import leaving_nothing
+
+if TYPE_CHECKING:
+    from dropout_lab.runs.network import Restored
 
 USAGE = "scripts/lab evaluate run=DIR [ckpt=best|last|NAME] [eval.mode=weight_scaling|monte_carlo eval.samples=50]"
 MODES = ("weight_scaling", "monte_carlo")
@@ -51,12 +55,9 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
         UserError: a run or checkpoint that is not there or does not fit, or Monte Carlo of a run that was trained with
             other masks than this package draws.
     """
-    import torch
-
-    from dropout_lab.jobs.build import build_module, instantiate
     from dropout_lab.runs.masks import why_other_masks
-    from dropout_lab.runs.network import restore
-    from dropout_lab.train.runtime import quieten_lightning, set_threads
+    from dropout_lab.runs.network import built_from, restore
+    from dropout_lab.train.runtime import quieten_lightning
 
     quieten_lightning()
     run = restore(folder, checkpoint)
@@ -65,6 +66,17 @@ def evaluate(folder: Path, checkpoint: str = "best", monte_carlo_samples: int = 
             f"eval.mode=monte_carlo: {folder} holds a run {why}: its Monte Carlo is for the version of this package "
             "that trained it; eval.mode=weight_scaling works here, and so do fold, look and report"
         )
+    with built_from(folder):
+        return _tested(run, monte_carlo_samples)
+
+
+def _tested(run: "Restored", monte_carlo_samples: int) -> dict[str, float]:
+    """What is measured of a restored run on its test part."""
+    import torch
+
+    from dropout_lab.jobs.build import build_module, instantiate
+    from dropout_lab.train.runtime import set_threads
+
     set_threads(run.config.threads)
     module = build_module(run.config, run.net, monte_carlo_samples=monte_carlo_samples)
     module.load_state_dict(run.rest, strict=False)  # the network has its weights

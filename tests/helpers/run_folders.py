@@ -22,7 +22,14 @@ def same(ours, theirs, checkpoints=("last",)):
 def unfinished(folder):
     """Let a run have been interrupted after its last checkpoint."""
     status = json.loads((folder / "status.json").read_text())
-    (folder / "status.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    (folder / "status.json").write_text(json.dumps({**status, "status": "interrupted", "sha256": None}))
+    return folder
+
+
+def without_checksums(folder):
+    """Let a run be of before there were checksums."""
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps({**status, "sha256": None}))
     return folder
 
 
@@ -32,7 +39,7 @@ def with_masks_of(version, folder):
         checkpoint = torch.load(path)
         del checkpoint["masks_version"]
         torch.save(checkpoint | ({} if version is None else {"masks_version": version}), path)
-    return folder
+    return without_checksums(folder)
 
 
 def content(folder):

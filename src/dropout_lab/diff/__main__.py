@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from dropout_lab.cli import UserError, one_line_errors, read_folders
 from dropout_lab.jobs.overrides import flat
-from dropout_lab.runs.folder import ACTIVATIONS, METRICS, read_config, read_status
+from dropout_lab.runs.folder import ACTIVATIONS, CONFIG, METRICS, read_config, read_status
+from dropout_lab.runs.intact import warn_of_edits
 from dropout_lab.runs.settings import NOT_OF_THE_RESULT
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def diff(a: Path, b: Path) -> list[str]:
         UserError: no such run, or one whose data is not there; runs without a number that differ in nothing else.
     """
     configs = read_config(a), read_config(b)
+    for folder in (a, b):
+        warn_of_edits(folder, CONFIG, *TABLES)
     settings = _settings(*configs)
     lines = [f"config    {key}: {ours} | {theirs}" for key, (ours, theirs) in settings.items()]
     lines += _code(read_status(a), read_status(b))
@@ -145,17 +148,13 @@ def _long(path: Path, keys: list[str]) -> "pd.Series[float]":
     Raises:
         UserError: it is no such table.
     """
-    import pandas as pd
+    from dropout_lab.runs.tracks import read_numbers  # pandas takes half a second
 
-    if not path.is_file() or not path.stat().st_size:
-        return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=keys))
     try:
-        table = pd.read_csv(path)
-        if "value" not in table:
-            table = table.melt(["epoch", "step"], var_name="key")
-        return table.dropna(subset="value").drop_duplicates(keys).set_index(keys)["value"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: can't be read as a table of a run: {error}") from error
+        return read_numbers(path, keys)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: can't be read as a table of a run: {reason}; give a copy of it") from error
 
 
 def _refused(*runs: Path) -> list[str]:

@@ -21,6 +21,7 @@ from dropout_lab.cli import UserError, root_cause
 from dropout_lab.jobs.config_files import names_in, text_of, written_out
 from dropout_lab.modules.divergence import DivergenceError
 from dropout_lab.runs.atomic import write_whole
+from dropout_lab.runs.digests import digests
 from dropout_lab.runs.old_targets import has_old_targets, renewed
 from dropout_lab.runs.provenance import provenance
 
@@ -32,6 +33,9 @@ LOG = "processes.log"  # what the processes of a job in a sweep print
 OBJECTIVE = "objective.txt"  # what the first process of several tells the one that waits for them
 LOOK, LOOK_PICTURE = "look.json", "look.png"  # what `look` leaves in a folder of its own, often below a run's
 SKIPPED = "skipped.json"  # in a sweep's folder: the strategies that it left out
+
+_TEXTS = ("error", "traceback", "git_sha", "git_diff", "code_hash", "command", "config_hash")
+_KINDS = dict.fromkeys(_TEXTS, str) | {"versions": dict, "sha256": dict, "earlier_code_hashes": list}  # or null
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +130,7 @@ class RunFolder:
             "seconds": round(time.monotonic() - self._start, 3),
             "config_hash": self.config_hash,
             "objective": self.objective if self.objective is None or isfinite(self.objective) else None,
+            "sha256": digests(self.path, self._left()) if status in ("ok", "diverged") else None,  # others go on
         }
         if not self.config_hash:  # it failed before that was known, so that any configuration may be run there
             del record["config_hash"]
@@ -140,6 +145,10 @@ class RunFolder:
             # A full disk has room for one more only in place of the old one, and for none that is longer.
             file.unlink(missing_ok=True)
             file.write_text(json.dumps({**record, "traceback": None}, indent=1))
+
+    def _left(self) -> list[Path]:
+        """The files that make up a run, there or not."""
+        return [*(self.path / name for name in (CONFIG, *TABLES)), *checkpoints(self.path)]
 
 
 def require_writable(folder: Path) -> None:
@@ -185,9 +194,16 @@ def status_of(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is not there, or is no status.
     """
-    content = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("its values lie too deep") from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}, not names with values")
+    if not isinstance(content.get("status"), str):
+        raise ValueError("it does not say the status")
+    if odd := [key for key, kind in _KINDS.items() if not isinstance(content.get(key), kind | None)]:
+        raise ValueError(f"{odd[0]}: {type(content[odd[0]]).__name__} is no value for it")
     return content
 
 

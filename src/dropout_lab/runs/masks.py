@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import torch
-
+from dropout_lab.cli import UserError
 from dropout_lab.dropout import MASKS_VERSION
 from dropout_lab.runs.folder import checkpoints, read_config
+from dropout_lab.runs.network import load_checkpoint
 
 
 def why_other_masks(folder: Path) -> str | None:
@@ -25,8 +25,8 @@ def why_other_masks(folder: Path) -> str | None:
         return None
     for path in checkpoints(folder):
         try:
-            version = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("masks_version", 1)
-        except Exception:  # whatever a broken file makes of the reader: who reads its weights says so
+            version = load_checkpoint(path).get("masks_version", 1)
+        except UserError:  # who reads its weights says so
             continue
         if version != MASKS_VERSION:
             return f"trained with masks of version {version}, and this package draws those of version {MASKS_VERSION}"

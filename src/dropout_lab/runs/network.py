@@ -1,8 +1,9 @@
 """The trained network of a run: from its folder alone back to the network, its weights and its data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +14,11 @@ from torch import nn
 from dropout_lab.cli import UserError, nearest, root_cause
 from dropout_lab.dropout import rates_of, require_same_rates
 from dropout_lab.dropout.schedules import SavedRate
-from dropout_lab.jobs.allowed import require_allowed
+from dropout_lab.jobs.allowed import offline
 from dropout_lab.jobs.build import build_data, build_network
 from dropout_lab.models.weights import why_unread
 from dropout_lab.runs.folder import CONFIG, checkpoint, checkpoints, read_config
+from dropout_lab.runs.intact import require_whole, warn_of_edits
 
 
 class Saved(NamedTuple):
@@ -55,16 +57,13 @@ def restore(folder: Path, name: str = "best") -> Restored:
             configuration that names what is not built for a folder.
     """
     config = read_config(folder)
+    warn_of_edits(folder, CONFIG)
     saved = read_weights(folder, name)
-    require_allowed(config, folder / CONFIG)
-    try:
+    config = offline(config, folder / CONFIG)
+    with built_from(folder):
         data = build_data(config)
         data.setup()
         net, _ = build_network(config, data)
-    except ConfigAttributeError as error:
-        raise UserError(f"{folder}: its configuration is of other code, which had no {error.full_key}") from error
-    except Exception as error:  # above all of data that is no longer where it was
-        raise UserError(f"{folder}: what it was made of cannot be made again: {root_cause(error)}") from error
     try:
         require_same_rates(net, saved.rates or rates_of(net))
         net.load_state_dict(saved.net)
@@ -72,6 +71,23 @@ def restore(folder: Path, name: str = "best") -> Restored:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: the weights of {name}.ckpt do not fit the run's model: {reason}") from error
     return Restored(config, net.eval(), saved.rest, data)
+
+
+@contextmanager
+def built_from(folder: Path) -> Iterator[None]:
+    """Tell in one line what of a run's configuration can't be used within: it may be damaged, or of other code.
+
+    Raises:
+        UserError: something can't be, above all data that is no longer where it was.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ConfigAttributeError as error:
+        raise UserError(f"{folder}: its configuration is of other code, which had no {error.full_key}") from error
+    except Exception as error:
+        raise UserError(f"{folder}: what it was made of cannot be made again: {root_cause(error)}") from error
 
 
 def read_weights(folder: Path, name: str) -> Saved:
@@ -93,11 +109,24 @@ def read_checkpoint(path: Path) -> Saved:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        state = whole["state_dict"]
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read: {why_unread(error)}") from error
+    whole = load_checkpoint(path)
+    state = whole["state_dict"]
     net = {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}
     rest = {key: value for key, value in state.items() if not key.startswith("net.")}
     return Saved(net, whole.get("dropout_rates", {}), rest)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """All that a checkpoint file holds, on the CPU, once it is known to be whole: memory maps are not checked.
+
+    Raises:
+        UserError: it cannot be read, or is not as its run left it.
+    """
+    require_whole(path)
+    try:
+        whole: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(whole["state_dict"], dict):
+            raise ValueError("it holds no weights")
+    except Exception as error:  # whatever a broken file makes of the reader
+        raise UserError(f"{path} cannot be read: {why_unread(error)}") from error
+    return whole

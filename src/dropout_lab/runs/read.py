@@ -10,7 +10,6 @@ What cannot be read or counted is kept, with the reason.
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,14 +28,16 @@ from dropout_lab.runs.folder import (
     METRICS,
     SKIPPED,
     STATUS,
+    TABLES,
     config_of,
     read_config,
     status_of,
     why_unnamed,
 )
+from dropout_lab.runs.intact import changes
 from dropout_lab.runs.layer_order import in_depth_order, natural
 from dropout_lab.runs.replicates import Replicate, replicate
-from dropout_lab.runs.search import RUN_FILES, gaps, search
+from dropout_lab.runs.search import RUN_FILES, gaps, name_of, search
 from dropout_lab.runs.tracks import Tracks, read_activations, read_metrics, read_tracks
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ def read_runs(folder: str | Path) -> list[Run]:
     found, foreign = search(folder)
     if not found and not read_skipped(folder):
         raise FileNotFoundError(f"no runs in {folder}: a run is a folder with {', '.join(RUN_FILES)}, made by training")
-    runs = [_read(path, _name(path, folder)) for path in found]
-    runs += [Run(path, _name(path, folder), "foreign", reason) for path, reason in foreign]
-    runs += [Run(path, _name(path, folder), "missing", "there is no such folder") for path in gaps(found, folder)]
+    runs = [_read(path, name_of(path, folder)) for path in found]
+    runs += [Run(path, name_of(path, folder), "foreign", reason) for path, reason in foreign]
+    runs += [Run(path, name_of(path, folder), "missing", "there is no such folder") for path in gaps(found, folder)]
     return sorted(runs, key=lambda run: natural(run.name))
 
 
@@ -193,12 +194,6 @@ def read_skipped(folder: Path) -> dict[str, str]:
 def one_line(text: object) -> str:
     """The first line of a message that says something."""
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "no reason given")
-
-
-def _name(path: Path, folder: Path) -> str:
-    """The name of a run: its path below the folder that is read, or that folder's own name, as text."""
-    name = path.name if path == folder else path.relative_to(folder).as_posix()
-    return os.fsencode(name).decode(errors="replace")
 
 
 def _read(folder: Path, name: str) -> Run:
@@ -229,12 +224,14 @@ def _with_tables(run: Run) -> Run:
     callbacks = run.config.get("callbacks")
     if callbacks is not None and "activation_stats" not in callbacks:
         no_tracks = None  # nobody asked for them
-    run = replace(run, metrics=run.metrics if no_metrics else metrics, tracks=tracks or {}, note=no_tracks)
+    run = replace(run, metrics=run.metrics if no_metrics else metrics, tracks=tracks or {})
     if no_metrics:
         return replace(run, status="unreadable", reason=no_metrics) if run.counted else replace(run, note=no_metrics)
     keys = [column.of("test") for column in run.columns if "/" not in column.key]
     absent = [key for key in [*keys, "gap/loss"] if not math.isfinite(run.final(key))]
-    return replace(run, note=f"{METRICS} has no finite {', '.join(absent)}") if absent else run
+    no_number = f"{METRICS} has no finite {', '.join(absent)}" if absent else None
+    changed = changes(run.folder, CONFIG, *TABLES)
+    return replace(run, note="; ".join(filter(None, (changed, no_number or no_tracks))) or None)
 
 
 def _load(folder: Path, name: str, parse: Callable[[Path], Any]) -> tuple[Any, str | None]:

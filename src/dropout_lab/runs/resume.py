@@ -13,11 +13,13 @@ from dropout_lab.runs.atomic import UNFINISHED
 from dropout_lab.runs.folder import (
     CHECKPOINTS,
     CONFIG,
+    STATUS,
     TABLES,
     checkpoints,
     is_of_earlier_version,
     read_config,
     read_status,
+    status_of,
 )
 from dropout_lab.runs.provenance import provenance
 
@@ -57,6 +59,8 @@ def require_own_run(folder: Path, config_hash: str, resume: str) -> None:
         UserError: a run of another configuration is there, or one that met other masks than it would meet now, or
             nothing to go on from where that was asked for.
     """
+    if resume != "never":
+        _require_status(folder)
     status = read_status(folder)
     if resumed_by_name(resume):
         if not (folder / CONFIG).is_file() or not checkpoints(folder):
@@ -113,6 +117,19 @@ def _goes_on(status: Mapping[str, Any], config_hash: str, resume: str) -> bool:
     """Whether a run goes on from the checkpoints in its folder, where there are any."""
     unfinished = status["status"] != "ok" and status.get("config_hash") == config_hash
     return resumed_by_name(resume) or (resume == "auto" and unfinished)
+
+
+def _require_status(folder: Path) -> None:
+    """Refuse a folder whose status is damaged: what lies there can't be told, and would be cleared for a new run."""
+    try:
+        status_of(folder)
+    except OSError:
+        return  # there is none
+    except ValueError as error:
+        raise UserError(
+            f"{folder / STATUS} cannot be read: {error}; give a copy of it, choose another hydra.run.dir (or "
+            "hydra.sweep.dir), or resume=never to begin anew"
+        ) from error
 
 
 def _refuse_other_masks(folder: Path) -> None:

@@ -49,3 +49,9 @@ def _search(folder: Path, seen: set[Path]) -> tuple[list[Path], list[tuple[Path,
     if any(folder.rglob(LOOK)):  # of networks without a run
         return [], []
     return [], [(folder, f"not a run: has none of {', '.join(RUN_FILES)}" if entries else "an empty folder")]
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """The name of a run: its path below the folder that is read, or that folder's own name, as text."""
+    name = path.name if path == folder else path.relative_to(folder).as_posix()
+    return os.fsencode(name).decode(errors="replace")

@@ -3,15 +3,14 @@
 Only what training begins with is another then: the new run has its own configuration, optimizer and schedules.
 """
 
-import hashlib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from dropout_lab.cli import UserError, nearest
+from dropout_lab.runs.digests import digest
 from dropout_lab.runs.folder import CONFIG, checkpoint, checkpoints, read_config
 
 if TYPE_CHECKING:
@@ -45,16 +44,7 @@ def content(value: str) -> str:
     Raises:
         UserError: as :func:`source`.
     """
-    file = source(value)
-    about = file.stat()
-    return _digest(file, about.st_mtime_ns, about.st_size)
-
-
-@cache
-def _digest(file: Path, *_: int) -> str:
-    """A fingerprint of a file as it was at that time and of that size."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return digest(source(value))[:16]
 
 
 def start(module: Any, cfg: DictConfig, data: Any) -> None:

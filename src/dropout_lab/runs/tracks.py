@@ -1,6 +1,7 @@
 """The tables of a run, metrics.csv and activations.csv, read into frames and arrays; built for hundreds of runs."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from dropout_lab.runs.folder import ACTIVATIONS, METRICS
 
 LAYER_KEYS = ("activation_", "dropout_gain_")  # the layers' columns of metrics.csv: activations.csv says more
 STATS = ("mean", "std", "zeros", "gain", "ratio", "shift", "variance_ratio", "p")
+LOGGED = re.compile(  # of the keys of metrics.csv, whose numbers activations.csv has, too
+    r"(?:activation|dropout)_(mean|std|zeros|gain|ratio|shift|variance_ratio)(?:_(train|eval))?/(.+)"
+)
 KEPT_STEPS = 60  # flushes kept per run and mode: more than a picture can show
 
 
@@ -90,6 +94,32 @@ def read_tracks(folder: Path) -> dict[str, Tracks]:
     return {mode: _tracks(table[codes == n]) for n, mode in enumerate(table["mode"].cat.categories)}
 
 
+def read_numbers(path: Path, keys: Sequence[str]) -> "pd.Series[float]":
+    """Read either table of a run with one number a row, as they were logged; empty where the run has none.
+
+    Args:
+        path: of the file.
+        keys: columns that tell the numbers apart, ``step`` and ``epoch`` first.
+
+    Raises:
+        OSError, ValueError: it is no such table.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=keys))
+    table = pd.read_csv(path)
+    if missing := [key for key in ("step", "epoch") if key not in table]:
+        raise ValueError(f"it has no column {missing[0]!r}")
+    if "value" not in table:
+        table = table.melt(["epoch", "step"], var_name="key")
+    if missing := [key for key in keys if key not in table]:
+        raise ValueError(f"it has no column {missing[0]!r}")
+    table = table.dropna(subset="value")
+    numbers = table[["step", "epoch", "value"]].apply(pd.to_numeric)
+    if not np.isfinite(numbers["step"].astype(float)).all():
+        raise ValueError("a row of it has no step")
+    return table.assign(**numbers).drop_duplicates([*keys]).set_index([*keys])["value"]
+
+
 def mean_over_runs(runs: Sequence[Tracks]) -> Tracks:
     """The mean over runs of each of their tracks, at each step over those that have it."""
     steps = np.unique(np.concatenate([run.steps for run in runs]))
@@ -110,7 +140,31 @@ def _long(path: Path, *more: str) -> pd.DataFrame:
     table = pd.read_csv(path, usecols=columns, dtype=names, on_bad_lines="skip", low_memory=False)
     table = table.dropna(subset=["step", *names])[columns]
     table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    _require_whole(table, path.parent / METRICS)
     return table
+
+
+def _require_whole(table: pd.DataFrame, witness: Path) -> None:
+    """Refuse lines that lack some of the last ones that ``metrics.csv`` tells of, which is written after them."""
+    if not witness.is_file():
+        return
+    try:
+        header, *lines = csv.reader(witness.read_text(encoding="utf-8").splitlines())
+        of_step = header.index("step")
+    except (ValueError, csv.Error):  # who reads it says so
+        return
+    logged = {n: found for n, key in enumerate(header) if (found := LOGGED.fullmatch(key))}
+    for line in reversed(lines):
+        of_layers = [found for n, found in logged.items() if n < len(line) and line[n]]
+        if not of_layers:
+            continue
+        step = line[of_step]
+        there = table[table["step"].astype(str) == step]
+        known = {*zip(there["stat"], there["mode"], there["layer"], strict=True)}
+        for stat, mode, layer in (found.groups() for found in of_layers):
+            if (stat, mode or "probe", layer) not in known:
+                raise ValueError(f"it is cut off: {stat} of {layer} at step {step} is missing, which {METRICS} has")
+        return
 
 
 def _tracks(table: pd.DataFrame) -> Tracks:

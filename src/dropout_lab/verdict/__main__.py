@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors, read_folders
+from dropout_lab.runs.folder import CONFIG, TABLES
+from dropout_lab.runs.intact import warn_of_edits
 from dropout_lab.runs.read import read_runs
 from dropout_lab.verdict.judge import NO_CLAIMS, arms_not_whole, as_text, by_arm, find_statement, judge
 
@@ -32,6 +34,9 @@ def judge_folder(folder: Path) -> str:
     statement = find_statement(runs)
     if statement is None:
         raise UserError(f"{folder}: {NO_CLAIMS}")
+    for run in runs:
+        if run.counted:
+            warn_of_edits(run.folder, CONFIG, *TABLES)
     return as_text(judge(statement, by_arm(runs), arms_not_whole(runs)), statement)
 
 

@@ -1,0 +1,126 @@
+"""Damage to a run folder, whatever it is: each command ends in order, and no number of a damaged file goes unsaid.
+
+`FUZZ=500 pytest -n0 tests/test_damage.py` tries so many.
+"""
+
+import json
+import os
+import random
+import shutil
+import traceback
+
+import pytest
+from commands import exit_code, main_of
+
+from dropout_lab.runs import intact
+
+TRIES = int(os.environ.get("FUZZ", 24))
+RUN = ["model=mlp", "model.widths=[16]", "trainer=cpu", "trainer.max_epochs=2", "data.train_size=64", "logger=csv"]
+RUN += ["data.batch_size=32", "callbacks.activation_stats.probe_masks=1", "arm=a"]
+CLAIM = "{says: more is worse, metric: test/acc, contrast: {a: 1}, direction: greater, matters: 0.1}"
+COMMANDS = ("evaluate", "fold", "look", "diff", "report", "verdict", "train")
+READ = {  # the files that a command takes numbers from, of those whose checksum the run has left
+    **dict.fromkeys(("evaluate", "fold", "look"), ("config.yaml", "checkpoints/best.ckpt")),
+    **dict.fromkeys(("diff", "report", "verdict"), ("config.yaml", "metrics.csv", "activations.csv")),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that claims something, at which someone has looked; and the same as if it had been interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert exit_code(*RUN, f"+verdict.claims=[{CLAIM}]", f"hydra.run.dir={folder / 'ended'}") == 0
+    main_of("dropout_lab.look").main([f"run={folder / 'ended'}"])
+    shutil.copytree(folder / "ended", folder / "interrupted")
+    status = json.loads((folder / "interrupted" / "status.json").read_text())
+    (folder / "interrupted" / "status.json").write_text(json.dumps(status | {"status": "interrupted", "sha256": None}))
+    return folder
+
+
+def damaged(content, rng):
+    """Bytes of which a few are flipped, cut off at the end, left out or added."""
+    at = rng.randrange(len(content))
+    few = rng.randrange(1, 9)
+    noise = bytes(rng.randrange(256) for _ in range(few))
+    how = rng.choice(("flipped", "cut", "left out", "added", "text"))
+    if how == "flipped":
+        places = [rng.randrange(len(content)) for _ in range(few)]
+        changed = bytearray(content)
+        for place in places:
+            changed[place] ^= 1 << rng.randrange(8)
+        return how, bytes(changed)
+    if how == "cut":
+        return how, content[:at]
+    if how == "left out":
+        return how, content[:at] + content[at + rng.choice((1, few, 50 * few)) :]
+    if how == "text":  # which is harder to tell from what was meant
+        return how, content[:at] + rng.choice((b"0", b"-", b":", b" ", b"\n", b"e", b"[", b'"', b"null")) + content[at:]
+    return how, content[:at] + noise + content[at:]
+
+
+def words(command, run, other, out):
+    return {
+        "evaluate": [f"run={run}"],
+        "fold": [f"run={run}", f"out={out / 'weights.pt'}"],
+        "look": [f"run={run}", f"out={out / 'look'}"],
+        "diff": [run, other],
+        "report": [run],
+        "verdict": [run],
+        "train": [f"resume={run}"],
+    }[command]
+
+
+def ended(command, given, capsys, caplog):
+    """The exit code of a command in this process, and all that it said; fails where it has a traceback."""
+    intact._warn.cache_clear()
+    caplog.clear()
+    code = 0
+    try:
+        main_of(f"dropout_lab.{command}").main([str(word) for word in given])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        code = 3
+        traceback.print_exc()
+    said = "".join(capsys.readouterr()) + caplog.text
+    return code, said
+
+
+def trouble(command, file, before, run, other, out, capsys, caplog):
+    """What is wrong with how a command answers a damaged file; None: nothing."""
+    intact_status = run.parent.name == "ended"
+    code, said = ended(command, words(command, run, other, out), capsys, caplog)
+    if code not in (0, 1, 2) or (code == 2 and said.count("error: ") != 1):
+        return f"exit code {code}: {said[-3000:]}"
+    if code == 1 and command not in ("diff", "train"):
+        return f"exit code 1: {said[-3000:]}"
+    if intact_status and (run / file).read_bytes() != before and file in READ.get(command, ()):
+        named = file.rpartition("/")[2] in said
+        if not named or (file.endswith(".ckpt") and code != 2):
+            return f"exit code {code}, nothing said: {said[-1000:]}"
+    return None
+
+
+def files_of(run):
+    kept = [path for path in run.rglob("*") if path.is_file() and path.stat().st_size]
+    return sorted(path.relative_to(run).as_posix() for path in kept)
+
+
+def test_no_damage_to_a_file_is_a_traceback_or_goes_unsaid(whole, tmp_path, capsys, caplog):
+    rng, wrong = random.Random(0), []
+    important = ("config.yaml", "metrics.csv", "activations.csv", "status.json", "checkpoints/best.ckpt")
+    for number in range(TRIES):
+        kind = "interrupted" if number % 3 == 2 else "ended"
+        run = tmp_path / str(number) / kind / "run"
+        shutil.copytree(whole / kind, run)
+        file = important[number % 5] if number % 7 else rng.choice(files_of(run))
+        before = (run / file).read_bytes()
+        how, content = damaged(before, rng)
+        command = "train" if kind == "interrupted" and number % 2 else COMMANDS[rng.randrange(len(COMMANDS))]
+        (run / file).write_bytes(content)
+        if said := trouble(command, file, before, run, whole / kind, tmp_path / str(number), capsys, caplog):
+            shutil.copy(run / file, tmp_path / f"damaged-{number}")
+            wrong.append(f"{number}: {command}, {file} {how}: {said}")
+        else:
+            shutil.rmtree(tmp_path / str(number))
+    assert not wrong, f"{len(wrong)} of {TRIES}\n" + "\n\n".join(wrong)
