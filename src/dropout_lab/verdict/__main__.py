@@ -1,5 +1,6 @@
 """Judge the claims of an experiment, from its run folders: `python -m dropout_lab.verdict DIR`."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from dropout_lab.runs.folder import CONFIG, TABLES
 from dropout_lab.runs.intact import warn_of_edits
 from dropout_lab.runs.read import read_runs
 from dropout_lab.verdict.judge import NO_CLAIMS, arms_not_whole, as_text, by_arm, find_statement, judge
+
+log = logging.getLogger(__name__)
 
 USAGE = "scripts/lab verdict DIR    the folder of a sweep of scripts/compare experiment=NAME"
 
@@ -31,12 +34,14 @@ def judge_folder(folder: Path) -> str:
         runs = read_runs(folder)
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
+    for run in runs:
+        if run.status == "unreadable":
+            log.warning("%s: not counted: %s", run.folder, run.reason)
+        elif run.counted:
+            warn_of_edits(run.folder, CONFIG, *TABLES)
     statement = find_statement(runs)
     if statement is None:
         raise UserError(f"{folder}: {NO_CLAIMS}")
-    for run in runs:
-        if run.counted:
-            warn_of_edits(run.folder, CONFIG, *TABLES)
     return as_text(judge(statement, by_arm(runs), arms_not_whole(runs)), statement)
 
 
