@@ -80,6 +80,7 @@ class Checkpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What is known of each file holds for the one of that name in the folder as it is called now."""
         self._last_global_step_saved = max(self._last_global_step_saved, state_dict.get("saved_at", 0))
+        self.current_score = state_dict["current_score"]
         here = {key: self._here(state_dict[key]) for key in state_dict if key.endswith("_path")}
         best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **here, "best_k_models": best, "dirpath": self.dirpath})
@@ -106,6 +107,10 @@ class Last(Checkpoint):
         """What goes on from the file itself need not write it again."""
         if Path(trainer.ckpt_path or "").stem == "last":
             self._last_global_step_saved = checkpoint["global_step"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What every checkpoint keeps but the step of the last file, which depends on where a run was interrupted."""
+        return {key: value for key, value in super().state_dict().items() if key != "saved_at"}
 
 
 class EndOfEpoch(Last):
