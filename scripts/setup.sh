@@ -110,9 +110,9 @@ install() {
   [[ $extra == base ]] || target=".[$extra]"
   cd "$repo" || die "cannot enter $repo"
   # Environments made by uv or without Debian's python3-venv have no pip.
-  "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip --default-pip >"$log" 2>&1 ||
+  "$python" -P -m pip --version >/dev/null 2>&1 || "$python" -P -m ensurepip --default-pip >"$log" 2>&1 ||
     fail "$log" "no pip for $python: on Debian and Ubuntu apt install python3-venv, then try again"
-  "$python" -m pip install --no-input --disable-pip-version-check -e "$target" 2>&1 | tee "$log" | show_last_line ||
+  "$python" -P -m pip install --no-input --disable-pip-version-check -e "$target" 2>&1 | tee "$log" | show_last_line ||
     fail "$log" "pip failed, its whole output is in $log; run the same command again to go on"
   write_stamp base
   [[ $extra == base ]] || write_stamp "$extra"
@@ -125,7 +125,7 @@ make_environment() {
     if supported "$version"; then
       # What an interrupted or outdated set-up left is in the way; the lock must stay.
       find "$environment" -mindepth 1 -maxdepth 1 ! -name ".$package.lock*" -exec rm -rf {} +
-      "$candidate" -m venv --without-pip "$environment" >"$log" 2>&1 || fail "$log" "$candidate could not make $environment"
+      "$candidate" -P -m venv --without-pip "$environment" >"$log" 2>&1 || fail "$log" "$candidate could not make $environment"
       return
     fi
     found="$version ($candidate)"
