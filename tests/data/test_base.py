@@ -294,6 +294,17 @@ def test_where_the_test_part_is_given_folds_are_validation_parts():
     assert all(lines(data.test) == list(range(80, 100)) for data in each)
 
 
+def test_folds_of_what_says_its_parts_itself_are_refused_not_left_out():
+    class Fixed(Numbered):
+        def parts(self):
+            whole = self.load()
+            return whole, whole, whole
+
+    assert made(Fixed).train is not None
+    with pytest.raises(ValueError, match=r"^data.folds=5: must be null: Fixed says itself what training, validation"):
+        made(Fixed, folds=5, fold=1)
+
+
 @pytest.mark.parametrize(("kind", "folds", "few"), [(Line, 101, "there are 100"), (Numbered, 21, "class has 20")])
 def test_more_folds_than_samples_are_refused(kind, folds, few):
     with pytest.raises(ValueError, match=f"^data.folds={folds}: .*{few}; take fewer"):

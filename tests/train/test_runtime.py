@@ -1,5 +1,6 @@
 """Laws of the surroundings of training: a job has the threads it asks for, W&B is closed where it was used."""
 
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -27,6 +28,16 @@ def test_each_job_of_a_sweep_has_the_threads_it_asks_for(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         train_main(["-m", "threads=3,null", "debug=fast", f"hydra.sweep.dir={tmp_path}"])
     assert seen == [3, chosen]
+
+
+@pytest.mark.slow
+def test_lightning_is_quiet_also_where_it_is_imported_later():
+    program = (
+        "from dropout_lab.train.runtime import quieten_lightning; quieten_lightning()\n"
+        "import lightning; lightning.Trainer(logger=False, enable_checkpointing=False, accelerator='cpu')"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", program]
+    assert not subprocess.run(words, capture_output=True, text=True, check=True).stderr
 
 
 def test_threads_that_are_left_open_are_those_of_torch_whatever_an_earlier_job_had(monkeypatch):

@@ -36,6 +36,18 @@ def test_a_trial_leaves_nothing_behind(keyed, batch):
     assert [each.training for each in module.modules()] == modes
 
 
+def test_what_a_module_keeps_in_eval_mode_is_in_eval_mode_in_the_step_too(batch):
+    class Taught(Classifier):
+        def loss(self, batch):
+            seen.append((self.net.training, self.teacher.training))
+            return super().loss(batch)
+
+    seen, module = [], Taught(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)))
+    module.teacher = nn.Dropout(0.5).eval()
+    require_step(module, batch, batch, keyed=True)
+    assert seen == [(True, False)]
+
+
 class Drops(nn.Module):
     """Forgets that in evaluation nothing is dropped."""
 

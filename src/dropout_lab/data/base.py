@@ -97,6 +97,7 @@ class DataModule(lightning.LightningDataModule):
         self.train_size = batch_size if one_batch else train_size
         self.folds, self.fold, self.one_batch = folds, fold, one_batch
         self.train: Samples | None = None
+        self._folded = False
 
     @abstractmethod
     def parts(self) -> tuple[Samples, Samples, Samples]:
@@ -130,6 +131,8 @@ class DataModule(lightning.LightningDataModule):
         if self.train is not None:
             return
         train, self.val, self.test = self.parts()
+        given = f"null: {type(self).__name__} says itself what training, validation and test part are"
+        require("folds", self.folds, self._folded or not self.folds, given)
         require_targets(type(self).__name__, self.num_classes, train, self.val, self.test)
         if self.train_size is not None:
             train = subset(train, self.train_size, self.num_classes)
@@ -185,6 +188,7 @@ class DataModule(lightning.LightningDataModule):
     def split_off_fold(self, samples: Samples) -> tuple[Samples, Samples]:
         """Two parts of samples, the second the fold that was asked for."""
         assert self.folds is not None
+        self._folded = True
         require_targets(type(self).__name__, self.num_classes, samples)
         return split_off_fold(samples, self.folds, self.fold, self.num_classes, self.split_seed)
 

@@ -153,7 +153,8 @@ def why_no_step(planned: Job, data: DataModule, net: nn.Module) -> str | None:
             module.adapt_to(data)
             require_step(module, data.example(ROWS, training=True), data.example(ROWS), job.keyed)
     except UserError as error:
-        return f"a training step fails: {error}" if not str(error).startswith("loss: ") else str(error)
+        named = str(error).startswith(("loss: ", "module: ", "module."))
+        return str(error) if named else f"a training step fails: {error}"
     return None
 
 

@@ -8,6 +8,8 @@ from functools import cache
 
 def quieten_lightning() -> None:
     """Leave out Lightning's advice that does not apply here, and its lists of devices."""
+    import lightning.pytorch  # noqa: F401  # which sets the level itself when it is imported
+
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -50,6 +50,7 @@ def require_step(module: Module, trained: Any, measured: Any, keyed: bool) -> No
         if other := next((name for name, out in _outputs(module, x).items() if not _same(out, first.get(name))), None):
             raise ValueError(f"two passes in eval mode differ from {other} on: it drops or draws something there, too")
         _measure(module, measured)
+    with _put_back(module):  # in the modes it was given in, as Lightning leaves them: a teacher stays in eval mode
         _train(module, trained, keyed)
 
 
@@ -88,7 +89,6 @@ def _measure(module: Module, batch: Any) -> None:
 
 def _train(module: Module, batch: Any, keyed: bool) -> None:
     """Minimise the loss of a batch."""
-    module.train()
     with mask_keys(0, 0, range(len(module.inputs(batch)))) if keyed else nullcontext():
         result = module.loss(batch)
     loss = result[0] if isinstance(result, tuple) else result
