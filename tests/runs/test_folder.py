@@ -1,18 +1,21 @@
 """Laws of the run folder: what it says is right at every moment, however the run ends."""
 
+import hashlib
 import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from small_disk import fill, mounted
+from small_disk import fill, mounted, read_only
 
 from dropout_lab.cli import UserError
 from dropout_lab.modules.divergence import DivergenceError
+from dropout_lab.runs import folder as folders
 from dropout_lab.runs.folder import RunFolder, read_config, read_status, require_writable, why_unnamed
 
 KEYS = {"status", "error", "traceback", "git_sha", "git_diff", "code_hash"}
@@ -129,6 +132,32 @@ def test_a_full_disk_has_room_for_how_the_run_ended(tmp_path, repository):
     assert set(status) >= KEYS
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ValueError])
+def test_where_the_end_cannot_be_written_it_stays_what_it_was(end, tmp_path, repository):
+    with mounted(tmp_path / "small", "size=100k") as disk:
+        folder = RunFolder(disk / "0", "hash")
+        with pytest.raises(end), folder.recording():
+            read_only(disk)
+            raise end
+        assert read_status(disk / "0")["status"] == "running"
+        with pytest.raises(OSError, match="Read-only"), folder.recording():
+            pass
+
+
+def test_other_code_than_a_run_was_begun_with_is_told_and_kept(folder, monkeypatch, caplog):
+    codes = []
+    for code in ("a", "b", "b", "c"):
+        monkeypatch.setattr(folders, "provenance", lambda code=code: {"code_hash": code})
+        again = RunFolder(folder.path, "hash")
+        again.go_on()
+        with again.recording():
+            pass
+        status = read_status(folder.path)
+        codes.append((status["code_hash"], status.get("earlier_code_hashes", [])))
+    assert codes == [("a", []), ("b", ["a"]), ("b", ["a"]), ("c", ["a", "b"])]
+    assert [record.message[-24:] for record in caplog.records] == ["code_hash was a, now b", "code_hash was b, now c"]
+
+
 @pytest.mark.parametrize("folder", ["there", "there/0", "new/0"])
 def test_a_folder_that_can_be_written_is_not_made_yet(tmp_path, folder):
     (tmp_path / "there").mkdir()
@@ -151,10 +180,35 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
         require_writable(disk / "run")
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"status": "runn', "[]", "null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", '{"status": "runn', "[]", "null", "[" * 5000, "{}", '{"status": null}', '{"status": ["ok"]}'),
+        *('{"status": "ok", "versions": "2"}', '{"status": "ok", "error": {}}', '{"status": "ok", "sha256": []}'),
+    ],
+)
 def test_a_status_that_cannot_be_read_is_missing(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
     assert read_status(tmp_path) == {"status": "missing"}
+
+
+def test_the_status_of_what_has_ended_has_a_checksum_of_each_file(folder):
+    sums = {}
+    for end in (None, DivergenceError, ValueError):
+        with suppress(DivergenceError, ValueError), folder.recording():
+            folder.write_config({"seed": 0})
+            (folder.path / "checkpoints").mkdir(exist_ok=True)
+            for name in ("activations.csv", "checkpoints/last.ckpt", "checkpoints/epoch=3.ckpt", "train.log"):
+                (folder.path / name).write_text(name)
+            assert read_status(folder.path)["sha256"] is None
+            if end:
+                raise end
+        sums[end] = read_status(folder.path)["sha256"]
+    names = ["config.yaml", "activations.csv", "checkpoints/epoch=3.ckpt", "checkpoints/last.ckpt"]
+    assert [*sums[None]] == names
+    assert sums[None]["checkpoints/last.ckpt"] == hashlib.sha256(b"checkpoints/last.ckpt").hexdigest()
+    assert sums[DivergenceError] == sums[None]
+    assert sums[ValueError] is None  # it may be gone on with
 
 
 def test_the_configuration_comes_back(folder):

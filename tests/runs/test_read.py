@@ -9,6 +9,7 @@ import pytest
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs import read
+from dropout_lab.runs.digests import digests
 from dropout_lab.runs.read import read_runs
 
 
@@ -94,6 +95,20 @@ def test_what_is_missing_in_a_run_that_counts_is_noted(tmp_path, write_run):
     notes = [run.note for run in read_runs(tmp_path) if run.counted]
     assert notes[0] == "half-written: activations.csv is missing"
     assert notes[1:] == ["metrics.csv has no finite test/loss"] * 2
+
+
+def test_what_changed_since_a_run_ended_is_noted_and_counts(tmp_path, write_run):
+    folder = write_run(tmp_path / "0")
+    sums = digests(folder, [folder / name for name in ("config.yaml", "metrics.csv", "activations.csv")])
+    about = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(about | {"sha256": sums}))
+    assert read.open(folder).note is None
+    for name in ("config.yaml", "metrics.csv"):
+        with (folder / name).open("a") as file:
+            file.write("\n")
+    (run,) = read_runs(tmp_path)
+    assert run.counted
+    assert run.note == "config.yaml and metrics.csv changed since the run ended"
 
 
 def test_statistics_that_nobody_asked_for_are_not_missing(tmp_path, write_run):

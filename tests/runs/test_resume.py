@@ -243,7 +243,7 @@ def test_a_broken_checkpoint_is_named_and_the_next_older_one_used(damage, whole,
 def test_a_folder_whose_status_is_damaged_is_not_cleared(resume, cut, tmp_path, capsys):
     shutil.copytree(cut, tmp_path / "run")
     (tmp_path / "run" / "status.json").write_text('{"status": "interr')
-    before = content(tmp_path / "run")
+    before = run_folders.content(tmp_path / "run")
     words = (
         [*WORDS, *OFTEN, f"hydra.run.dir={tmp_path / 'run'}"] if resume == "auto" else [f"resume={tmp_path / 'run'}"]
     )
@@ -251,7 +251,7 @@ def test_a_folder_whose_status_is_damaged_is_not_cleared(resume, cut, tmp_path, 
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert f"{tmp_path / 'run' / 'status.json'} cannot be read: Unterminated string" in line
     assert "resume=never to begin anew" in line
-    assert content(tmp_path / "run") == before
+    assert run_folders.content(tmp_path / "run") == before
 
 
 def test_a_finished_run_is_not_run_again(whole, capsys):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dropout_lab.cli import UserError
 from dropout_lab.runs.read import read_runs
-from dropout_lab.runs.tracks import KEPT_STEPS, Tracks, mean_over_runs, thinned
+from dropout_lab.runs.tracks import KEPT_STEPS, Tracks, mean_over_runs, read_numbers, thinned
 
 
 def test_a_step_logged_again_after_a_resume_replaces_the_first(tmp_path, write_run):
@@ -15,6 +16,53 @@ def test_a_step_logged_again_after_a_resume_replaces_the_first(tmp_path, write_r
         file.write("18,1,train,08_hidden_dropout,gain,0.75\n")
     (run,) = read_runs(tmp_path)
     assert run.at_layer("train", "gain", "08_hidden_dropout") == 0.75
+
+
+@pytest.mark.parametrize("lines", [1, 9, 40, 200])
+def test_statistics_that_are_cut_off_are_no_final_ones(tmp_path, write_run, lines):
+    file = write_run(tmp_path / "0", epochs=3) / "activations.csv"
+    rows = [line for line in file.read_text().splitlines(keepends=True) if ",p," not in line]  # which no number needs
+    file.write_text("".join(rows[:-lines]))
+    (run,) = read_runs(tmp_path)
+    assert run.counted
+    assert run.tracks == {}
+    assert run.note.startswith("activations.csv cannot be read: it is cut off: ")
+    assert run.note.endswith(" at step 27 is missing, which metrics.csv has")
+    with pytest.raises(UserError, match="it is cut off"):
+        _ = run.activations
+
+
+def test_of_statistics_that_were_written_last_the_other_table_need_not_know(tmp_path, write_run):
+    folder = write_run(tmp_path / "0", epochs=3)
+    rows = (folder / "metrics.csv").read_text().splitlines(keepends=True)
+    (folder / "metrics.csv").write_text("".join(rows[:-3]))  # the flush of the last epoch, and what came after it
+    (run,) = read_runs(tmp_path)
+    assert run.tracks["eval"].steps.tolist() == [9, 18, 27]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch,stop,val/loss\n0,1,2\n", "it has no column 'step'"),
+        ("epoch,step,val/loss\n0,,2\n", "a row of it has no step"),
+        ("epoch,step,val/loss\n0,inf,2\n", "a row of it has no step"),
+        ("epoch,step,val/loss\n0,1,2\n0,1,2,3\n", "Expected 3 fields in line 3, saw 4"),
+        ("epoch,step,val/loss\n0,1,two\n", "Unable to parse string .two."),
+        ("epoch,step,val/loss\n0,one,2\n", "Unable to parse string .one."),
+        ("epoch,step,layer,stat,value\n0,1,a,mean,2\n", "it has no column 'key'"),
+    ],
+)
+def test_a_damaged_table_is_no_table_of_numbers(tmp_path, text, said):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_numbers(tmp_path / "metrics.csv", ["step", "epoch", "key"])
+
+
+def test_numbers_are_read_one_a_row(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,lr,val/loss\n,1,0.5,\n0,2,,0.25\n0,2,,nan\n")
+    found = read_numbers(tmp_path / "metrics.csv", ["step", "epoch", "key"])
+    assert found.tolist() == [0.5, 0.25]
+    assert [(step, key) for step, _, key in found.index] == [(1, "lr"), (2, "val/loss")]
 
 
 def test_long_runs_are_thinned_and_keep_both_ends(tmp_path, write_run):
