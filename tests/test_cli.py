@@ -213,3 +213,9 @@ def test_an_instantiation_error_without_a_cause_is_its_own():
 )
 def test_a_cause_is_one_line(error, line):
     assert root_cause(error) == line
+
+
+def test_an_error_about_somebody_elses_text_does_nothing_to_the_terminal(capsys):
+    with pytest.raises(SystemExit), one_line_errors():
+        raise UserError("config.yaml: \x1b[2J\x07\u202eno\u2028such\x85name ± 5 %")
+    assert capsys.readouterr().err == "error: config.yaml: \\x1b[2J\\x07\\u202eno such name ± 5 %\n"

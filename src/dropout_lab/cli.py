@@ -37,7 +37,7 @@ def one_line_errors() -> Iterator[None]:
         if full_errors():
             raise
         if isinstance(error, UserError):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {plain(' '.join(str(error).split()))}", file=sys.stderr)
             sys.exit(2)
         line = str(error) or "interrupted"
         if _is_command():
@@ -145,6 +145,25 @@ def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, 
     Args:
         arguments: ``key=value`` words; ``-h`` or ``--help`` prints the usage and exits.
         usage: one line that shows the command.
+def plain(node: Any) -> Any:
+    """A text, or plain containers with texts, from anywhere as it can be shown in a line: nothing in it does anything.
+
+    What would move a cursor, change a colour or turn the direction of reading is spelled out.
+    """
+    if isinstance(node, str):
+        return re.sub(r"[^ -~]", _spelled, node)
+    if isinstance(node, dict):
+        return {plain(key): plain(value) for key, value in node.items()}
+    return [plain(value) for value in node] if isinstance(node, list) else node
+
+
+def _spelled(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
+
+
         defaults: key -> value where it is not given; None: it must be given.
 
     Raises:

@@ -1,5 +1,6 @@
 """Laws of a report as a whole: one name for a strategy everywhere, only what there is, the same again."""
 
+import json
 import os
 import re
 from html import unescape
@@ -83,3 +84,28 @@ def test_a_report_of_500_runs_of_40_layers_is_a_page_of_less_than_20_megabytes(t
     report = build(tmp_path)
     assert report.text.count("inverted lr=") >= 100
     assert report.page.stat().st_size < 20e6  # of which plotly is 5
+
+
+HOSTILE = "\x1b[2J\x1b]0;x\x07=cmd|' /c x'!A1\n\r\t| a | ![x](http://x) <img src=x> \u202etxet\u2028" + "long" * 10_000
+
+
+def test_texts_from_folders_do_nothing_and_keep_their_columns(tmp_path, write_run):
+    column = {"key": "acc", "title": HOSTILE, "unit": HOSTILE, "short": HOSTILE}
+    formula = {"label": "=1+1", "kind": "none"}
+    for n, about in enumerate([{"label": HOSTILE}, {"label": HOSTILE + "2"}, formula]):
+        write_run(tmp_path / f"{n}\x1b[31m\n", **about, config={"columns": [column], "notes": HOSTILE})
+    write_run(tmp_path / "3", status={"status": "failed", "error": HOSTILE, "command": HOSTILE})
+    write_run(tmp_path / "4", status={"status": HOSTILE})
+    (tmp_path / "skipped.json").write_text(json.dumps({"@sum": HOSTILE}))
+    report = build(tmp_path)
+    texts = [report.text, (tmp_path / "table.md").read_text(), (tmp_path / "table.csv").read_text()]
+    for text in [*texts, report.page.read_text()]:
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]", text.partition("plotly")[0])
+    head, rule, *lines = report.text.partition("\n\n")[0].splitlines()
+    assert len(rule) == len(head) == len(lines[0]) < 1000
+    table = [line for line in texts[1].splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table[:4]} == {len(re.findall(r"(?<!\\)\|", table[0]))}
+    assert not re.search(r"(?<!\\)(<img|\[x)", texts[1])
+    frame = pd.read_csv(tmp_path / "table.csv")
+    assert {"'=1+1", "'@sum"} < {*frame["strategy"]}
+    assert not [cell for cell in map(str, [*frame, *frame.to_numpy().flat]) if cell[0] in "=+@"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from dropout_lab.cli import UserError, one_line_errors, read_folders
+from dropout_lab.cli import UserError, one_line_errors, plain, read_folders
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.folder import ACTIVATIONS, CONFIG, METRICS, read_config, read_status
 from dropout_lab.runs.intact import warn_of_edits
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         a, b = read_folders(given, USAGE, 2)
         lines = diff(a, b)
         how = "" if (status := _status(a)) == "ok" else f"; status of both: {status}"
-        print("\n".join(lines) or f"nothing differs: configuration, code, records{how}")
+        print("\n".join(map(plain, lines)) or f"nothing differs: configuration, code, records{how}")
         sys.exit(int(bool(lines)))
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dropout_lab.cli import UserError
+from dropout_lab.cli import UserError, plain
 from dropout_lab.data.image_file import UnreadableImageError, fit, read_image
 
 DEFAULT_IMAGE = "china.jpg"  # ships with scikit-learn; ImageNet calls it a palace
@@ -99,7 +99,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     data = run.data
     if not isinstance(data, ImageData):
         raise NoImagesError(f"run={folder}: a look is for images, and {type(data).__name__} has none")
-    names = getattr(data, "class_names", None) or [str(i) for i in range(data.num_classes)]
+    names = plain([*getattr(data, "class_names", ())]) or [str(i) for i in range(data.num_classes)]
     if image and not image.isdigit():
         channels, height, width = data.native_shape
         if channels not in (1, 3):
@@ -116,7 +116,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
     picture = raw[0].permute(1, 2, 0).squeeze(-1)
     picture = (picture - picture.min()) / (picture.max() - picture.min()).clamp(min=1e-12)
     p = float(run.config.dropout.p)
-    return Subject(run.net, data.prepare(raw), picture.numpy(), names, run.config.run.name, called, True, p)
+    return Subject(run.net, data.prepare(raw), picture.numpy(), names, plain(run.config.run.name), called, True, p)
 
 
 def open_image(path: str) -> Image.Image:

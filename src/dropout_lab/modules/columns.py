@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 
+LONGEST = 80  # characters at the head of a table
+
+
 class Column(NamedTuple):
     """A number that is measured, declared once: by a module, or by a callback that logs one.
 
@@ -75,5 +78,6 @@ def declared(configs: Iterable[Mapping[str, Any]]) -> list[Column]:
     for config in configs:
         for each in config.get("columns") or OF_CLASSIFICATION:
             column = each if isinstance(each, Column) else Column(**each)
-            found.setdefault(column.key, column)
+            cut = {name: getattr(column, name)[:LONGEST] for name in ("title", "unit", "short")}
+            found.setdefault(column.key, column._replace(**cut))
     return list(found.values()) or [*OF_CLASSIFICATION]

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from dropout_lab.cli import UserError
 from dropout_lab.report.notes import heading, notes
 from dropout_lab.report.page import write_page
-from dropout_lab.report.table import Row, as_frame, as_markdown, as_text, differences_as_markdown, rows, wrapped
+from dropout_lab.report.table import (
+    Row,
+    as_frame,
+    as_markdown,
+    as_markdown_text,
+    as_text,
+    differences_as_markdown,
+    rows,
+    wrapped,
+)
+from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.read import Run, read_runs, read_skipped
 from dropout_lab.runs.strategies import baseline, group
 
@@ -57,10 +67,10 @@ def build(folder: str | Path, figures: Path | None = None) -> Report:
     listed = _listed(left_out, runs)
 
     base = baseline(strategies)
-    as_frame(table, base).to_csv(folder / "table.csv", index=False)
-    parts = [as_markdown(table), differences_as_markdown(table, base), *under]
-    parts.append("\n".join(f"- {line}" for line in listed))
-    (folder / "table.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+    write_whole(folder / "table.csv", as_frame(table, base).to_csv(index=False).encode())
+    parts = [as_markdown(table), differences_as_markdown(table, base), *map(as_markdown_text, under)]
+    parts.append("\n".join(f"- {as_markdown_text(line)}" for line in listed))
+    write_whole(folder / "table.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
     claimed, verdict = _claimed(runs)
     section = _claims(folder, claimed) if claimed else ""
     page = write_page(folder / "report.html", folder, table, left_out, under, section)

@@ -1,8 +1,10 @@
 """The table of a comparison, one row per strategy: as aligned text, Markdown and CSV."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,7 +133,19 @@ def as_frame(table: Sequence[Row], base: Strategy | None) -> pd.DataFrame:
             if column.compared:
                 record |= _record(f"{column.key}_minus_baseline", row.differences.get(column.key))
         records.append(record | {"baseline": base.name if base else None})
-    return pd.DataFrame.from_records(records)
+    return pd.DataFrame.from_records(
+        [{_inert(key): _inert(value) for key, value in record.items()} for record in records]
+    )
+
+
+def as_markdown_text(text: str) -> str:
+    """A text as Markdown that ends no cell, and is neither a link, a picture nor HTML."""
+    return re.sub(r"([|<\[])", r"\\\1", text)
+
+
+def _inert(value: Any) -> Any:
+    """A value of a CSV file that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def wrapped(text: str, indent: str = "") -> str:
@@ -142,7 +156,7 @@ def wrapped(text: str, indent: str = "") -> str:
 def _markdown(heads: list[str], lines: list[list[str]]) -> str:
     """A table in Markdown, numbers to the right."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(as_markdown_text, line)) + " |" for line in lines)
 
 
 def _by_replicate(strategy: Strategy, column: TableColumn) -> dict[Replicate, float]:

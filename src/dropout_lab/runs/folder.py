@@ -236,7 +236,7 @@ def read_config(folder: Path) -> DictConfig:
         kind = f"is not a run folder: it has no {CONFIG}" if folder.is_dir() else "does not exist"
         raise UserError(f"{folder}: {kind}; give the folder of one run, e.g. runs/2026-01-31/12-00-00-000000")
     try:
-        return OmegaConf.create(written_out(config_of(folder)))
+        return OmegaConf.create(written_out(config_of(folder)))  # type: ignore[no-any-return]
     except (OSError, ValueError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dropout_lab.cli import UserError
+from dropout_lab.cli import UserError, plain
 from dropout_lab.modules.columns import Column, declared
 from dropout_lab.runs.folder import (
     ACTIVATIONS,
@@ -235,13 +235,13 @@ def _with_tables(run: Run) -> Run:
 
 
 def _load(folder: Path, name: str, parse: Callable[[Path], Any]) -> tuple[Any, str | None]:
-    """What the file of this name in a folder holds, and, where it cannot be read, why."""
+    """What the file of this name in a folder holds, its texts as they can be shown, and, where it is unread, why."""
     try:
-        return parse(folder), None
+        return plain(parse(folder)), None
     except FileNotFoundError:
         return None, f"half-written: {name} is missing"
     except (OSError, ValueError) as error:  # ValueError: bad JSON, bad UTF-8, pandas' parser errors
-        return None, f"{name} cannot be read: {one_line(error)}"
+        return None, plain(f"{name} cannot be read: {one_line(error)}")
 
 
 def _why_not_counted(run: Run) -> str:

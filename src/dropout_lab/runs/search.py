@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from dropout_lab.cli import plain
 from dropout_lab.runs.folder import CHECKPOINTS, CONFIG, LOOK, METRICS, STATUS
 
 RUN_FILES = (STATUS, CONFIG, METRICS)
@@ -54,4 +55,4 @@ def _search(folder: Path, seen: set[Path]) -> tuple[list[Path], list[tuple[Path,
 def name_of(path: Path, folder: Path) -> str:
     """The name of a run: its path below the folder that is read, or that folder's own name, as text."""
     name = path.name if path == folder else path.relative_to(folder).as_posix()
-    return os.fsencode(name).decode(errors="replace")
+    return str(plain(os.fsencode(name).decode(errors="replace")))

@@ -11,6 +11,8 @@ from dropout_lab.runs.read import Run
 from dropout_lab.runs.replicates import Units, units
 from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_STRATEGY, differing_keys, of_the_strategy
 
+LONGEST = 300  # characters of a name: beyond any label with what else tells runs apart
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -85,7 +87,7 @@ def group(runs: Iterable[Run], skipped: Mapping[str, str]) -> tuple[list[Strateg
     parts = [part for label, members in labelled.items() for part in _told_apart(label, members)]
     strategies: list[Strategy] = []
     left_out = [run for run in runs if not run.config]
-    for part in _joined(parts):
+    for part in _named(_joined(parts)):
         counted, repeated = _newest_of_each([run for run in part.runs if run.counted])
         failures = [run for run in part.runs if not run.counted]
         left_out += repeated + failures
@@ -198,6 +200,14 @@ def _joined(parts: Iterable[_Part]) -> list[_Part]:
             candidates.append(part)
             joined.append(part)
     return joined
+
+
+def _named(parts: list[_Part]) -> list[_Part]:
+    """The parts, names cut that no table has room for, and that another can't be taken for."""
+    return [
+        part if len(part.name) <= LONGEST else part._replace(name=f"{part.name[:LONGEST]}… ({number})")
+        for number, part in enumerate(parts, 1)
+    ]
 
 
 def _irrelevant(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

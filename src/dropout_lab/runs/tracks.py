@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dropout_lab.cli import plain
 from dropout_lab.runs.folder import ACTIVATIONS, METRICS
 
 LAYER_KEYS = ("activation_", "dropout_gain_")  # the layers' columns of metrics.csv: activations.csv says more
@@ -169,7 +170,7 @@ def _require_whole(table: pd.DataFrame, witness: Path) -> None:
 
 def _tracks(table: pd.DataFrame) -> Tracks:
     """The tracks of one mode from its lines."""
-    stats, layers = list(table["stat"].cat.categories), list(table["layer"].cat.categories)
+    stats, layers = (plain(list(table[name].cat.categories)) for name in ("stat", "layer"))
     stat = table["stat"].cat.codes.to_numpy(np.int64)
     read = np.isin(stat, [n for n, name in enumerate(stats) if name in STATS])
     steps, row = np.unique(pd.to_numeric(table["step"]).to_numpy()[read], return_inverse=True)
