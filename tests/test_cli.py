@@ -1,5 +1,6 @@
 """key=value words of the small commands."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -93,6 +94,22 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys)
         raise UserError("dropout.p=2: must be below 1")
     assert caught.value.code == 2
     assert capsys.readouterr() == ("", "error: dropout.p=2: must be below 1\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "page.html"), "page.html: No space left on device"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), "runs: Permission denied"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a"), None),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_and_no_other_trouble_with_files(error, line, monkeypatch, capsys):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit if line else type(error)), one_line_errors():
+        raise error
+    assert capsys.readouterr().err == (f"error: {line}\n" if line else "")
 
 
 def test_a_message_of_several_lines_becomes_one(monkeypatch, capsys):

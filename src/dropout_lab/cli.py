@@ -1,5 +1,6 @@
 """The command line of every command: how its words are read, and how it ends when its user has to correct it."""
 
+import errno
 import os
 import re
 import select
@@ -11,11 +12,13 @@ from contextlib import contextmanager, suppress
 from difflib import SequenceMatcher, get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra.errors import InstantiationException
 
 from dropout_lab import end_at_once
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
@@ -24,14 +27,14 @@ class UserError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line: exit code 2 for a UserError, 130 for Ctrl-C.
+    """End the program with one line: exit code 2 for a UserError and for what can't be written, 130 for Ctrl-C.
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback. Where nobody reads on, as behind ``| head``, it ends without a word.
     """
     if isinstance(sys.stdout, TextIOWrapper):  # one that can't say "±" says it otherwise
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _ending_with_its_reader():
+        with _disks_told(), _ending_with_its_reader():
             yield
     except (UserError, KeyboardInterrupt) as error:
         if full_errors():
@@ -46,6 +49,17 @@ def one_line_errors() -> Iterator[None]:
             end_at_once(line=line)  # Python would need seconds to take torch apart
         print(line, file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def _disks_told() -> Iterator[None]:
+    """Make what can't be written a matter of the user's: a disk is full or read-only, a folder is another's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise UserError(": ".join(str(each) for each in (error.filename, error.strerror) if each)) from error
 
 
 @contextmanager
@@ -131,20 +145,6 @@ def root_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The words ``did you mean 'x'? `` for the nearest of the names, of equally near ones the first, or nothing."""
-    names = list(names)
-    close = get_close_matches(name, names, n=3, cutoff=0.6)
-    best = max(sorted(close, key=names.index), key=lambda one: SequenceMatcher(None, one, name).ratio(), default=None)
-    return f"did you mean {best!r}? " if best else ""
-
-
-def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, str | None]) -> dict[str, str]:
-    """The value of every key of a command of ``key=value`` words, as text.
-
-    Args:
-        arguments: ``key=value`` words; ``-h`` or ``--help`` prints the usage and exits.
-        usage: one line that shows the command.
 def plain(node: Any) -> Any:
     """A text, or plain containers with texts, from anywhere as it can be shown in a line: nothing in it does anything.
 
@@ -164,6 +164,20 @@ def _spelled(found: re.Match[str]) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode()
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The words ``did you mean 'x'? `` for the nearest of the names, of equally near ones the first, or nothing."""
+    names = list(names)
+    close = get_close_matches(name, names, n=3, cutoff=0.6)
+    best = max(sorted(close, key=names.index), key=lambda one: SequenceMatcher(None, one, name).ratio(), default=None)
+    return f"did you mean {best!r}? " if best else ""
+
+
+def read_arguments(arguments: Sequence[str], usage: str, defaults: Mapping[str, str | None]) -> dict[str, str]:
+    """The value of every key of a command of ``key=value`` words, as text.
+
+    Args:
+        arguments: ``key=value`` words; ``-h`` or ``--help`` prints the usage and exits.
+        usage: one line that shows the command.
         defaults: key -> value where it is not given; None: it must be given.
 
     Raises:

@@ -17,6 +17,7 @@ from dropout_lab.jobs.job import resolved
 from dropout_lab.jobs.overrides import only_asks
 from dropout_lab.jobs.plan import Plan, plan
 from dropout_lab.jobs.workers import free_cores, visible_gpus
+from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.folder import LOOK, SKIPPED, read_status
 from dropout_lab.runs.resume import with_those_of_resumed
 from dropout_lab.train.__main__ import main as train
@@ -88,7 +89,7 @@ def compare(job_plan: Plan, skipped: Mapping[str, str]) -> int:
         the exit code: 0 also where a strategy does not apply.
     """
     exit_code = execute(job_plan)
-    (job_plan.folder / SKIPPED).write_text(json.dumps(skipped, indent=1))
+    write_whole(job_plan.folder / SKIPPED, json.dumps(skipped, indent=1).encode())
 
     from dropout_lab import report
 

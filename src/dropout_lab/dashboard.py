@@ -16,6 +16,7 @@ from typing import Any
 from dropout_lab.cli import UserError, one_line_errors, read_arguments
 from dropout_lab.jobs.conf import REPOSITORY
 from dropout_lab.modules.columns import OF_CLASSIFICATION, Column, declared
+from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.folder import CONFIG, METRICS, read_config
 from dropout_lab.runs.layer_order import in_depth_order
 from dropout_lab.runs.tracks import logged_keys
@@ -56,8 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             out = Path(options["out"])
             if out.is_dir():
                 raise UserError(f"out={out}: that is a folder; name a file, {out / 'dashboard.json'}")
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(spec(workspace(options, keys, columns)), indent=1) + "\n")
+            write_whole(out, (json.dumps(spec(workspace(options, keys, columns)), indent=1) + "\n").encode())
             print(f"written: {out} (nothing was sent; --push saves it to project {options['project']})")
 
 

@@ -24,6 +24,11 @@ def mounted(place: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def read_only(disk: Path) -> None:
+    """Let nothing be written there any more, as after an error of the disk."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
 def fill(disk: Path) -> Path:
     """Take all the room there is, to the last byte; the file that has it."""
     filler = disk / "filler"

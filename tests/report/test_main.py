@@ -1,7 +1,9 @@
+import shutil
 import subprocess
 import sys
 
 import pytest
+from small_disk import fill, mounted
 
 from dropout_lab.report.__main__ import main
 
@@ -25,6 +27,24 @@ def test_nothing_to_report_on_is_one_line_and_exit_code_2(tmp_path, capsys):
         assert says in err
         assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_where_the_disk_is_full_the_report_that_was_there_stays_and_one_line_says_why(tmp_path, write_run, capsys):
+    with mounted(tmp_path / "disk", "size=9m") as disk:
+        write_run(disk / "0", final={"test/acc": 0.875})
+        main([str(disk)])
+        before = {path.name: path.read_bytes() for path in disk.iterdir() if path.is_file()}
+        write_run(disk / "1", arm="other", final={"test/acc": 0.5})
+        fill(disk).unlink()  # the second report is not to fit, but all the rest
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 2**20))
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="2"):
+            main([str(disk)])
+        assert capsys.readouterr() == ("", f"error: {disk / 'report.html'}: No space left on device\n")
+        (disk / "filler").unlink()
+        after = {path.name: path.read_bytes() for path in disk.iterdir() if path.is_file()}
+    assert after.keys() == before.keys()
+    assert after["report.html"] == before["report.html"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 from commands import exit_code
 from run_folders import content
+from small_disk import mounted, read_only
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs import lease
@@ -92,6 +93,16 @@ def test_a_killed_process_is_not_in_the_way(tmp_path):
     wrote(tmp_path, boot=HERE)
     assert why_running(tmp_path) == "its process was killed"
     assert taken(tmp_path)
+
+
+def test_a_folder_that_has_become_read_only_is_told_as_that(tmp_path):
+    with mounted(tmp_path / "disk", "size=100k") as disk:
+        (disk / "0").mkdir()
+        read_only(disk)
+        assert why_running(disk / "0") == (
+            f"its end could not be written: {disk / '0'}: nothing can be written there: {disk / '0'}: "
+            "Read-only file system"
+        )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dropout_lab.report.look_section import look_section
 from dropout_lab.report.series import series
 from dropout_lab.report.styles import styles
 from dropout_lab.report.table import Row, replicated
+from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.read import Run
 
 HERE = Path(__file__).parent
@@ -59,7 +60,7 @@ def write_page(
         plotly=get_plotlyjs(),
         script="".join((HERE / name).read_text(encoding="utf-8") for name in ("pictures.js", "page.js")),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
     return path
 
 

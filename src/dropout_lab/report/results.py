@@ -15,6 +15,7 @@ from dropout_lab.jobs.conf import CONF
 from dropout_lab.report import build
 from dropout_lab.report import table as tables
 from dropout_lab.report.claims.data import HEAD
+from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.read import Run, read_runs, read_skipped
 from dropout_lab.runs.strategies import group
 from dropout_lab.verdict.judge import rule
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError("usage: python -m dropout_lab.report.results DIR FILE    DIR has a sweep an experiment")
         folder, file = map(Path, given)
         text = results(folder, file.read_text(encoding="utf-8") if file.is_file() else "")
-        file.write_text(text, encoding="utf-8")
+        write_whole(file, text.encode())
         print(f"written: {file}")
 
 

@@ -14,13 +14,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.atomic import replacing
-from dropout_lab.runs.continuing import stops
+from dropout_lab.runs.continuing import NAMES, stops
 from dropout_lab.runs.folder import CHECKPOINTS, checkpoints
 from dropout_lab.runs.network import load_checkpoint
 
 log = logging.getLogger(__name__)
-
-NAMES = ("best", "last")  # of the checkpoints that every run has
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -77,6 +75,11 @@ class Checkpoint(ModelCheckpoint):
         """What Lightning keeps, and the step of the last file: batches of one step don't write it anew."""
         return {**super().state_dict(), "saved_at": self._last_global_step_saved}
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What goes on from the file itself need not write it again."""
+        if Path(trainer.ckpt_path or "").stem == self.filename:
+            self._last_global_step_saved = checkpoint["global_step"]
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What is known of each file holds for the one of that name in the folder as it is called now."""
         self._last_global_step_saved = max(self._last_global_step_saved, state_dict.get("saved_at", 0))
@@ -102,11 +105,6 @@ class Best(Checkpoint):
 
 class Last(Checkpoint):
     """What writes ``last.ckpt``: of all callbacks the last, so that what it goes on from is complete."""
-
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """What goes on from the file itself need not write it again."""
-        if Path(trainer.ckpt_path or "").stem == "last":
-            self._last_global_step_saved = checkpoint["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
         """What every checkpoint keeps but the step of the last file, which depends on where a run was interrupted."""
@@ -171,19 +169,23 @@ def newest(folder: Path) -> Path | None:
     """The checkpoint of a run folder that it goes on from; None: there is none.
 
     That is ``last.ckpt`` or ``best.ckpt``, the one with more steps: when they were written, all of that step was. Where
-    neither can be read, it is the one with the most steps among the others. One that can't be read is named in a
-    warning: it is damaged, or no checkpoint. One of weights only is none.
+    neither is there yet, the run has hardly begun, unless it writes other files alone. Where one of them can't be read,
+    a warning says so, and any other file will do: the one with the most steps. One of weights only is none.
     """
     whole: list[tuple[bool, int, bool, Path]] = []
+    damaged = False
     for path in checkpoints(folder):
         try:
             checkpoint = load_checkpoint(path)
             # Of two with equally many steps the last was written later: it knows how the epoch ended.
             if "optimizer_states" in checkpoint and checkpoint.get("goes_on", True):
-                whole.append((path.stem in NAMES, int(checkpoint["global_step"]), path.stem == "last", path))
+                starts, steps = checkpoint.get("starts", NAMES), int(checkpoint["global_step"])
+                whole.append((not starts or path.stem in starts, steps, path.stem == "last", path))
         except UserError as error:
+            damaged = damaged or path.stem in NAMES
             log.warning("left out: %s", error)
-    return max(whole)[-1] if whole else None
+    first, *_, path = max(whole, default=(False, Path()))
+    return path if first or (damaged and whole) else None
 
 
 def forget_later(folder: Path, start: Path) -> None:

@@ -9,8 +9,11 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from dropout_lab.modules.base import Module
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.folder import TABLES
+
+NAMES = ("best", "last")  # of the checkpoints that a run goes on from; most have both
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,12 @@ class Resume(L.Callback):
         self._generators: dict[str, torch.Tensor] = {}  # of a checkpoint within an epoch
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Convert the module to the precision that it will have: weights would be loaded into float32 before that."""
+        """Make the module what it will be before others copy it, to average weights, and before weights are loaded.
+
+        Lightning converts it to a true precision later, so that weights would pass through float32.
+        """
+        if isinstance(pl_module, Module):
+            pl_module.adapt_to(trainer.datamodule)  # type: ignore[attr-defined]
         if str(trainer.precision).endswith("-true"):
             trainer.precision_plugin.convert_module(pl_module)
 
@@ -62,6 +70,8 @@ class Resume(L.Callback):
         strategy, here = trainer.strategy, _states(trainer.strategy.root_device)
         every = {kind: strategy.all_gather(state.to(strategy.root_device)) for kind, state in here.items()}
         checkpoint["generators"] = {kind: each.reshape(-1, len(here[kind])).cpu() for kind, each in every.items()}
+        names = {getattr(each, "filename", None) for each in trainer.checkpoint_callbacks}
+        checkpoint["starts"] = [name for name in NAMES if name in names]
         checkpoint["should_stop"] = trainer.should_stop
         epochs: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["goes_on"] = not stops(trainer) or epochs.processed > epochs.completed

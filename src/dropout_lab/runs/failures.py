@@ -4,13 +4,14 @@ import json
 import signal
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dropout_lab.cli import root_cause
 from dropout_lab.jobs.devices import rank, together
 from dropout_lab.jobs.processes import ProcessError, leave
 from dropout_lab.modules.divergence import DivergenceError
+from dropout_lab.runs.atomic import write_whole
 
 _NOTES = "failure-*.json"  # one for each process that failed
 
@@ -64,7 +65,8 @@ def note_failure(folder: Path, error: Exception) -> None:
     failure = {"error": f"rank {rank()}: {root_cause(error)}", "traceback": traceback.format_exc()}
     if isinstance(error, DivergenceError):  # in all processes at the same time
         failure = {"diverged": str(error)}
-    (folder / _NOTES.replace("*", str(rank()))).write_text(json.dumps(failure))
+    with suppress(OSError):  # which is told all the same
+        write_whole(folder / _NOTES.replace("*", str(rank())), json.dumps(failure).encode())
 
 
 def _first(folder: Path) -> ProcessError | DivergenceError | None:
