@@ -23,6 +23,7 @@ PYTEST = ["pytest", "--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile"
 
 STAND_IN = """#!/usr/bin/env bash
 set -eu
+[[ ${1:-} != -P ]] || shift
 case "${1:-} ${2:-} ${3:-}" in
   "-V"*) echo "Python ${FAKE_VERSION:-3.12.4}" ;;
   "-m venv "*) mkdir -p "${!#}/bin"; cp "$0" "${!#}/bin/python" ;;
