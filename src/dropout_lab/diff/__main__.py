@@ -88,8 +88,10 @@ def diff(a: Path, b: Path) -> list[str]:
 def _settings(a: DictConfig, b: DictConfig) -> dict[str, tuple[str, str]]:
     """Keys of the configurations with different values that count for the result, and these values."""
     # Files in the run's own folder are the same ones wherever it lies.
+    own = [(config.get("run") or {}).get("dir") or "RUN" for config in (a, b)]
     values = [
-        {key: str(value).replace(config.run.dir, "RUN") for key, value in flat(config).items()} for config in (a, b)
+        {key: str(value).replace(folder, "RUN") for key, value in flat(config).items()}
+        for config, folder in zip((a, b), own, strict=True)
     ]
     settings = {}
     for key in dict.fromkeys([*values[0], *values[1]]):

@@ -33,7 +33,7 @@ class Row:
 
     @property
     def counted(self) -> str:
-        """The same in words, with what is left out because its loss was no number: ``7 of 8, 1 diverged``."""
+        """How many count, in words, and how many do not as their loss was no number: ``7 of 8, 1 diverged``."""
         lost = self.strategy.diverged
         if not lost:
             return str(self.seeds)

@@ -24,6 +24,7 @@ from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.digests import digests
 from dropout_lab.runs.old_targets import has_old_targets, renewed
 from dropout_lab.runs.provenance import provenance
+from dropout_lab.runs.written import as_written
 
 CONFIG, STATUS = "config.yaml", "status.json"
 METRICS, ACTIVATIONS = "metrics.csv", "activations.csv"
@@ -213,7 +214,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is not there, or is no configuration.
     """
-    return renewed(_as_written(folder))  # type: ignore[no-any-return]
+    return as_written(renewed(_as_written(folder)))
 
 
 def is_of_earlier_version(folder: Path) -> bool:
