@@ -29,7 +29,7 @@ FLOORS = (  # a room may import from those below its own; rooms of one floor don
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LINES, FUNCTION = 260, 40  # of a file; of code, in a function of train/
 LIGHTNING = (  # where Lightning may be imported
-    *("activations/callback", "modules/", "data/", "jobs/devices", "jobs/processes", "runs/loggers"),
+    *("activations/callback", "modules/", "data/", "jobs/devices", "jobs/meeting", "jobs/processes", "runs/loggers"),
     *("runs/wandb_logger", "runs/checkpoints", "runs/continuing", "train/", "look/", "diff/", "evaluate", "fold"),
     *("verdict/", "report/"),
 )
@@ -175,12 +175,12 @@ def run_files_named(sources: Sources) -> list[str]:
 
 
 def modules_as_text(sources: Sources) -> list[str]:
-    """Names of this package's modules kept as text, but for the table of old ones."""
+    """Names of this package's modules kept as text, but for those that a folder may have in its configuration."""
     dotted = re.compile(rf"{PACKAGE}(\.\w+)+$")
     return sorted(
         f"{file}: {node.value}"
         for file, text in sources.items()
-        if file != "runs/old_targets"
+        if file not in ("jobs/allowed", "runs/old_targets")
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and dotted.match(node.value)
     )

@@ -132,7 +132,7 @@ def test_commands_after_training_run(command, runs, monkeypatch):
 @pytest.mark.parametrize("end", [0, -1])
 def test_the_sweep_of_wandb_can_be_planned(end):
     sweep = yaml.safe_load((REPOSITORY / "scripts" / "wandb_sweep.yaml").read_text())
-    assert sweep["command"][1:] == ["scripts/train", "${args_no_hyphens}"]
+    assert sweep["command"][1:] == ["PYTHONSAFEPATH=1", "scripts/train", "${args_no_hyphens}"]
     values = {key: given.get("values") or [given["min"], given["max"]] for key, given in sweep["parameters"].items()}
     assert plan([f"{key}={some[end]}" for key, some in values.items()]).jobs
 

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.allowed import ALLOWED, offline, require_allowed, require_values
+from dropout_lab.jobs.allowed import ALLOWED, without_network, require_allowed, require_values
 from dropout_lab.jobs.conf import CONF, REPOSITORY
 from dropout_lab.runs.old_targets import OLD_TARGETS
 
@@ -123,11 +123,11 @@ def test_a_fork_adds_a_line(tmp_path, monkeypatch):
 
 def test_what_is_rebuilt_is_not_fetched():
     model = {"_target_": "torch.nn.Linear", "pretrained": True, "parts": [{"pretrained": "tag"}]}
-    built = offline(OmegaConf.create({"model": model, "seed": 1}), "a run")
+    built = without_network(OmegaConf.create({"model": model, "seed": 1}), "a run")
     assert built == {"model": {**model, "pretrained": False, "parts": [{"pretrained": False}]}, "seed": 1}
     for name in ("hf-hub:someone/net", "hf_hub:someone/net"):
         with pytest.raises(UserError, match="without a network"):
-            offline(OmegaConf.create({"model": {"_target_": "torch.nn.Linear", "name": name}}), "a run")
+            without_network(OmegaConf.create({"model": {"_target_": "torch.nn.Linear", "name": name}}), "a run")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.graph.hooks import intercepting
-from dropout_lab.jobs.allowed import offline
+from dropout_lab.jobs.allowed import without_network
 from dropout_lab.jobs.build import instantiate
 from dropout_lab.train.job import assemble
 from dropout_lab.train.recipes.divergence import Divergence
@@ -54,7 +54,7 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
     Raises:
         UserError: the data is not where it was, or something else of the run cannot be made again.
     """
-    if offline(config, config.run.dir) != config:
+    if without_network(config, config.run.dir) != config:
         raise UserError(f"{config.run.dir}: it cannot be trained again: its first weights came from a network")
     quieten_lightning()
     set_threads(config.threads)

@@ -66,7 +66,7 @@ def require_allowed(config: Any, where: object) -> None:
             )
 
 
-def offline(config: DictConfig, where: object) -> DictConfig:
+def without_network(config: DictConfig, where: object) -> DictConfig:
     """A configuration that is on the list, as it is built without a network: the run's checkpoint has the weights.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-
 LONGEST = 80  # characters at the head of a table
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from dropout_lab.cli import UserError, nearest, root_cause
 from dropout_lab.dropout import rates_of, require_same_rates
 from dropout_lab.dropout.schedules import SavedRate
-from dropout_lab.jobs.allowed import offline
+from dropout_lab.jobs.allowed import without_network
 from dropout_lab.jobs.build import build_data, build_network
 from dropout_lab.models.weights import why_unread
 from dropout_lab.runs.folder import CONFIG, checkpoint, checkpoints, read_config
@@ -59,7 +59,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
     config = read_config(folder)
     warn_of_edits(folder, CONFIG)
     saved = read_weights(folder, name)
-    config = offline(config, folder / CONFIG)
+    config = without_network(config, folder / CONFIG)
     with built_from(folder):
         data = build_data(config)
         data.setup()

@@ -65,12 +65,12 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
     import torch
 
     from dropout_lab.dropout import Dropout, transfer
-    from dropout_lab.jobs.allowed import offline
+    from dropout_lab.jobs.allowed import without_network
     from dropout_lab.jobs.build import build_network
     from dropout_lab.runs.network import read_checkpoint
 
     file = source(cfg.start_from)
-    config = offline(read_config(file.parent.parent), file.parent.parent / CONFIG)
+    config = without_network(read_config(file.parent.parent), file.parent.parent / CONFIG)
     weights = read_checkpoint(file)[0]
     _require_fitting(cfg, config, module.net.state_dict(), weights)
     data.setup("fit")
