@@ -10,7 +10,9 @@ import re
 import shutil
 import traceback
 
+import pandas as pd
 import pytest
+import yaml
 from commands import exit_code, main_of
 
 from dropout_lab.runs import intact
@@ -28,13 +30,16 @@ READ = {  # the files that a command takes numbers from, of those whose checksum
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that claims something, at which someone has looked; and the same as if it had been interrupted."""
+    """A run that claims something, at which someone has looked; as if it had been interrupted; with other numbers."""
     folder = tmp_path_factory.mktemp("whole")
     assert exit_code(*RUN, f"+verdict.claims=[{CLAIM}]", f"hydra.run.dir={folder / 'ended'}") == 0
     main_of("dropout_lab.look").main([f"run={folder / 'ended'}"])
-    shutil.copytree(folder / "ended", folder / "interrupted")
+    for name in ("interrupted", "other"):
+        shutil.copytree(folder / "ended", folder / name)
     status = json.loads((folder / "interrupted" / "status.json").read_text())
     (folder / "interrupted" / "status.json").write_text(json.dumps(status | {"status": "interrupted", "sha256": None}))
+    table = pd.read_csv(folder / "other" / "metrics.csv")
+    (table + 0.5 * (table.columns == "val/loss")).to_csv(folder / "other" / "metrics.csv", index=False)
     return folder
 
 
@@ -67,6 +72,24 @@ def damaged(content, rng):
         )
         return how, content[:place] + other + b"".join(content[place:].partition(b"\n")[1:])
     return "added", content[:at] + noise + content[at:]
+
+
+def of_another_kind(content, rng):
+    """A configuration or status in which one value, or a whole section, is something else or not there."""
+    whole = yaml.safe_load(content)
+    places = [(whole, key) for key in whole]
+    for node, key in places:  # which grows
+        if isinstance(node[key], dict | list):
+            inside = node[key]
+            places += [(inside, each) for each in (inside if isinstance(inside, dict) else range(len(inside)))]
+    node, key = rng.choice(places)
+    if rng.random() < 0.3 and isinstance(node, dict):
+        del node[key]
+    else:
+        node[key] = rng.choice(
+            (7, -1.5, [], {}, ["a", "b"], {"a": "b"}, None, True, "text", "", 10**400, [[1]], {"1": 2})
+        )
+    return "of another kind", json.dumps(whole).encode()
 
 
 def words(command, run, other, out):
@@ -127,10 +150,11 @@ def test_no_damage_to_a_file_is_a_traceback_or_goes_unsaid(whole, tmp_path, caps
         shutil.copytree(whole / kind, run)
         file = important[number % 5] if number % 7 else rng.choice(files_of(run))
         before = (run / file).read_bytes()
-        how, content = damaged(before, rng)
+        parsed = file in ("config.yaml", "status.json") and rng.random() < 0.5
+        how, content = (of_another_kind if parsed else damaged)(before, rng)
         command = "train" if kind == "interrupted" and number % 2 else COMMANDS[rng.randrange(len(COMMANDS))]
         (run / file).write_bytes(content)
-        if said := trouble(command, file, before, run, whole / kind, tmp_path / str(number), capsys, caplog):
+        if said := trouble(command, file, before, run, whole / "other", tmp_path / str(number), capsys, caplog):
             shutil.copy(run / file, tmp_path / f"damaged-{number}")
             wrong.append(f"{number}: {command}, {file} {how}: {said}")
         else:

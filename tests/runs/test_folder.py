@@ -252,7 +252,9 @@ def test_a_run_that_fails_before_it_is_recorded_says_so_and_leaves_what_is_whole
     assert read_status(folder.path)["status"] == "ok"
 
 
-@pytest.mark.parametrize(("content", "said"), [("", "it is empty"), ("a: [b\n", "line 2: "), ("[a]", "it holds list")])
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "it is empty"), ("a: [b\n", "line 2: "), ("[a]", "it holds list"), ("seed: a", "seed: ")]
+)
 def test_a_configuration_that_can_not_be_read_is_told_with_the_line(tmp_path, content, said):
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(UserError, match=f"config.yaml cannot be read: {said}"):

@@ -54,16 +54,22 @@ def replay(config: DictConfig, steps: int) -> list[Event]:
     Raises:
         UserError: the data is not where it was, or something else of the run cannot be made again.
     """
-    if without_network(config, config.run.dir) != config:
-        raise UserError(f"{config.run.dir}: it cannot be trained again: its first weights came from a network")
+    run = (config.get("run") or {}).get("dir") or "the run"
+    if without_network(config, run) != config:
+        raise UserError(f"{run}: it cannot be trained again: its first weights came from a network")
+    try:
+        return _events(config, steps)
+    except Exception as error:
+        raise UserError(f"{run}: it cannot be trained again: {root_cause(error)}") from error
+
+
+def _events(config: DictConfig, steps: int) -> list[Event]:
+    """What happens in the first steps of a run, trained again."""
     quieten_lightning()
     set_threads(config.threads)
     # Hooks of compiled models are traced into the graph.
-    try:
-        classifier, data, layers = assemble(OmegaConf.merge(config, {"compile": False}))  # type: ignore[arg-type]
-        data.setup()
-    except Exception as error:
-        raise UserError(f"{config.run.dir}: it cannot be trained again: {root_cause(error)}") from error
+    classifier, data, layers = assemble(OmegaConf.merge(config, {"compile": False}))  # type: ignore[arg-type]
+    data.setup()
     recorder = _Recorder(steps, {path: name for name, path in layers.items()})
     with tempfile.TemporaryDirectory() as folder, recorder.listening(classifier.net):
         own = OmegaConf.create(_moved(OmegaConf.to_container(config.callbacks), config.run.dir, folder))

@@ -93,7 +93,7 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
         UserError: a folder, checkpoint or image that is not there or does not fit.
     """
     from dropout_lab.data.images import ImageData
-    from dropout_lab.runs.network import restore
+    from dropout_lab.runs.network import built_from, restore
 
     run = restore(folder, checkpoint)
     data = run.data
@@ -115,8 +115,9 @@ def from_run(folder: Path, checkpoint: str, image: str) -> Subject:
         called = f"test image {index} (class {names[int(data.test.targets[index])]})"
     picture = raw[0].permute(1, 2, 0).squeeze(-1)
     picture = (picture - picture.min()) / (picture.max() - picture.min()).clamp(min=1e-12)
-    p = float(run.config.dropout.p)
-    return Subject(run.net, data.prepare(raw), picture.numpy(), names, plain(run.config.run.name), called, True, p)
+    with built_from(folder):
+        name, p = plain(run.config.run.name), float(run.config.dropout.p)
+    return Subject(run.net, data.prepare(raw), picture.numpy(), names, name, called, True, p)
 
 
 def open_image(path: str) -> Image.Image:
