@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.atomic import replacing
-from dropout_lab.runs.continuing import NAMES, stops
+from dropout_lab.runs.continuing import STARTS, stops
 from dropout_lab.runs.folder import CHECKPOINTS, checkpoints
 from dropout_lab.runs.network import load_checkpoint
 
@@ -56,7 +56,7 @@ class Checkpoint(ModelCheckpoint):
         for name, value in options.items():
             if name not in self.FREE and name in usual and value != self.FIXED.get(name, usual[name]):
                 raise ValueError(f"{name}={value}: must be left out: {self.WHY}")
-        if "filename" in self.FREE and options.get("filename") in NAMES:
+        if "filename" in self.FREE and options.get("filename") in STARTS:
             raise ValueError(f"filename={options['filename']}: must be another: callbacks.checkpoint and last have it")
         super().__init__(**{**self.FIXED, **options})
 
@@ -114,13 +114,18 @@ class Last(Checkpoint):
 class EndOfEpoch(Last):
     """Lightning's checkpoints at the end of each epoch, and at the end of training where that epoch's is missing.
 
-    A run that was killed after its last validation, and before this checkpoint, goes on from the best one: Lightning
-    sees nothing left to train, and calls no hook of an epoch's end.
+    Of a run that goes on from there and has nothing left to train Lightning calls no hook of an epoch's end.
     """
 
     FREE: ClassVar = frozenset({"every_n_epochs", "verbose"})
     FIXED: ClassVar = {"filename": "last", "save_on_train_epoch_end": True, "enable_version_counter": False}
     WHY: ClassVar = "last.ckpt is one file, from which an interrupted run goes on; it takes every_n_epochs and verbose"
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What goes on from the end of an epoch need not write that again; within one, the end is yet to come."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if progress["processed"] > progress["completed"]:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, unless that was done at this step."""
@@ -168,9 +173,9 @@ def in_order(callbacks: Iterable[L.Callback]) -> list[L.Callback]:
 def newest(folder: Path) -> Path | None:
     """The checkpoint of a run folder that it goes on from; None: there is none.
 
-    That is ``last.ckpt`` or ``best.ckpt``, the one with more steps: when they were written, all of that step was. Where
-    neither is there yet, the run has hardly begun, unless it writes other files alone. Where one of them can't be read,
-    a warning says so, and any other file will do: the one with the most steps. One of weights only is none.
+    That is ``last.ckpt``, which is written when all else of its step has been, ``best.ckpt`` where a run writes none,
+    or the one with the most steps where it writes neither; a run that has yet to write the first one has hardly begun.
+    Where one of these can't be read, a warning says so, and any other file will do. One of weights only is none.
     """
     whole: list[tuple[bool, int, bool, Path]] = []
     damaged = False
@@ -179,10 +184,10 @@ def newest(folder: Path) -> Path | None:
             checkpoint = load_checkpoint(path)
             # Of two with equally many steps the last was written later: it knows how the epoch ended.
             if "optimizer_states" in checkpoint and checkpoint.get("goes_on", True):
-                starts, steps = checkpoint.get("starts", NAMES), int(checkpoint["global_step"])
-                whole.append((not starts or path.stem in starts, steps, path.stem == "last", path))
+                first = checkpoint.get("starts", path.stem) in (path.stem, None)
+                whole.append((first, int(checkpoint["global_step"]), path.stem == "last", path))
         except UserError as error:
-            damaged = damaged or path.stem in NAMES
+            damaged = damaged or path.stem in STARTS
             log.warning("left out: %s", error)
     first, *_, path = max(whole, default=(False, Path()))
     return path if first or (damaged and whole) else None
@@ -193,7 +198,7 @@ def forget_later(folder: Path, start: Path) -> None:
 
     Under another name, as long as they were there. ``best.ckpt`` has one name, and stays until then.
     """
-    others = [path for path in checkpoints(folder) if path.stem not in NAMES]
+    others = [path for path in checkpoints(folder) if path.stem not in STARTS]
     for path in others:
         with suppress(Exception):  # what can't be read has been told
             if _steps(path) > _steps(start):

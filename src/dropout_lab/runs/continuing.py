@@ -13,7 +13,7 @@ from dropout_lab.modules.base import Module
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.folder import TABLES
 
-NAMES = ("best", "last")  # of the checkpoints that a run goes on from; most have both
+STARTS = ("last", "best")  # what a run goes on from is called like the first of these that it writes
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,11 @@ class Resume(L.Callback):
             _set_states(self._generators, trainer.strategy.root_device)
         self._generators = {}
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count an epoch that was at its end with nothing left to train; Lightning does by ``max_epochs`` alone."""
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        epochs.completed = epochs.processed
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lines of each table, generators of each process, whether training ends here."""
         checkpoint["lines"] = {name: _lines(self.folder / name) for name in TABLES}
@@ -71,7 +76,7 @@ class Resume(L.Callback):
         every = {kind: strategy.all_gather(state.to(strategy.root_device)) for kind, state in here.items()}
         checkpoint["generators"] = {kind: each.reshape(-1, len(here[kind])).cpu() for kind, each in every.items()}
         names = {getattr(each, "filename", None) for each in trainer.checkpoint_callbacks}
-        checkpoint["starts"] = [name for name in NAMES if name in names]
+        checkpoint["starts"] = next((name for name in STARTS if name in names), None)
         checkpoint["should_stop"] = trainer.should_stop
         epochs: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["goes_on"] = not stops(trainer) or epochs.processed > epochs.completed
