@@ -132,10 +132,11 @@ def test_calibration_and_a_callback_s_number_are_in_table_page_and_dashboard_and
 def test_ece_over_batches_is_that_of_guo_et_al_over_all_rows():
     program = FORKS / "calibration" / "src" / "dropout_lab" / "modules" / "calibration.py"
     module = runpy.run_path(str(program))["Calibration"](torch.nn.Identity())
-    prediction, classes = torch.randn(300, 10).mul(3).log_softmax(1), torch.randint(10, (300,))
+    prediction = torch.randn(300, 10).mul(3).log_softmax(1)
+    confidence, likeliest = prediction.exp().max(1)
+    classes = torch.where(confidence < 0.7, likeliest, torch.randint(10, (300,)))  # too unsure, and too sure
     batches = zip(prediction.split(64), classes.split(64), strict=True)
     excess = sum(module.scores(said, (None, right))["excess"].double().sum(0) for said, right in batches) / 300
-    confidence, likeliest = prediction.exp().max(1)
     misses, bins = confidence.double() - (likeliest == classes).double(), (15 * confidence).ceil()
     by_hand = sum(misses[bins == each].sum().abs() for each in bins.unique()) / 300
     assert module.summarize({"excess": excess.tolist()})["ece"] == pytest.approx(float(by_hand))

@@ -24,7 +24,7 @@ class Distillation(Classifier):
         self, *arguments: Any, teacher: str, temperature: float = 4.0, weight: float = 0.9, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
-        self.teacher = read.open(Path(teacher)).network().eval().requires_grad_(False)
+        self.teacher = read.open(Path(teacher)).network().requires_grad_(False)
         self.temperature, self.weight = temperature, weight
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
