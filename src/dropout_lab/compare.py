@@ -94,9 +94,12 @@ def compare(job_plan: Plan, skipped: Mapping[str, str]) -> int:
     from dropout_lab import report
 
     _look([job_plan.folder / str(number) for number in range(len(job_plan.jobs))])
+    claims = job_plan.known[0].config.get("verdict")
+    if claims:
+        _measure(job_plan.folder)
     page = report.build(job_plan.folder)
     print(f"\n{page.text}\n")
-    if job_plan.known[0].config.get("verdict"):
+    if claims:
         print(f"{page.verdict}\n")
     print(f"Pictures:  {page.page}")
     offline = sorted((job_plan.folder / "wandb").glob("offline-run-*"))
@@ -109,6 +112,18 @@ def compare(job_plan: Plan, skipped: Mapping[str, str]) -> int:
         "           scripts/lab explain p=0.75             the arithmetic behind it, without training"
     )
     return exit_code
+
+
+def _measure(folder: Path) -> None:
+    """Measure what the experiment claims of trained networks, for the page, which builds none."""
+    from dropout_lab.verdict.__main__ import judge_folder
+
+    try:
+        judge_folder(folder)
+    except UserError:  # the page says why
+        return
+    except Exception as error:  # hours of training must not end without a table for want of a verdict
+        print(f"\nNot all claims can be measured: {root_cause(error)}")
 
 
 def _look(runs: Sequence[Path]) -> None:

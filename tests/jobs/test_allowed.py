@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.allowed import ALLOWED, without_network, require_allowed, require_values
+from dropout_lab.jobs.allowed import ALLOWED, require_allowed, require_values, without_network
 from dropout_lab.jobs.conf import CONF, REPOSITORY
 from dropout_lab.runs.old_targets import OLD_TARGETS
 

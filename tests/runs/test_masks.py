@@ -52,7 +52,7 @@ def own(sweep):
 def told():
     """Warnings are given once a process."""
     metrics._warn_of_no_monte_carlo.cache_clear()
-    metrics._of_network.cache_clear()
+    metrics.measured.cache_clear()
 
 
 def test_every_checkpoint_carries_the_version_of_its_masks(finished):

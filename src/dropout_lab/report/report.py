@@ -71,7 +71,7 @@ def build(folder: str | Path, figures: Path | None = None) -> Report:
     parts = [as_markdown(table), differences_as_markdown(table, base), *map(as_markdown_text, under)]
     parts.append("\n".join(f"- {as_markdown_text(line)}" for line in listed))
     write_whole(folder / "table.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
-    claimed, verdict = _claimed(runs)
+    claimed, verdict = _claimed(folder, runs)
     section = _claims(folder, claimed) if claimed else ""
     page = write_page(folder / "report.html", folder, table, left_out, under, section)
 
@@ -79,19 +79,21 @@ def build(folder: str | Path, figures: Path | None = None) -> Report:
         listed = [*listed[:LISTED], f"... and {len(listed) - LISTED} more, all listed on the page"]
     head = heading(left_out, listed)
     problems = [f"{head}:\n" + "\n".join(wrapped(f"  {line}", "    ") for line in listed)] if listed else []
-    text = "\n\n".join([as_text(table), *map(wrapped, under), *problems])
+    unmeasured = [claimed.unmeasured] if claimed and claimed.unmeasured else []
+    text = "\n\n".join([as_text(table), *map(wrapped, under), *problems, *unmeasured])
     return Report(text, page, claimed, verdict, tuple(_figures(figures, table, claimed)) if figures else ())
 
 
-def _claimed(runs: Sequence[Run]) -> "tuple[Claimed | None, str]":
-    """The claims of these runs, and what came out in words, which may be why nothing did."""
+def _claimed(folder: Path, runs: Sequence[Run]) -> "tuple[Claimed | None, str]":
+    """The claims of these runs, and what came out in words, which may be why nothing did; no network is built."""
     if not any(run.config.get("verdict") for run in runs):
         return None, ""
     from dropout_lab.cli import root_cause
     from dropout_lab.report.claims.data import read_claimed  # scipy.stats takes two seconds
+    from dropout_lab.verdict.numbers import Numbers
 
     try:
-        claimed = read_claimed(runs)
+        claimed = read_claimed(runs, Numbers(folder, measures=False))
     except Exception as error:  # hours of training must not end without a table for want of a verdict
         return None, f"No verdict: {error if isinstance(error, UserError) else root_cause(error)}"
     return claimed, claimed.text

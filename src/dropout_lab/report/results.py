@@ -8,6 +8,7 @@ hand.
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dropout_lab.cli import UserError, one_line_errors
@@ -18,6 +19,7 @@ from dropout_lab.report.claims.data import HEAD
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.read import Run, read_runs, read_skipped
 from dropout_lab.runs.strategies import group
+from dropout_lab.verdict.__main__ import judge_folder
 from dropout_lab.verdict.judge import rule
 
 FIELDS = ("Claim", "Source", "Run", "Hardware")
@@ -104,6 +106,8 @@ def _section(name: str, folder: Path, runs: list[Run]) -> tuple[str, str]:
     """How many claims of an experiment hold and so on, and its section; its page is written again, to say the same."""
     about = header(name)
     strategies, left_out = group(runs, read_skipped(folder))
+    with suppress(UserError):  # of claims that can't be judged the report says why
+        judge_folder(folder)
     report = build(folder)
     lines = [f"## {name}", f"**Claim.** {about['Claim']}", f"**Source.** {about['Source']}"]
     lines += [f"`{about['Run']}`: {_provenance([run for run in runs if run.counted])}"]

@@ -10,6 +10,7 @@ from dropout_lab.runs.folder import CONFIG, TABLES
 from dropout_lab.runs.intact import warn_of_edits
 from dropout_lab.runs.read import read_runs
 from dropout_lab.verdict.judge import NO_CLAIMS, arms_not_whole, as_text, by_arm, find_statement, judge
+from dropout_lab.verdict.numbers import Numbers
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def judge_folder(folder: Path) -> str:
-    """Verdicts on the claims of the runs below a folder, for a terminal.
+    """Verdicts on the claims of the runs below a folder, for a terminal; what is measured is left for the report.
 
     Raises:
         UserError: there is no such folder, no run in it, or the runs claim nothing or different things.
@@ -42,7 +43,11 @@ def judge_folder(folder: Path) -> str:
     statement = find_statement(runs)
     if statement is None:
         raise UserError(f"{folder}: {NO_CLAIMS}")
-    return as_text(judge(statement, by_arm(runs), arms_not_whole(runs)), statement)
+    arms, numbers = by_arm(runs), Numbers(folder, measures=True)
+    verdicts = judge(statement, arms, arms_not_whole(runs), numbers)
+    numbers.measure_figures(statement, arms)
+    numbers.write()
+    return as_text(verdicts, statement)
 
 
 if __name__ == "__main__":

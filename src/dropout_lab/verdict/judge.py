@@ -10,7 +10,8 @@ are left out. A sign-flip permutation test over the seeds gives a one-sided p-va
                             alpha), or the 95 % bootstrap interval still contains values that would matter: an effect of
                             the size ``matters`` in the claimed direction, or, for "equal", a value inside the margin;
     does not hold here      it is not, and the interval contains no such value;
-    not judged, runs diverged   a run of one of its arms has: what survives in that arm is no fair part of it.
+    not judged, runs diverged   a run of one of its arms has: what survives in that arm is no fair part of it;
+    not measured            only trained networks tell it, and a report builds none: the command verdict does.
 
 A claim about every layer (``*``) holds where it holds at each: the largest p-value counts, and the layer it is of is
 the one that is shown.
@@ -25,12 +26,13 @@ from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
 from dropout_lab.runs.replicates import Replicate, units
 from dropout_lab.runs.strategies import arm_of, group
-from dropout_lab.verdict.metrics import measure, measure_pair
+from dropout_lab.verdict.metrics import Networks, measure, measure_pair
+from dropout_lab.verdict.numbers import Numbers
 from dropout_lab.verdict.statement import Claim, Statement, read_statement
 from dropout_lab.verdict.statistics import bootstrap_interval, holm, p_equal, p_greater, p_less, smallest_p
 
 HOLDS, FAILS, TOO_FEW = "holds", "does not hold here", "too few seeds to tell"
-NOT_WHOLE = "not judged, runs diverged"
+NOT_WHOLE, UNMEASURED = "not judged, runs diverged", "not measured"
 NO_CLAIMS = "these runs claim nothing; those of scripts/compare experiment=NAME do"
 
 Arms = Mapping[str, Mapping[Replicate, Run]]  # arm -> replicate -> run
@@ -50,7 +52,7 @@ class Verdict:
         high: upper end.
         seeds: number of pairs.
         p: corrected by Holm.
-        word: holds, does not hold here, too few seeds to tell, or not judged, runs diverged.
+        word: holds, does not hold here, too few seeds to tell, not judged, runs diverged, or not measured.
     """
 
     claim: Claim
@@ -113,9 +115,18 @@ def arms_not_whole(runs: Sequence[Run]) -> set[str]:
     return {arm_of(run.config) for strategy in group(runs, {})[0] for run in strategy.diverged}
 
 
-def judge(statement: Statement, arms: Arms, not_whole: Collection[str] = ()) -> list[Verdict]:
-    """The verdict on every claim, in their order; none on those about arms that are not whole."""
-    tests = [_worst_layer(claim, arms) for claim in statement.claims]
+def judge(
+    statement: Statement, arms: Arms, not_whole: Collection[str] = (), numbers: Numbers | None = None
+) -> list[Verdict]:
+    """The verdict on every claim, in their order; none on those about arms that are not whole, or not measured.
+
+    Args:
+        statement: with the claims.
+        arms: their runs.
+        not_whole: arms of which a run has diverged.
+        numbers: those that only trained networks tell; None: they are measured.
+    """
+    tests = [_worst_layer(claim, arms, numbers) for claim in statement.claims]
     tests = [replace(test, p=1.0, word=NOT_WHOLE) if {*test.claim.arms} & {*not_whole} else test for test in tests]
     corrected = holm([test.p for test in tests])
     return [
@@ -156,14 +167,17 @@ def formula(claim: Claim) -> str:
     return " ".join(terms)
 
 
-def _worst_layer(claim: Claim, arms: Arms) -> Verdict:
+def _worst_layer(claim: Claim, arms: Arms, numbers: Numbers | None) -> Verdict:
     """The test of a claim, its p-value not corrected yet; of several layers that with the largest p-value."""
     layers = _layers(claim, arms)
     metrics = [claim.metric[:-1] + layer for layer in layers] if layers else [claim.metric]
     theory = _each(claim.theory, len(metrics), claim, layers)
     bound = _each(claim.matters if claim.margin is None else claim.margin, len(metrics), claim, layers)
-    tests = [_test(claim, arms, *about) for about in zip(metrics, theory, bound, strict=True)]
-    return max(tests, key=lambda test: (test.p, abs(test.value - test.theory)))
+    of_networks = numbers.of if numbers else None
+    tests = [_test(claim, arms, *about, of_networks) for about in zip(metrics, theory, bound, strict=True)]
+    worst = max(tests, key=lambda test: (test.p, abs(test.value - test.theory)))
+    known = not numbers or numbers.unmeasured.isdisjoint(metrics)
+    return worst if known else replace(worst, p=1.0, word=UNMEASURED)
 
 
 def _layers(claim: Claim, arms: Arms) -> list[str]:
@@ -184,11 +198,11 @@ def _each(value: float | list[float] | None, count: int, claim: Claim, layers: l
     return values[:count]
 
 
-def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float) -> Verdict:
+def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float, of_networks: Networks | None) -> Verdict:
     """The test of a claim about one metric, over the replicates that all of its arms have; no word yet."""
     of_arms = [arms.get(arm, {}) for arm in claim.arms]
     both = sorted(set.intersection(*(set(runs) for runs in of_arms)))
-    each = [_value(claim, metric, [runs[replicate] for runs in of_arms]) for replicate in both]
+    each = [_value(claim, metric, [runs[replicate] for runs in of_arms], of_networks) for replicate in both]
     means = units([of_arms[0][replicate].config for replicate in both]).means(each)
     values = [float(value) for value in means if np.isfinite(value)]
     if claim.direction == "equal":
@@ -199,11 +213,12 @@ def _test(claim: Claim, arms: Arms, metric: str, theory: float, bound: float) ->
     return Verdict(claim, metric, theory, bound, mean, *bootstrap_interval(values), len(values), p)
 
 
-def _value(claim: Claim, metric: str, runs: Sequence[Run]) -> float:
+def _value(claim: Claim, metric: str, runs: Sequence[Run], of_networks: Networks | None) -> float:
     """The value of a claim at one seed, from the run of each of its arms."""
     if claim.contrast is None:
-        return measure_pair(runs[0], runs[1], metric)
-    return sum(weight * measure(run, metric) for weight, run in zip(claim.contrast.values(), runs, strict=True))
+        return measure_pair(runs[0], runs[1], metric, of_networks)
+    weighted = zip(claim.contrast.values(), runs, strict=True)
+    return sum(weight * measure(run, metric, of_networks) for weight, run in weighted)
 
 
 def _word(test: Verdict, p: float, claims: int, alpha: float) -> str:

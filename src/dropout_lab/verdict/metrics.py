@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Networks = Callable[..., float]  # of a metric and one or two runs
+
 LAYER_METRICS = {
     "dropout_gain_train": ("train", "gain"),
     "dropout_gain_eval": ("eval", "gain"),
@@ -63,19 +65,27 @@ LAYER_METRICS = {
 }
 
 
-def measure(run: Run, metric: str) -> float:
-    """A number of one run; NaN where the run has none."""
+def measure(run: Run, metric: str, of_networks: Networks | None = None) -> float:
+    """A number of one run; NaN where the run has none.
+
+    Args:
+        run: whose number.
+        metric: its name.
+        of_networks: what is asked for numbers that only trained networks tell; None: these are measured.
+    """
     kind, _, layer = metric.partition("/")
     if kind in LAYER_METRICS:
         return run.at_layer(*LAYER_METRICS[kind], layer)
     if metric in run.metrics:
         return run.final(metric)
-    return _of_network(run, metric)
+    return (of_networks or measured)(metric, run)
 
 
 @lru_cache(maxsize=4096)  # a claim and a figure may ask for the same; a Run is equal to itself only
-def _of_network(run: Run, metric: str) -> float:
-    """A metric that only a run's trained network tells; NaN where it is not one of those, or is refused."""
+def measured(metric: str, run: Run, other: Run | None = None) -> float:
+    """A metric that only trained networks tell; NaN where it is not one of those, or is refused."""
+    if other is not None:
+        return _OF_WEIGHTS[metric](run, other)
     from dropout_lab.runs.masks import why_other_masks
     from dropout_lab.verdict.network_metrics import MEASURES
     from dropout_lab.verdict.trained_network import load
@@ -101,14 +111,19 @@ def _warn_of_no_monte_carlo(why: str) -> None:
     )
 
 
-def measure_pair(a: Run, b: Run, metric: str) -> float:
+def measure_pair(a: Run, b: Run, metric: str, of_networks: Networks | None = None) -> float:
     """A number of two runs of one seed; NaN where they have none.
+
+    Args:
+        a, b: the runs.
+        metric: its name.
+        of_networks: as of :func:`measure`.
 
     Raises:
         UserError: no such metric.
     """
     if metric in _OF_WEIGHTS:
-        return _OF_WEIGHTS[metric](a, b)
+        return (of_networks or measured)(metric, a, b)
     scalar = metric.removesuffix("/difference")
     if scalar == metric:
         raise UserError(f"metric={metric}: of pairs there are {', '.join(_OF_WEIGHTS)} and METRIC/difference")

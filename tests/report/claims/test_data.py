@@ -1,20 +1,15 @@
 """Laws of the numbers of claims: those of the runs, and a gap where there are none."""
 
 import numpy as np
-from claiming_runs import FAILS, HOLDS, PLOT, sweep
+from claiming_runs import FAILS, HOLDS, PLOT, claimed, sweep
 
 from dropout_lab.report import build
-from dropout_lab.report.claims.data import read_claimed
-from dropout_lab.runs.read import read_runs
 
 
 def test_numbers_behind_a_metric_are_the_x_of_its_line(tmp_path, write_run, monkeypatch):
     line = {"metric": "lost/units", "arm": "b", "at": [0.25, 1, 50]}
-    monkeypatch.setattr(
-        "dropout_lab.report.claims.data.measure", lambda run, metric: float(metric.rpartition("/")[2]) * 2
-    )
-    claimed = read_claimed(read_runs(sweep(tmp_path, write_run, HOLDS, figure=[PLOT | {"lines": {"b": line}}])))
-    ((_, lines),) = claimed.plots
+    monkeypatch.setattr("dropout_lab.verdict.numbers.measured", lambda metric, _: float(metric.rpartition("/")[2]) * 2)
+    ((_, lines),) = claimed(sweep(tmp_path, write_run, HOLDS, figure=[PLOT | {"lines": {"b": line}}])).plots
     assert lines["b"].x.tolist() == [0.25, 1, 50]
     assert lines["b"].mean.tolist() == [0.5, 2, 100]
     assert lines["b"].half.tolist() == [0, 0, 0]
@@ -23,7 +18,7 @@ def test_numbers_behind_a_metric_are_the_x_of_its_line(tmp_path, write_run, monk
 def test_an_arm_that_did_not_run_leaves_a_gap(tmp_path, write_run):
     line = {"metric": "test/acc", "arms": {"a": 1, "c": 2}}
     folder = sweep(tmp_path, write_run, HOLDS, figure=[PLOT | {"lines": {"line": line}}], seeds=2)
-    ((_, lines),) = read_claimed(read_runs(folder)).plots
+    ((_, lines),) = claimed(folder).plots
     assert np.isfinite(lines["line"].mean).tolist() == [True, False]
     build(folder)
 

@@ -2,19 +2,17 @@
 
 import numpy as np
 import pytest
-from claiming_runs import CLAIM, EQUAL, FAILS, HOLDS, PLOT, sweep
+from claiming_runs import CLAIM, EQUAL, FAILS, HOLDS, PLOT, claimed, sweep
 from matplotlib.colors import to_hex
 
 from dropout_lab.report import build
 from dropout_lab.report.__main__ import main
 from dropout_lab.report.claims import figures as claim_figures
-from dropout_lab.report.claims.data import read_claimed
 from dropout_lab.report.figures import COLORS
-from dropout_lab.runs.read import read_runs
 
 
 def drawn(folder, name):
-    return claim_figures.figures(read_claimed(read_runs(folder)))[name].axes
+    return claim_figures.figures(claimed(folder))[name].axes
 
 
 def test_each_claim_is_a_mark_with_its_interval_in_units_of_what_matters(tmp_path, write_run):
@@ -56,7 +54,7 @@ def test_the_strip_is_grey_where_the_claim_is_right(tmp_path, write_run):
 @pytest.mark.parametrize("says", ["short", "a claim of many words " * 8])
 def test_words_stay_inside_the_picture_and_do_not_lie_on_each_other(tmp_path, write_run, says, matters):
     folder = sweep(tmp_path, write_run, HOLDS | {"says": says, "matters": matters}, EQUAL | {"says": says})
-    figure = claim_figures.figures(read_claimed(read_runs(folder)))["claims"]
+    figure = claim_figures.figures(claimed(folder))["claims"]
     figure.canvas.draw()
     (axes,) = figure.axes
     boxes = [text.get_window_extent() for text in (*axes.texts, *axes.get_xticklabels()) if text.get_text()]

@@ -7,10 +7,12 @@ import matplotlib.image
 from claiming_runs import FAILS, HOLDS, PLOT, sweep
 
 from dropout_lab.report import build
+from dropout_lab.verdict.__main__ import judge_folder
 
 
 def test_the_page_shows_the_filters(tmp_path, write_run, weights):
-    page = build(sweep(tmp_path, write_run, HOLDS, filters=["a", "not run"])).page.read_text()
+    judge_folder(sweep(tmp_path, write_run, HOLDS, filters=["a", "not run"]))
+    page = build(tmp_path).page.read_text()
     (encoded,) = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="first-layer weights of a"></article>', page)
     assert b64decode(encoded) == (tmp_path / "filters.png").read_bytes()
 

@@ -1,20 +1,22 @@
 """Data on what an experiment claimed and what its runs say: the verdicts, and the numbers in its figures."""
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dropout_lab.cli import UserError
 from dropout_lab.runs.read import Run
-from dropout_lab.runs.replicates import Replicate, units
+from dropout_lab.runs.replicates import units
 from dropout_lab.verdict.judge import (
     FAILS,
     HOLDS,
     NO_CLAIMS,
     NOT_WHOLE,
     TOO_FEW,
+    UNMEASURED,
     Arms,
     Verdict,
     arms_not_whole,
@@ -25,6 +27,7 @@ from dropout_lab.verdict.judge import (
     judge,
 )
 from dropout_lab.verdict.metrics import measure
+from dropout_lab.verdict.numbers import Numbers
 from dropout_lab.verdict.statement import Line, Plot, Statement
 from dropout_lab.verdict.statistics import over_last_axis
 
@@ -48,12 +51,14 @@ class Claimed:
         verdicts: one for each claim, in their order.
         plots: what is drawn besides, with the points of each of its lines.
         filters: arm -> the weights of its first layer as images, (units, H, W, C), of its first seed.
+        unmeasured: the sentence on what has yet to be measured, and how; "": nothing.
     """
 
     statement: Statement
     verdicts: list[Verdict]
     plots: list[tuple[Plot, dict[str, Points]]]
     filters: dict[str, np.ndarray]
+    unmeasured: str = ""
 
     @property
     def text(self) -> str:
@@ -72,11 +77,16 @@ class Claimed:
     def counted(self) -> str:
         """How many verdicts there are of each kind: ``2 holds, 1 does not hold here``."""
         counts = Counter(verdict.word for verdict in self.verdicts)
-        return ", ".join(f"{counts[word]} {word}" for word in (HOLDS, FAILS, TOO_FEW, NOT_WHOLE) if counts[word])
+        words = (HOLDS, FAILS, TOO_FEW, NOT_WHOLE, UNMEASURED)
+        return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
 
-def read_claimed(runs: Sequence[Run]) -> Claimed:
-    """Judge the claims that the runs were started with, and measure what their pictures show.
+def read_claimed(runs: Sequence[Run], numbers: Numbers) -> Claimed:
+    """Judge the claims that the runs were started with, and read what their pictures show.
+
+    Args:
+        runs: of the experiment.
+        numbers: those that only trained networks tell.
 
     Raises:
         UserError: the runs claim nothing or different things, or cannot be judged.
@@ -85,25 +95,31 @@ def read_claimed(runs: Sequence[Run]) -> Claimed:
     if statement is None:
         raise UserError(NO_CLAIMS)
     arms = by_arm(runs)
-    plots = [(plot, {name: _points(line, arms) for name, line in plot.lines.items()}) for plot in statement.figure]
-    filters = {arm: _filters(arms[arm]) for arm in statement.filters if arm in arms}
-    return Claimed(statement, judge(statement, arms, arms_not_whole(runs)), plots, filters)
+    verdicts = judge(statement, arms, arms_not_whole(runs), numbers)
+    plots = [
+        (plot, {name: _points(line, arms, numbers) for name, line in plot.lines.items()}) for plot in statement.figure
+    ]
+    first = {arm: arms[arm][min(arms[arm])] for arm in statement.filters if arm in arms}  # of its runs
+    filters = {arm: images for arm, run in first.items() if (images := numbers.filters(arm, run)) is not None}
+    return Claimed(statement, verdicts, plots, filters, _unmeasured(verdicts, numbers))
 
 
-def _filters(runs: Mapping[Replicate, Run]) -> np.ndarray:
-    """The first layer's weights, as images, in the run of the first replicate."""
-    from dropout_lab.verdict.trained_network import load  # torch takes seconds, and few experiments need it
-    from dropout_lab.verdict.units import filters
+def _unmeasured(verdicts: Sequence[Verdict], numbers: Numbers) -> str:
+    """The sentence on what only trained networks tell, and how to have them asked; empty where nothing is missing."""
+    if not numbers.unmeasured:
+        return ""
+    said = [f"“{verdict.claim.says}”" for verdict in verdicts if verdict.word == UNMEASURED]
+    what = ", ".join(said or ["what is drawn of trained networks"])
+    return f"Not measured: {what}; scripts/lab verdict {shlex.quote(str(numbers.folder))} does it."
 
-    return filters(load(runs[min(runs)].folder))
 
-
-def _points(line: Line, arms: Arms) -> Points:
+def _points(line: Line, arms: Arms, numbers: Numbers) -> Points:
     """The points of one line of a plot, measured at the runs of its arms."""
     values = []
     for arm, metric, _ in line.points:
         runs = [*arms.get(arm, {}).values()]
-        values.append(units([run.config for run in runs]).means([measure(run, metric) for run in runs]))
+        each = [measure(run, metric, numbers.of) for run in runs]
+        values.append(units([run.config for run in runs]).means(each))
     most = max(map(len, values))
     table = np.array([[*each, *[np.nan] * (most - len(each))] for each in values], dtype=float)
     return Points(np.array([x for *_, x in line.points]), *over_last_axis(table))

@@ -19,13 +19,13 @@ from dropout_lab.cli import interruptible
 from dropout_lab.report.claims.data import Claimed, Points
 from dropout_lab.report.figures import COLORS, COLUMN, MARKS, STYLE
 from dropout_lab.runs.atomic import replacing
-from dropout_lab.verdict.judge import FAILS, HOLDS, NOT_WHOLE, TOO_FEW, Verdict
+from dropout_lab.verdict.judge import FAILS, HOLDS, NOT_WHOLE, TOO_FEW, UNMEASURED, Verdict
 from dropout_lab.verdict.statement import Plot
 
 # Colour, mark and fill.
 MARK_OF = {
     **{HOLDS: ("green", "o", "full"), FAILS: ("vermillion", "X", "full")},
-    **dict.fromkeys((TOO_FEW, NOT_WHOLE), ("ink", "o", "none")),
+    **dict.fromkeys((TOO_FEW, NOT_WHOLE, UNMEASURED), ("ink", "o", "none")),
 }
 LINES = ("blue", "orange", "green", "vermillion", "purple")  # "none" is "ink", as elsewhere
 LETTERS = 62  # that fit into a line

@@ -23,7 +23,7 @@ _FIGURE = "Means with their 95 % intervals over the seeds, as bars and as bands 
 def section(claimed: Claimed, pictures: Sequence[Path]) -> str:
     """The section as HTML, with these pictures (claims.png, figure.png, filters.png) inside."""
     of = {path.stem: b64encode(path.read_bytes()).decode() for path in pictures}
-    parts = [f"<p>{escape(claimed.counted)}.</p>"]
+    parts = [f"<p>{escape(' '.join(filter(None, (f'{claimed.counted}.', claimed.unmeasured))))}</p>"]
     if claimed.plots:
         shown = "; ".join(f"{plot.y} over {plot.x}: {', '.join(lines)}" for plot, lines in claimed.plots)
         points = [
