@@ -224,6 +224,7 @@ def test_an_instantiation_error_without_a_cause_is_its_own():
         (RuntimeError(), "RuntimeError"),
         (ValueError("data.batch_size=0: must be 1 or more"), "data.batch_size=0: must be 1 or more"),
         (ValueError(), "ValueError"),
+        (UserError("runs/9: does not exist"), "runs/9: does not exist"),
         (FileNotFoundError(2, "No such file", "x.ckpt"), "[Errno 2] No such file: 'x.ckpt'"),
         (KeyError("lr"), "KeyError: 'lr'"),
     ],

@@ -16,7 +16,7 @@ def test_folded_weights_load_into_the_plain_model_and_compute_the_same(trained_r
 
     out = tmp_path / "folded.pt"
     folding.main([f"run={trained_run}", f"out={out}"])
-    assert "max |difference| of logits on 256 test images" in capsys.readouterr().out
+    assert "max |difference| of outputs on 256 test samples" in capsys.readouterr().out
     plain = CNN((1, 8, 8), 10, hidden=48).eval()
     plain.load_state_dict(torch.load(out, weights_only=True), strict=True)
     run = restore(trained_run)

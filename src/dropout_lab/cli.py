@@ -140,7 +140,7 @@ def root_cause(error: BaseException) -> str:
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())
-    if text and isinstance(error, ValueError | FileNotFoundError | ChildProcessError):
+    if text and isinstance(error, UserError | ValueError | FileNotFoundError | ChildProcessError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

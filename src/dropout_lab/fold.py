@@ -19,9 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         values = read_arguments(given, USAGE, {"run": None, "out": None, "ckpt": "best"})
         out = Path(values["out"])
-        difference, largest, images = fold(Path(values["run"]), out, values["ckpt"])
+        difference, largest, rows = fold(Path(values["run"]), out, values["ckpt"])
         print(f"{out}: state_dict of the plain model, no dropout layers; load it with strict=True")
-        print(f"max |difference| of logits on {images} test images: {difference:.3g} (largest |logit| {largest:.3g})")
+        print(f"max |difference| of outputs on {rows} test samples: {difference:.3g} (largest |output| {largest:.3g})")
 
 
 def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, float, int]:
@@ -33,7 +33,7 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
         checkpoint: "best" (in validation), "last", or any other there is.
 
     Returns:
-        the largest difference between the logits before and after, the largest logit, and on how many test images.
+        the largest difference between the outputs before and after, the largest output, and on how many test samples.
 
     Raises:
         UserError: no such run, no place to write, or a model in which no exact answer exists (says where and why).
@@ -48,16 +48,16 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     if out.is_dir():
         raise UserError(f"out={out}: that is a folder; name a file, {out / 'weights.pt'}")
     run = restore(folder, checkpoint)
-    images = run.data.prepare(run.data.test.inputs[:256])
+    inputs = run.data.prepare(run.data.test.inputs[:256])
     try:
-        folded = fold_model(run.net, images[:2])
+        folded = fold_model(run.net, inputs[:2])
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{folder} cannot be folded: {error}") from error
     with torch.no_grad():
-        before, after = run.net(images), folded(images)
+        before, after = run.net(inputs), folded(inputs)
     with interruptible(), replacing(out) as file:
         torch.save(folded.state_dict(), file)
-    return float((before - after).abs().max()), float(before.abs().max()), len(images)
+    return float((before - after).abs().max()), float(before.abs().max()), len(inputs)
 
 
 if __name__ == "__main__":
