@@ -176,7 +176,8 @@ def _replayed(a: DictConfig, b: DictConfig, last: int, differing: Sequence[str])
     """The place where both part when they are trained again, up to the step at which the records do."""
     from dropout_lab.diff.replay import replay
 
-    last *= max(config.trainer.accumulate_grad_batches for config in (a, b))  # replayed are micro-batches
+    accumulated = [(config.get("trainer") or {}).get("accumulate_grad_batches") or 1 for config in (a, b)]
+    last *= max(accumulated)  # replayed are micro-batches
     steps = 1
     while True:
         ours, theirs = replay(a, steps), replay(b, steps)

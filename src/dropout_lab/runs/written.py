@@ -37,6 +37,10 @@ class _Dropout(_Part):
     scaling: Single = None
 
 
+class _Trainer(_Part):
+    accumulate_grad_batches: int | None = None
+
+
 class _Column(_Part):
     key: str
     title: str
@@ -55,6 +59,7 @@ class _Written(_Part):
     run: _Run | None = None
     data: _Data | None = None
     dropout: _Dropout | None = None
+    trainer: _Trainer | None = None
     columns: list[_Column] | None = None
     callbacks: Section = None
     dropout_schedule: Section = None
@@ -66,7 +71,6 @@ class _Written(_Part):
     module: Section = None
     optimizer: Section = None
     placement: Section = None
-    trainer: Section = None
 
 
 def as_written(config: dict[str, Any]) -> dict[str, Any]:
