@@ -3,8 +3,10 @@
 Combinations are drawn by their number. ``KILLS=50`` tries as many others.
 """
 
+import json
 import os
 import random
+import shutil
 
 import pytest
 import torch
@@ -122,3 +124,21 @@ def test_a_run_that_is_killed_ends_as_the_whole_one(number, tmp_path, monkeypatc
     assert sweep.execute(job_plan) == 0
     found = differences(left(tmp_path / "whole"), left(tmp_path / "run"))
     assert not found, "\n".join([*words, f"killed at {passed[last - 1]}, {last} of {len(passed)}", *found[:5]])
+
+
+def test_two_processes_go_on_each_with_its_own_random_numbers_and_sums(tmp_path):
+    """Added up and handed to one of them, sums are an ulp apart."""
+    each = f"+callbacks.also={KEPT} 's{{step}}', every_n_train_steps: 1, save_top_k: -1}}"
+    words = [*ALL, *DIGITS, each, "trainer=ddp_cpu", "keyed=false", "data.batch_size=16", "trainer.max_epochs=2"]
+    job_plan = plan([*words, "trainer.log_every_n_steps=4", f"hydra.run.dir={tmp_path / 'run'}"])
+    assert sweep.execute(job_plan) == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    places = tmp_path / "run" / "checkpoints"
+    last = torch.load(places / "sstep=3.ckpt")  # as if it had been killed there
+    for state in last["callbacks"].values():
+        state |= {"saved_at": 3} if state.get("saved_at") == 2 else {}
+    torch.save(last, places / "last.ckpt")
+    status = {**read_status(tmp_path / "run"), "status": "interrupted", "sha256": None}
+    (tmp_path / "run" / "status.json").write_text(json.dumps(status))
+    assert sweep.execute(job_plan) == 0
+    assert differences(left(tmp_path / "whole"), left(tmp_path / "run")) == []

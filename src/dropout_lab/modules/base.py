@@ -15,7 +15,7 @@ from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
 from dropout_lab.modules.divergence import DivergenceError, why_diverged
 from dropout_lab.modules.length import length_of
-from dropout_lab.modules.sums import Mean, own_of, total
+from dropout_lab.modules.sums import Mean, of_each_process, own_of, total
 
 Loss = Tensor | tuple[Tensor, Mapping[str, Tensor]]  # what is minimised; other numbers of the step
 Batch = Any  # what the data gives: most often (inputs, targets), a row a sample
@@ -163,8 +163,9 @@ class Module(lightning.LightningModule):
         """Save what the weights were trained with, and within an epoch what of its steps is not logged yet."""
         checkpoint["dropout_rates"] = rates_of(self.net)
         checkpoint["masks_version"], checkpoint["diverged"] = MASKS_VERSION, self.diverged
-        means, gather = self._train_means, self.trainer.strategy.all_gather  # the sums of each process
-        kept = {name: {"sum": gather(means[name].sum).cpu(), "count": means[name].count} for name in means}
+        kept = {
+            name: {"sum": of_each_process(mean.sum), "count": mean.count} for name, mean in self._train_means.items()
+        }
         checkpoint["train_means"] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

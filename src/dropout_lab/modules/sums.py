@@ -14,6 +14,15 @@ def total(rows: Tensor) -> Tensor:
     return rows.sum(0)
 
 
+def of_each_process(x: Tensor) -> Tensor:
+    """A tensor (...) of each process, (processes, ...) on the host; all of them call it, with the same shape."""
+    every = [x]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        every = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(every, x)
+    return torch.stack(every).cpu()
+
+
 def own_of(every: Tensor, rank: int, world_size: int) -> Tensor:
     """The number of one process among those of all of them; their mean, if they were more or fewer then."""
     every = every.reshape(-1)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from dropout_lab.modules.base import Module
+from dropout_lab.modules.sums import of_each_process
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.folder import TABLES
 
@@ -72,9 +73,9 @@ class Resume(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lines of each table, generators of each process, whether training ends here."""
         checkpoint["lines"] = {name: _lines(self.folder / name) for name in TABLES}
-        strategy, here = trainer.strategy, _states(trainer.strategy.root_device)
-        every = {kind: strategy.all_gather(state.to(strategy.root_device)) for kind, state in here.items()}
-        checkpoint["generators"] = {kind: each.reshape(-1, len(here[kind])).cpu() for kind, each in every.items()}
+        device = trainer.strategy.root_device  # which processes talk by
+        every = {kind: of_each_process(state.to(device)) for kind, state in _states(device).items()}
+        checkpoint["generators"] = every
         names = {getattr(each, "filename", None) for each in trainer.checkpoint_callbacks}
         checkpoint["starts"] = next((name for name in STARTS if name in names), None)
         checkpoint["should_stop"] = trainer.should_stop
@@ -98,7 +99,8 @@ class Resume(L.Callback):
     def _draw_on(self, trainer: L.Trainer, pl_module: L.LightningModule, every: dict[str, torch.Tensor]) -> None:
         """Set the generators of this process to its states in a checkpoint, if there were as many processes then."""
         if len(every["cpu"]) == trainer.world_size:
-            self._generators = {kind: each[trainer.global_rank] for kind, each in every.items()}
+            own = {kind: each[trainer.global_rank] for kind, each in every.items()}
+            self._generators = {kind: state.clone() for kind, state in own.items()}  # torch reads a view wrongly
             _set_states(self._generators, trainer.strategy.root_device)
         elif trainer.is_global_zero and not getattr(pl_module, "keyed", True):
             counts = len(every["cpu"]), trainer.world_size
