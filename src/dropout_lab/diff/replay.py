@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from dropout_lab.activations.callback import ActivationStats
 from dropout_lab.cli import UserError, root_cause
 from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.graph.hooks import intercepting
@@ -94,8 +95,8 @@ def _events(config: DictConfig, steps: int) -> list[Event]:
 
 
 def _is_of_training_alone(callback: DictConfig) -> bool:
-    """Whether a callback has no part in what happens in a step: it writes checkpoints, shows progress, or ends it."""
-    return issubclass(get_class(callback["_target_"]), Checkpoint | Divergence | ProgressBar)
+    """Whether a callback has no part in what happens in a step: it writes files, shows progress, or ends it."""
+    return issubclass(get_class(callback["_target_"]), ActivationStats | Checkpoint | Divergence | ProgressBar)
 
 
 def _moved(node: Any, run: str, folder: str) -> Any:
