@@ -36,7 +36,7 @@ def job(*overrides):
         (["dropout.p=half"], "dropout.p=half: must be the probability to DROP"),
         (["dropout.p=true"], "dropout.p=True: must be the probability to DROP"),
         (["dropout.p=null"], "dropout.p=null: must be the probability to DROP"),
-        (["trainer.max_epochs=-1"], "trainer.max_epochs=-1: must be an integer >= 1"),
+        (["trainer.max_epochs=-1"], "trainer.max_epochs=-1: trainer.max_steps=N ends training then: set it, too"),
         (["trainer.max_epochs=2.5"], "trainer.max_epochs=2.5: must be an integer >= 1"),
         (["data.batch_size=0"], "data.batch_size=0: must be an integer >= 1"),
         (["seed=-1"], "seed=-1: must be an integer with 0 <= seed < 2^32"),

@@ -57,7 +57,7 @@ def test_a_run_leaves_the_files_of_the_contract(folder):
     status = read_status(folder)
     assert status["status"] == "ok"
     assert status["error"] is None
-    said = {"status", "error", "traceback", "seconds", "objective"}
+    said = {"status", "error", "traceback", "seconds", "objective", "sha256"}
     assert set(status) == said | {"command", "git_sha", "git_diff", "versions", "config_hash", "code_hash"}
 
 
