@@ -107,8 +107,8 @@ class Last(Checkpoint):
     """What writes ``last.ckpt``: of all callbacks the last, so that what it goes on from is complete."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What every checkpoint keeps but the step of the last file, which depends on where a run was interrupted."""
-        return {key: value for key, value in super().state_dict().items() if key != "saved_at"}
+        """Nothing, so that it does not matter whether the first one was written before a kill."""
+        return {}
 
 
 class EndOfEpoch(Last):
@@ -173,19 +173,18 @@ def in_order(callbacks: Iterable[L.Callback]) -> list[L.Callback]:
 def newest(folder: Path) -> Path | None:
     """The checkpoint of a run folder that it goes on from; None: there is none.
 
-    That is ``last.ckpt``, which is written when all else of its step has been, ``best.ckpt`` where a run writes none,
-    or the one with the most steps where it writes neither; a run that has yet to write the first one has hardly begun.
-    Where one of these can't be read, a warning says so, and any other file will do. One of weights only is none.
+    That is ``last.ckpt``, which is written after all else of its step, or ``best.ckpt``, the last but one. A run
+    that writes one of these and has written none has hardly begun. Where one can't be read, a warning says so, and any
+    other file will do. One of weights only is none.
     """
-    whole: list[tuple[bool, int, bool, Path]] = []
+    whole: list[tuple[bool, bool, int, Path]] = []
     damaged = False
     for path in checkpoints(folder):
         try:
             checkpoint = load_checkpoint(path)
-            # Of two with equally many steps the last was written later: it knows how the epoch ended.
             if "optimizer_states" in checkpoint and checkpoint.get("goes_on", True):
-                first = checkpoint.get("starts", path.stem) in (path.stem, None)
-                whole.append((first, int(checkpoint["global_step"]), path.stem == "last", path))
+                first = path.stem in STARTS or checkpoint.get("alone", False)
+                whole.append((first, path.stem == "last", int(checkpoint["global_step"]), path))
         except UserError as error:
             damaged = damaged or path.stem in STARTS
             log.warning("left out: %s", error)

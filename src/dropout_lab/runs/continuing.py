@@ -14,7 +14,7 @@ from dropout_lab.modules.sums import of_each_process
 from dropout_lab.runs.atomic import write_whole
 from dropout_lab.runs.folder import TABLES
 
-STARTS = ("last", "best")  # what a run goes on from is called like the first of these that it writes
+STARTS = ("last", "best")  # what a run goes on from, unless it writes neither
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Resume(L.Callback):
         every = {kind: of_each_process(state.to(device)) for kind, state in _states(device).items()}
         checkpoint["generators"] = every
         names = {getattr(each, "filename", None) for each in trainer.checkpoint_callbacks}
-        checkpoint["starts"] = next((name for name in STARTS if name in names), None)
+        checkpoint["alone"] = names.isdisjoint(STARTS)
         checkpoint["should_stop"] = trainer.should_stop
         epochs: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["goes_on"] = not stops(trainer) or epochs.processed > epochs.completed
