@@ -125,7 +125,7 @@ def test_a_job_that_runs_notes_it_and_its_folder_is_named(tmp_path):
 
 def test_a_folder_in_which_no_job_has_begun_is_taken_away(tmp_path):
     folder = tmp_path / "of today" / "sweep"
-    stopped = Stopped([*TRAIN, "-m", "seed=0,1", f"hydra.sweep.dir='{folder}'"], "status.json.tmp", tmp_path)
+    stopped = Stopped([*TRAIN, "-m", "seed=0,1", f"hydra.sweep.dir='{folder}'"], "status.json.*.unfinished", tmp_path)
     stopped.interrupt()
     assert stopped.end() == (130, "interrupted\n")
     assert not folder.parent.exists()

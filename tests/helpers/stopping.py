@@ -1,7 +1,7 @@
 """A command that stops at a moment of its life that a test has chosen, and waits there to be interrupted.
 
 Python runs this file at its start, where it lies as ``sitecustomize.py`` on PYTHONPATH, in every process that the
-command starts as well. STOP_AT names the moment: a module that is imported, a file that is opened, or AT_THE_END, after
+command starts as well. STOP_AT names the moment: a module that is imported, a pattern of a file that is opened, or AT_THE_END, after
 all that Python calls then; STOP_TWICE: also before all that. In the folder STOP_IN the file ``here`` says that the
 moment has come, and ``on`` lets the command go on.
 """
@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 AT_THE_END = "the end"
@@ -26,7 +27,7 @@ def stop() -> None:
 def look(event, arguments) -> None:
     """Stop where Python tells of the moment, before it does what it tells of."""
     moment = os.environ["STOP_AT"]
-    if (event == "import" and arguments[0] == moment) or (event == "open" and str(arguments[0]).endswith(f"/{moment}")):
+    if (event == "import" and arguments[0] == moment) or (event == "open" and fnmatch(str(arguments[0]), f"*/{moment}")):
         if "STOP_TWICE" in os.environ:
             atexit.register(stop)
         stop()

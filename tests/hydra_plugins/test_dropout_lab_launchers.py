@@ -120,7 +120,7 @@ def test_a_job_that_a_foreign_launcher_composes_runs_if_it_is_the_planned_one(tm
     assert first["status"] == "ok"
     assert (second["status"], second["error"]) == (
         "failed",
-        "UserError: its launcher brought another configuration than was planned; use one in conf/",
+        "its launcher brought another configuration than was planned; use one in conf/",
     )
     assert "1 of 2 jobs did not end well" in capsys.readouterr().err
 

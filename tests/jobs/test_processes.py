@@ -130,7 +130,8 @@ def worlds(tmp_path_factory):
         config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
         for world in sizes(number):
             folder = folders[world][number] = root / f"{world}-{number}"
-            config.trainer.devices, config.run = world, {**dict.fromkeys(job.run, ""), "dir": str(folder)}
+            run = {**dict.fromkeys(job.run, ""), "overrides": [], "choices": {}, "dir": str(folder)}
+            config.trainer.devices, config.run = world, run
             RunFolder(folder, "").write_config(resolved(config))
     for world, runs in folders.items():
         processes.launch(world, folder_ranks.train, list(runs.values()), log=root / f"{world}.log")

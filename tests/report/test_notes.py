@@ -46,6 +46,8 @@ def test_without_dropout_the_ratio_has_no_theory(tmp_path, write_run):
 def test_a_column_that_is_not_shown_is_not_explained_and_its_picture_not_described(tmp_path, write_run, absent, shown):
     table = pd.read_csv(write_run(tmp_path / "0") / "activations.csv")
     table[~table.stat.str.startswith(absent)].to_csv(tmp_path / "0" / "activations.csv", index=False)
+    metrics = pd.read_csv(tmp_path / "0" / "metrics.csv")
+    metrics.loc[:, ~metrics.columns.str.contains(f"_{absent}")].to_csv(tmp_path / "0" / "metrics.csv", index=False)
     report = build(tmp_path)
     page = report.page.read_text()
     for word in ("gain", "ratio"):

@@ -30,7 +30,7 @@ def test_devices_that_go_away_after_planning_are_a_failure_of_the_job(tmp_path, 
     job_plan = plan([*QUICK, f"hydra.run.dir={tmp_path}"])
     alone.setattr(job_module, "needed", gone)
     assert train.execute(job_plan) == 1
-    assert read_status(tmp_path)["error"] == "UserError: this machine has no GPUs"
+    assert read_status(tmp_path)["error"] == "this machine has no GPUs"
     assert "this machine has no GPUs" in capsys.readouterr().err
 
 

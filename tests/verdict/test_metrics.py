@@ -29,7 +29,7 @@ def test_weights_of_matched_classic_training_are_those_of_inverted_divided_by_q(
     def saved(name, *words):
         (job,) = plan(["model=mlp", "model.widths=[8]", "dropout.p=0.2", f"hydra.run.dir={tmp_path}", *words]).jobs
         cfg = job.config
-        cfg.run = {key: str(tmp_path / name) for key in cfg.run}
+        cfg.run = {key: str(tmp_path / name) for key in cfg.run} | {"overrides": [], "choices": {}}
         torch.manual_seed(0)
         data = build_data(cfg)
         net, _ = build_network(cfg, data)

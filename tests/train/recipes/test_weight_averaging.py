@@ -37,7 +37,7 @@ def test_the_average_is_tested_and_is_the_state_dict_of_the_checkpoint(whole):
     data.setup()
     net, _ = build_network(config, data)
     net.load_state_dict({key.removeprefix("net."): value for key, value in saved["current_model_state"].items()})
-    logits = net.eval()(data.prepare(data.test.images))
+    logits = net.eval()(data.prepare(data.test.inputs))
     assert torch.nn.functional.cross_entropy(logits, data.test.classes).item() != pytest.approx(
         logged["test/loss"], 1e-3
     )
