@@ -1,9 +1,9 @@
 """A command that stops at a moment of its life that a test has chosen, and waits there to be interrupted.
 
 Python runs this file at its start, where it lies as ``sitecustomize.py`` on PYTHONPATH, in every process that the
-command starts as well. STOP_AT names the moment: a module that is imported, a pattern of a file that is opened, or AT_THE_END, after
-all that Python calls then; STOP_TWICE: also before all that. In the folder STOP_IN the file ``here`` says that the
-moment has come, and ``on`` lets the command go on.
+command starts as well. STOP_AT names the moment: a module that is imported, a pattern of a file that is opened, or
+AT_THE_END, after all that Python calls then; STOP_TWICE: also before all that. In the folder STOP_IN the file ``here``
+says that the moment has come, and ``on`` lets the command go on.
 """
 
 import atexit
