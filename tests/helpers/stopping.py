@@ -27,7 +27,9 @@ def stop() -> None:
 def look(event, arguments) -> None:
     """Stop where Python tells of the moment, before it does what it tells of."""
     moment = os.environ["STOP_AT"]
-    if (event == "import" and arguments[0] == moment) or (event == "open" and fnmatch(str(arguments[0]), f"*/{moment}")):
+    if (event == "import" and arguments[0] == moment) or (
+        event == "open" and fnmatch(str(arguments[0]), f"*/{moment}")
+    ):
         if "STOP_TWICE" in os.environ:
             atexit.register(stop)
         stop()
