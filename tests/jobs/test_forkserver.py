@@ -1,19 +1,13 @@
 """Forks of the server know what this process knows."""
 
 import os
-import sys
 from multiprocessing import forkserver
 
 import pytest
-import torch
+from forked import told
 
 from dropout_lab.cli import UserError
-from dropout_lab.jobs.forkserver import begin, server
-
-
-def told(pipe, environment, command):
-    begin(environment, command)
-    pipe.send((dict(os.environ), sys.orig_argv, torch.get_num_threads()))
+from dropout_lab.jobs.forkserver import server
 
 
 @pytest.mark.slow
