@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dropout_lab.modules.base import Batch, Loss, Module
 from dropout_lab.modules.columns import OF_CLASSIFICATION, Column
+from dropout_lab.modules.sums import at_least_float32
 
 
 class Classifier(Module):
@@ -38,11 +39,11 @@ class Classifier(Module):
     def loss(self, batch: Batch) -> Loss:
         """The loss of logits and classes."""
         x, y = batch
-        return self._loss(_at_least_float32(self.net(x)), y)
+        return self._loss(at_least_float32(self.net(x)), y)
 
     def predict(self, x: Tensor) -> Tensor:
         """Log-probabilities of the classes, (N, classes)."""
-        return F.log_softmax(_at_least_float32(self.net(x)), dim=1)
+        return F.log_softmax(at_least_float32(self.net(x)), dim=1)
 
     def mix(self, passes: Iterable[Tensor]) -> Tensor:
         """Logarithms of mean probabilities."""
@@ -60,8 +61,3 @@ class Classifier(Module):
         """Cross-entropy, and whether the likeliest class is right."""
         _, y = batch
         return {"loss": F.nll_loss(prediction, y, reduction="none"), "acc": prediction.argmax(1) == y}
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Logits in float32 or more: sums in half precision would have two or three digits."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

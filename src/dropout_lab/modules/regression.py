@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dropout_lab.modules.base import Batch, Loss, Module
 from dropout_lab.modules.columns import Column
+from dropout_lab.modules.sums import at_least_float32
 
 INTERVALS = (50, 90)  # per cent of the predictive distribution
 FLOOR = 1e-6  # of a variance of standardised targets (Lakshminarayanan et al. 2017, section 2.2)
@@ -96,7 +97,7 @@ class Regression(Module):
 
     def standardised(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance, (N, k) each, of standardised targets from the network's output (N, 2k)."""
-        means, raw = _at_least_float32(out).chunk(2, dim=-1)
+        means, raw = at_least_float32(out).chunk(2, dim=-1)
         return means, F.softplus(raw)
 
     def mix(self, passes: Iterable[Gaussians]) -> Gaussians:
@@ -133,7 +134,7 @@ class OneVariance(Regression):
 
     def standardised(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output is the mean; the variance is the one for all."""
-        means = _at_least_float32(out)
+        means = at_least_float32(out)
         return means, F.softplus(self.raw_variance).expand_as(means)
 
 
@@ -143,7 +144,3 @@ def _targets(data: Any) -> int:
         classes = f"{type(data).__name__} has {data.num_classes} classes"
         raise ValueError(f"regression predicts numbers, but {classes}: module=classification takes them")
     return data.num_targets  # type: ignore[no-any-return]
-
-
-def _at_least_float32(out: Tensor) -> Tensor:
-    return out.to(torch.promote_types(out.dtype, torch.float32))

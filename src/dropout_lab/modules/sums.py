@@ -14,6 +14,11 @@ def total(rows: Tensor) -> Tensor:
     return rows.sum(0)
 
 
+def at_least_float32(out: Tensor) -> Tensor:
+    """A network's output in float32 or more: sums in half precision would have two or three digits."""
+    return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
 def of_each_process(x: Tensor) -> Tensor:
     """A tensor (...) of each process, (processes, ...) on the host; all of them call it, with the same shape."""
     every = [x]

@@ -51,7 +51,7 @@ def rows(strategies: Sequence[Strategy]) -> list[Row]:
         values = {each.key: interval(over.means(_values(strategy, each)), over.overlap) for each in columns}
         differences = {}
         if strategy.runs and strategy is not base:
-            differences = {each.key: _difference(strategy, each, of_base) for each, of_base in reference.items()}
+            differences = _differences(strategy, reference)
         table.append(Row(strategy, columns, values if strategy.runs else {}, differences))
     return table
 
@@ -165,14 +165,19 @@ def _by_replicate(strategy: Strategy, column: TableColumn) -> dict[Replicate, fl
     return {run.replicate: column.read(run, layer) for run in strategy.runs if run.seed is not None}
 
 
-def _difference(strategy: Strategy, column: TableColumn, of_base: Mapping[Replicate, float]) -> Interval:
-    """The difference to the baseline over the replicates that both have.
+def _differences(strategy: Strategy, reference: Mapping[TableColumn, Mapping[Replicate, float]]) -> dict[str, Interval]:
+    """Column -> the difference to the baseline's numbers over the replicates that both have.
 
     At one replicate the runs share masks, initial weights and data, so that it is much less noisy than the two means.
     """
-    own = _by_replicate(strategy, column)
-    over = units([run.config for run in strategy.runs if run.replicate in own and run.replicate in of_base])
-    return interval(over.means([own[each] - of_base[each] for each in own if each in of_base]), over.overlap)
+    found = {}
+    both = [run for run in strategy.runs if all(run.replicate in of_base for of_base in reference.values())]
+    over = units([run.config for run in both])
+    for column, of_base in reference.items():
+        own = _by_replicate(strategy, column)
+        each = [own[run.replicate] - of_base[run.replicate] for run in both]
+        found[column.key] = interval(over.means(each), over.overlap)
+    return found
 
 
 def _values(strategy: Strategy, column: TableColumn) -> list[float]:

@@ -197,12 +197,9 @@ def forget_later(folder: Path, start: Path) -> None:
 
     Under another name, as long as they were there. ``best.ckpt`` has one name, and stays until then.
     """
+    steps = load_checkpoint(start)["global_step"]
     others = [path for path in checkpoints(folder) if path.stem not in STARTS]
     for path in others:
         with suppress(Exception):  # what can't be read has been told
-            if _steps(path) > _steps(start):
+            if load_checkpoint(path)["global_step"] > steps:
                 path.unlink()
-
-
-def _steps(path: Path) -> int:
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])

@@ -69,13 +69,12 @@ def _require_independent(job: Job, before: DictConfig, now: DictConfig) -> None:
 
 def _require_common_start(folder: Path, before: DictConfig, now: DictConfig) -> None:
     """Refuse another length where a run of that length would not have come to where this one goes on from."""
-    import torch
-
     from dropout_lab.runs.checkpoints import newest
+    from dropout_lab.runs.network import load_checkpoint
 
     if (path := newest(folder)) is None:
         return  # resuming says so
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = load_checkpoint(path)
     progress: Mapping[str, Any] = checkpoint["loops"]["fit_loop"]
     epochs, steps = progress["epoch_progress"]["current"]["started"], checkpoint["global_step"]
     if 0 <= now.trainer.max_epochs < epochs or 0 <= now.trainer.get("max_steps", -1) < steps:

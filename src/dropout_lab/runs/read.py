@@ -80,7 +80,7 @@ class Run:
         """The run's seed as its config says it, or None."""
         return self.config.get("seed")
 
-    @property
+    @cached_property
     def replicate(self) -> Replicate:
         """What tells the run from the others of its row."""
         return replicate(self.config)

@@ -71,7 +71,7 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
 
     file = source(cfg.start_from)
     config = without_network(read_config(file.parent.parent), file.parent.parent / CONFIG)
-    weights = read_checkpoint(file)[0]
+    weights = read_checkpoint(file).net
     _require_fitting(cfg, config, module.net.state_dict(), weights)
     data.setup("fit")
     scalings = {layer: layer.scaling for layer in module.net.modules() if isinstance(layer, Dropout)}
