@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import folder_ranks
 import pandas as pd
@@ -238,6 +239,18 @@ def test_a_killed_rank_ends_its_job_and_leaves_no_process(tmp_path, broken, caps
     killed = "a process of the job was killed (process 1 terminated with signal SIGKILL); its output is in "
     assert read_status(tmp_path / "s" / "0")["error"] == f"{killed}{tmp_path / 's' / '0' / 'processes.log'}"
     assert children() <= before
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ((1, -signal.SIGKILL), "process 1 terminated with signal SIGKILL"),
+        ((1, -signal.SIGTERM), None),  # ended because the other has failed
+        ((None, 0), None),
+    ],
+)
+def test_a_rank_that_fails_for_want_of_a_killed_one_is_not_the_cause(codes, told):
+    assert processes._killed([SimpleNamespace(exitcode=code) for code in codes]) == told
 
 
 def children():

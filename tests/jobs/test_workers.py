@@ -3,10 +3,10 @@
 import math
 import os
 import pickle
-import signal
 import time
 
 import pytest
+from forked import who
 from hydra.core.utils import JobStatus
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,13 +106,6 @@ def test_idle_time_is_that_of_the_cores_it_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2})
     monkeypatch.setattr(os, "sysconf", lambda _: 100)
     assert workers._idle_seconds() == 5.5
-
-
-def who(config, number):
-    """Stands for a job: which process ran it, and what it saw."""
-    if "die" in config:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """A run that starts from another has its network to begin with, whatever dropout each of them has."""
 
-import os
 import re
 import shutil
 
@@ -85,9 +84,12 @@ def test_matched_to_inverted_it_trains_as_an_inverted_one_from_the_same_run(trai
 
 
 @pytest.mark.slow
-def test_a_sweep_over_runs_to_start_from_has_a_row_for_each_on_several_processes_too(trained_run, tmp_path):
-    shutil.copytree(trained_run, tmp_path / "a")
-    runs = f"{os.path.relpath(tmp_path / 'a')},{trained_run}/checkpoints/last.ckpt"
+def test_a_sweep_over_runs_to_start_from_has_a_row_for_each_on_several_processes_too(
+    trained_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # a longer path would be cut off in a label
+    shutil.copytree(trained_run, "a")
+    runs = f"./a,{trained_run}/checkpoints/last.ckpt"
     words = ["-m", *QUICK, f"start_from={runs}", "dropout=inverted", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     assert exit_code(*words, "trainer=cpu,ddp_cpu") == 0
     configs = [read_config(tmp_path / "sweep" / str(number)) for number in range(4)]

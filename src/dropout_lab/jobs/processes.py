@@ -70,13 +70,23 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
         group = start_processes(_process, given, count, join=False, start_method="forkserver")  # type: ignore[no-untyped-call]
         while not group.join():
             pass
-    except ProcessExitedException as error:
-        where = f"; its output is in {log}" if log else ""
-        raise ProcessError(f"a process of the job was killed ({error}){where}", None) from error
-    except ProcessRaisedException as error:
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        killed = str(error) if isinstance(error, ProcessExitedException) else _killed(group.processes)
+        if killed:
+            where = f"; its output is in {log}" if log else ""
+            raise ProcessError(f"a process of the job was killed ({killed}){where}", None) from error
         raise ProcessError(str(error).split("\n")[-2], str(error)) from error
     finally:  # interrupted while it starts them, there is no group yet
         end(group.processes if group else set(multiprocessing.active_children()) - before)
+
+
+def _killed(processes: "Sequence[BaseProcess]") -> str | None:
+    """Tell which process was killed: others often fail for want of it, and may be seen first."""
+    for number, process in enumerate(processes):
+        code = process.exitcode or 0
+        if code < 0 and -code != signal.SIGTERM:  # that is how the others are ended
+            return f"process {number} terminated with signal {signal.Signals(-code).name}"
+    return None
 
 
 def _process(
