@@ -71,7 +71,7 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
         while not group.join():
             pass
     except (ProcessExitedException, ProcessRaisedException) as error:
-        killed = str(error) if isinstance(error, ProcessExitedException) else _killed(group.processes)
+        killed = str(error) if isinstance(error, ProcessExitedException) else _killed(group.processes if group else [])
         if killed:
             where = f"; its output is in {log}" if log else ""
             raise ProcessError(f"a process of the job was killed ({killed}){where}", None) from error
