@@ -74,7 +74,7 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
     cfg.run = {key: str(tmp_path) for key in cfg.run}
     if group in ("dropout", "placement", "dropout_schedule", "model", "data", "optimizer", "lr_scheduler"):
         data = build_data(cfg)
-        net, layers = build_network(cfg, data)
+        net, layers, _ = build_network(cfg, data)
         optimizer = build_optimizer(cfg, build_module(cfg, net), data)
         assert optimizer.param_groups
         assert build_lr_scheduler(cfg, optimizer, epochs=3, steps=12)["scheduler"].get_last_lr()

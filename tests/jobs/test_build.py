@@ -30,7 +30,8 @@ def config():
 def made(config):
     """The data, the network, and the paths of its layers."""
     data = build_data(config)
-    return data, *build_network(config, data)
+    network = build_network(config, data)
+    return data, network.net, network.layers
 
 
 def weights(net):
@@ -55,7 +56,7 @@ def test_the_initial_weights_are_drawn_from_torch_s_generator(config, made):
     nets = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        nets.append(weights(build_network(config, data)[0]))
+        nets.append(weights(build_network(config, data).net))
     assert torch.equal(nets[0], nets[1])
     assert not torch.equal(nets[0], nets[2])
 
@@ -63,7 +64,7 @@ def test_the_initial_weights_are_drawn_from_torch_s_generator(config, made):
 def test_channels_last_is_how_the_weights_of_convolutions_lie(config, made):
     data, *_ = made
     for last in (True, False):
-        other = build_network(OmegaConf.merge(config, {"channels_last": last}), data)[0]
+        other = build_network(OmegaConf.merge(config, {"channels_last": last}), data).net
         weight = other.blocks[1].conv.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == last
 
@@ -102,7 +103,7 @@ def test_the_optimizer_has_the_settings_of_the_configuration_and_all_the_weights
 def test_matching_rescales_the_weights_behind_dropout(config):
     data = build_data(config)
     torch.manual_seed(0)
-    net, _ = build_network(config, data)
+    net = build_network(config, data).net
     before = {name: value.clone() for name, value in net.named_parameters()}
     config = plan(["dropout=classic", "dropout.p=0.3", "optimizer.match=inverted"]).jobs[0].config
     build_optimizer(config, build_module(config, net), data)
@@ -168,7 +169,7 @@ def test_matching_keeps_the_groups_without_decay():
     words = ["dropout=classic", "dropout.p=0.3", "optimizer.match=inverted", "optimizer.weight_decay=0.1"]
     config = plan([*words, "optimizer.no_decay=[bias]"]).jobs[0].config
     data = build_data(config)
-    net, _ = build_network(config, data)
+    net = build_network(config, data).net
     optimizer = build_optimizer(config, build_module(config, net), data)
     decays = {each: group["weight_decay"] for group in optimizer.param_groups for each in group["params"]}
     for name, parameter in net.named_parameters():
@@ -181,7 +182,7 @@ def test_an_optimizer_that_knows_no_decay_has_none_to_leave_out():
         plan(["optimizer._target_=torch.optim.Rprop", "~optimizer.momentum", "~optimizer.weight_decay"]).jobs[0].config
     )
     data = build_data(config)
-    net, _ = build_network(config, data)
+    net = build_network(config, data).net
     config.optimizer.no_decay = ["bias"]
     with pytest.raises(ValueError, match=r"^no_decay=\['bias'\]: must be \[\], as Rprop has no weight decay"):
         build_optimizer(config, build_module(config, net), data)

@@ -29,7 +29,7 @@ def run(tmp_path_factory):
         del config["hydra"]
     config.run = {"dir": str(folder), "root": str(folder), "name": "spatial p=0.3", "group": "spatial", "id": "0"}
     torch.manual_seed(1)
-    net, _ = build_network(config, build_data(config))
+    net = build_network(config, build_data(config)).net
     (folder / "checkpoints").mkdir()
     torch.save({"state_dict": {f"net.{k}": v for k, v in net.state_dict().items()}}, folder / "checkpoints/best.ckpt")
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))

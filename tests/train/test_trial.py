@@ -1,14 +1,17 @@
 """Laws of a trial: what can't be trained or measured is told by its name, and nothing of it is left behind."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from classifying import data, network
 from torch import nn
 
-from dropout_lab.dropout import Dropout
+from dropout_lab.dropout import Dropout, Placement, install
+from dropout_lab.dropout.placement.other_noise import switch_off
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.modules.columns import Column
 from dropout_lab.train import trial
@@ -138,3 +141,42 @@ def test_what_is_mixed_in_training_is_measured_by_its_class():
     trained, measured = mixed.example(ROWS, training=True), mixed.example(ROWS)
     assert (trained[1].shape, measured[1].shape) == ((ROWS, 3), (ROWS,))
     require_step(Classifier(network()), trained, measured, keyed=True)
+
+
+class Draws(nn.Module):
+    """A layer that draws, in the way that is given."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return x + float(self.draw()) if self.training else x
+
+
+def quiet(*layers):
+    net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(9, 3))
+    install(net, Dropout, Placement("classifier"))
+    return Classifier(net)
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random, lambda: np.random.normal()])
+def test_random_numbers_that_no_strategy_reaches_are_refused_by_the_module_that_draws_them(draw, batch):
+    with pytest.raises(ValueError, match=r"draws random numbers of its own in 1\.0 \(Draws\), .*other_noise=keep"):
+        require_step(quiet(nn.Sequential(Draws(draw))), batch, batch, keyed=True, quiet=True)
+    require_step(quiet(Draws(draw)), batch, batch, keyed=True)
+
+
+class Unkeyed(Dropout):
+    """A strategy whose bits come from torch's generator."""
+
+    def draw(self, x):
+        return (torch.rand_like(x) >= self.p).to(x.dtype)
+
+
+def test_a_strategy_may_draw_as_it_likes(batch):
+    for where in ("classifier", "existing", "input"):
+        net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(9, 3))
+        install(net, Unkeyed, Placement(where))
+        switch_off(net)
+        require_step(Classifier(net), batch, batch, keyed=True, quiet=True)

@@ -32,7 +32,7 @@ def test_weights_of_matched_classic_training_are_those_of_inverted_divided_by_q(
         cfg.run = {key: str(tmp_path / name) for key in cfg.run} | {"overrides": [], "choices": {}}
         torch.manual_seed(0)
         data = build_data(cfg)
-        net, _ = build_network(cfg, data)
+        net = build_network(cfg, data).net
         build_optimizer(cfg, build_module(cfg, net), data)
         own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
         RunFolder(tmp_path / name, "").write_config(resolved(own))

@@ -69,9 +69,9 @@ def _events(config: DictConfig, steps: int) -> list[Event]:
     quieten_lightning()
     set_threads(config.threads)
     # Hooks of compiled models are traced into the graph.
-    classifier, data, layers = assemble(OmegaConf.merge(config, {"compile": False}))  # type: ignore[arg-type]
+    classifier, data, network = assemble(OmegaConf.merge(config, {"compile": False}))  # type: ignore[arg-type]
     data.setup()
-    recorder = _Recorder(steps, {path: name for name, path in layers.items()})
+    recorder = _Recorder(steps, {path: name for name, path in network.layers.items()})
     with tempfile.TemporaryDirectory() as folder, recorder.listening(classifier.net):
         own = OmegaConf.create(_moved(OmegaConf.to_container(config.callbacks), config.run.dir, folder))
         own = {name: node for name, node in own.items() if not _is_of_training_alone(node)}

@@ -3,7 +3,7 @@
 import pkgutil
 from collections.abc import Collection
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import hydra
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from dropout_lab.dropout import Dropout, ScheduledRates, install
 from dropout_lab.dropout.graph.calls import calls
+from dropout_lab.dropout.placement.other_noise import switch_off
 from dropout_lab.jobs.build_errors import unlocatable
 from dropout_lab.jobs.overrides import WHOLE
 
@@ -49,18 +50,33 @@ def build_data(cfg: DictConfig) -> Any:
     return data
 
 
-def build_network(cfg: DictConfig, data: Data) -> tuple[nn.Module, dict[str, str]]:
+class Network(NamedTuple):
+    """A network with dropout installed.
+
+    Attributes:
+        net: the network.
+        layers: layer name -> module path for every layer whose numbers can be logged.
+        switched_off: the noise that it had of its own, a line each.
+    """
+
+    net: nn.Module
+    layers: dict[str, str]
+    switched_off: list[str]
+
+
+def build_network(cfg: DictConfig, data: Data) -> Network:
     """The network of a configuration with dropout installed, its initial weights drawn from torch's generator.
 
-    Returns:
-        the network, and layer name -> module path for every layer whose numbers can be logged.
+    Raises:
+        ValueError: dropout that does not fit the network, or noise in it that can't be switched off.
     """
     outputs = module_class(cfg).outputs(data)
     net: nn.Module = instantiate(cfg.model, input_shape=data.shape, num_classes=outputs)
     sites = install(net, instantiate(cfg.dropout), instantiate(cfg.placement))
+    off = switch_off(net) if cfg.get("other_noise") == "remove" else []  # runs of before there was the key have kept it
     if cfg.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}
+    return Network(net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}, off)
 
 
 def module_class(cfg: DictConfig) -> Any:

@@ -152,6 +152,7 @@ class Config(_Section):
     keyed: Switch
     compile: Switch
     channels_last: Switch
+    other_noise: Annotated[Literal["remove", "keep"], Field(description="remove or keep")] = "remove"
     threads: Annotated[int | None, Field(ge=1, description="an integer >= 1, or null")]
     start_from: Annotated[
         str | None, Field(min_length=1, description="the folder of a run, one of its checkpoint files, or null")

@@ -63,7 +63,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
     with built_from(folder):
         data = build_data(config)
         data.setup()
-        net, _ = build_network(config, data)
+        net = build_network(config, data).net
     try:
         require_same_rates(net, saved.rates or rates_of(net))
         net.load_state_dict(saved.net)

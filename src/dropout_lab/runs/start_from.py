@@ -79,7 +79,7 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
         layer.scaling = cfg.optimizer.get("match") or layer.scaling
     try:
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
-            net, _ = build_network(config, data)
+            net = build_network(config, data).net
         net.load_state_dict(weights)
         transfer(net, module.net, module.inputs(data.example(2)))
     except (ValueError, RuntimeError) as error:

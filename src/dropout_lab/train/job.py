@@ -18,9 +18,11 @@ from torch.optim import Optimizer
 
 from dropout_lab.cli import UserError, full_errors, root_cause
 from dropout_lab.data import DataModule
+from dropout_lab.dropout import Dropout
 from dropout_lab.dropout.placement.install import site_table
-from dropout_lab.dropout.placement.other_noise import other_noise
+from dropout_lab.dropout.placement.other_noise import other_noise, shortened
 from dropout_lab.jobs.build import (
+    Network,
     build_data,
     build_lr_scheduler,
     build_module,
@@ -118,14 +120,16 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     quieten_lightning()
     set_threads(cfg.threads)
     folder.write_config(resolved(cfg))
-    module, data, layers = assemble(cfg)
+    module, data, network = assemble(cfg)
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     trainer = build_trainer(cfg, loggers, watched=_is_alone(cfg) and sys.stdout.isatty())
-    config = {**resolved(cfg), "layers": layers, "columns": _columns(module, trainer.callbacks)}  # type: ignore[attr-defined]
+    noise = noise_of(network, cfg.dropout.get("mask"))
+    columns = _columns(module, trainer.callbacks)  # type: ignore[attr-defined]
+    config = {**resolved(cfg), "layers": network.layers, "columns": columns, "noise": noise}
     folder.write_config(config)
     tells_all = _is_alone(cfg) and folder.writes
     if folder.writes:
-        _tell(config, module.net, in_full=tells_all)
+        _tell(config, module.net, noise, in_full=tells_all)
     with _finishing(loggers, module):
         for logger in loggers:
             logger.log_hyperparams({**config, **provenance(), "overrides": config["run"]["overrides"]})
@@ -139,24 +143,24 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     return float(module.last_val_loss if best is None or best.best_model_score is None else best.best_model_score)
 
 
-def assemble(cfg: DictConfig) -> tuple[Module, DataModule, dict[str, str]]:
+def assemble(cfg: DictConfig) -> tuple[Module, DataModule, Network]:
     """Build everything that is trained, the random numbers of its initial weights drawn from the run's seed.
 
     Returns:
-        the module, its data, and layer name -> module path for every layer whose numbers can be logged.
+        the module, its data, and its network with dropout installed.
     """
     lightning.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
-    net, layers = build_network(cfg, data)
-    module = build_module(cfg, net)
+    network = build_network(cfg, data)
+    module = build_module(cfg, network.net)
     if cfg.get("start_from"):  # runs of before there was the key are replayed, too
         start(module, cfg, data)
     if cfg.compile:
-        net.compile()
+        network.net.compile()
     module.optimizer = build_optimizer(cfg, module, data)
     module.lr_scheduler = partial(_lr_scheduler, cfg, data)
-    module.rates = build_rates(cfg, net)
-    return module, data, layers
+    module.rates = build_rates(cfg, network.net)
+    return module, data, network
 
 
 def _lr_scheduler(cfg: DictConfig, data: DataModule, optimizer: Optimizer) -> dict[str, Any]:
@@ -206,14 +210,33 @@ def _on_several(cfg: DictConfig, folder: RunFolder, count: int) -> float:
     return folder.take_objective()
 
 
-def _tell(config: dict[str, Any], net: nn.Module, in_full: bool) -> None:
-    """Tell the configuration and the sites of dropout; in a sweep only the dropout that no strategy reaches."""
+def noise_of(network: Network, mask: str | None) -> dict[str, Any]:
+    """What is to be told of the noise in a network besides that of its strategy's layers.
+
+    Args:
+        network: with dropout installed.
+        mask: what its strategy asks for.
+
+    Returns:
+        ``elsewhere``: how many layers have which other mask, as theirs does not fit their sites, of how many; None if
+        it fits all. ``off``, ``on``: noise of the network's own that was switched off, and that is left on.
+    """
+    masks = [layer.mask for layer in network.net.modules() if isinstance(layer, Dropout)]
+    others = [each for each in masks if mask not in (None, each)]
+    elsewhere = {"mask": others[0], "sites": len(others), "of": len(masks)} if others else None
+    return {"elsewhere": elsewhere, "off": shortened(network.switched_off), "on": shortened(other_noise(network.net))}
+
+
+def _tell(config: dict[str, Any], net: nn.Module, noise: dict[str, Any], in_full: bool) -> None:
+    """Tell the configuration and the sites of dropout; in a sweep only what is done about noise of another kind."""
     if in_full:
         print(f"{summary(config)}\n\n{site_table(net)}\n", file=sys.stderr)
-    for line in other_noise(net):
+    lines = [f"switched off in the network ({line}); other_noise=keep leaves it on" for line in noise["off"]]
+    lines += [f"left on in the network, where no strategy and no keyed mask reaches it: {line}" for line in noise["on"]]
+    for line in lines:
         if line not in _told:
             _told.add(line)
-            log.warning("not reached by any strategy, nor by keyed masks: %s", line)
+            log.warning("%s", line)
 
 
 def _is_alone(cfg: DictConfig) -> bool:

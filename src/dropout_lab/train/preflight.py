@@ -30,7 +30,7 @@ from dropout_lab.train.length import batches, planned_length, require_validation
 from dropout_lab.train.trainer import try_trainer
 from dropout_lab.train.trial import ROWS, require_step
 
-NETWORK = "data model module channels_last dropout placement"  # what a network with its dropout depends on
+NETWORK = "data model module channels_last dropout placement other_noise"  # what a network with its dropout depends on
 TRAINING = "optimizer lr_scheduler trainer"  # what its training depends on besides
 
 _batches: dict[str, int] = {}  # of an epoch, by data and model; known once the data was built
@@ -139,7 +139,7 @@ def network_of(planned: Job, data: DataModule) -> nn.Module | str:
     job = planned.blank
     try:
         with telling(job):
-            return build_network(job, data)[0]
+            return build_network(job, data).net
     except UserError as error:
         return str(error)
 
@@ -151,7 +151,8 @@ def why_no_step(planned: Job, data: DataModule, net: nn.Module) -> str | None:
         with telling(job):
             module = build_module(job, net)
             module.adapt_to(data)
-            require_step(module, data.example(ROWS, training=True), data.example(ROWS), job.keyed)
+            quiet = job.keyed and job.other_noise == "remove"
+            require_step(module, data.example(ROWS, training=True), data.example(ROWS), job.keyed, quiet)
     except UserError as error:
         named = str(error).startswith(("loss: ", "module: ", "module."))
         return str(error) if named else f"a training step fails: {error}"
@@ -182,7 +183,7 @@ def why_no_start(planned: Job, data: DataModule) -> str | None:
     job = planned.blank
     try:
         with telling(job):
-            start(build_module(job, build_network(job, data)[0]), job, data)
+            start(build_module(job, build_network(job, data).net), job, data)
     except UserError as error:
         return str(error)
     return None

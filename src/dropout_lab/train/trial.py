@@ -4,16 +4,19 @@ What a trial changes in a network is put back: gradients, buffers, modes, torch'
 """
 
 import logging
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import mask_keys
 from dropout_lab.dropout.graph.hooks import intercepting
+from dropout_lab.dropout.placement.install import layers_of
 from dropout_lab.modules.base import Module
 
 log = logging.getLogger(__name__)
@@ -23,7 +26,7 @@ LONGEST, LARGEST = 10.0, 4e9  # seconds and bytes that a trial may take; what wo
 TIMES_A_PASS = 6  # that a step and a measurement take, as long as a pass in eval mode
 
 
-def require_step(module: Module, trained: Any, measured: Any, keyed: bool) -> None:
+def require_step(module: Module, trained: Any, measured: Any, keyed: bool, quiet: bool = False) -> None:
     """Take a step with a module and measure it, as training will.
 
     Args:
@@ -31,10 +34,12 @@ def require_step(module: Module, trained: Any, measured: Any, keyed: bool) -> No
         trained: a batch of ``ROWS`` rows as training gives it to the module.
         measured: one as evaluation does.
         keyed: draw the masks that training would.
+        quiet: refuse random numbers that the network draws besides those of keyed masks.
 
     Raises:
-        ValueError: the loss is no number to be minimised, the network drops something in evaluation, or the scores are
-            not those of the columns, a row each. Whatever else the network or the module raises comes through.
+        ValueError: the loss is no number to be minimised, the network drops something in evaluation, draws random
+            numbers that it should not, or the scores are not those of the columns, a row each. Whatever else the
+            network or the module raises comes through.
     """
     bytes_ = sum(each.numel() * each.element_size() for each in module.parameters())
     if 3 * bytes_ > LARGEST:  # weights, gradients, and what lies between them
@@ -50,7 +55,8 @@ def require_step(module: Module, trained: Any, measured: Any, keyed: bool) -> No
         if other := next((name for name, out in _outputs(module, x).items() if not _same(out, first.get(name))), None):
             raise ValueError(f"two passes in eval mode differ from {other} on: it drops or draws something there, too")
         _measure(module, measured)
-    with _put_back(module):  # in the modes it was given in, as Lightning leaves them: a teacher stays in eval mode
+    # In the modes it was given in, as Lightning leaves them: a teacher stays in eval mode.
+    with _put_back(module), _refusing_draws(module.net) if quiet else nullcontext():
         _train(module, trained, keyed)
 
 
@@ -95,6 +101,38 @@ def _train(module: Module, batch: Any, keyed: bool) -> None:
     if loss.ndim or not loss.requires_grad:
         raise ValueError("loss: must be one number for a batch, which depends on the weights")
     torch.autograd.backward(loss)
+
+
+@contextmanager
+def _refusing_draws(net: nn.Module) -> Iterator[None]:
+    """Refuse random numbers that a network draws within, by what it leaves of the generators, and name the module."""
+    paths = {each: path for path, each in net.named_modules()}
+    strategy = {each for layer in layers_of(net) for each in layer.modules()}
+    before: list[Any] = []  # the generators when each of the modules was entered that have not ended
+    told: list[nn.Module] = []
+
+    def enter(*_: Any) -> None:
+        before.append(_generators())
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        was, now = before.pop(), _generators()
+        if was != now:
+            before[:] = [now] * len(before)  # of those around it none has drawn that
+            told.extend(each for each in (module,) if each not in strategy)
+
+    with intercepting(paths, before=enter, after=leave):
+        yield
+    if told:
+        raise ValueError(
+            f"the network draws random numbers of its own in {paths[told[0]] or 'its forward'} "
+            f"({type(told[0]).__name__}), which no strategy reaches; other_noise=keep takes it as it is"
+        )
+
+
+def _generators() -> tuple[Any, ...]:
+    """The states of the generators that a network may draw from: torch's, numpy's, Python's."""
+    _, keys, *place = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), keys.tobytes(), place, random.getstate()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def test_the_average_is_tested_and_is_the_state_dict_of_the_checkpoint(whole):
     config = read_config(whole)
     data = build_data(config)
     data.setup()
-    net, _ = build_network(config, data)
+    net = build_network(config, data).net
     net.load_state_dict({key.removeprefix("net."): value for key, value in saved["current_model_state"].items()})
     logits = net.eval()(data.prepare(data.test.inputs))
     assert torch.nn.functional.cross_entropy(logits, data.test.targets).item() != pytest.approx(

@@ -14,7 +14,7 @@ Rates by depth, for site l = 1..L in call order and p the rate of the last site:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -139,6 +139,14 @@ def uninstall(model: nn.Module) -> None:
     for layer in list(model.modules()):
         if "replaced" in vars(layer):
             _replace(model, layer, vars(layer)["replaced"])
+
+
+def layers_of(model: nn.Module) -> Iterator[nn.Module]:
+    """The layers that `install` has put into `model`."""
+    for module in model.modules():
+        yield from attached(module).values()
+        if "replaced" in vars(module):
+            yield module
 
 
 def rates(p: float, rate: str | Sequence[float], count: int) -> list[float]:

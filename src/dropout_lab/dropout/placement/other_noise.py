@@ -1,12 +1,13 @@
 """Noise in a model that is not of the lab's layers: functional dropout, attention's own, stochastic depth.
 
-No strategy replaces these, keyed masks do not reach them and Monte Carlo in eval does not switch them on, so a run that
-compares strategies has to say that they are there.
+No strategy replaces these, keyed masks do not reach them and Monte Carlo in eval does not switch them on. So where
+strategies are compared they are switched off, or it is said that they are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch.fx
@@ -16,44 +17,112 @@ from torch.nn.modules.dropout import _DropoutNd
 from dropout_lab.dropout.graph.calls import trace
 from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.graph.nodes import op_name
+from dropout_lab.dropout.placement.silence import SILENCED, silence
 
 
 def other_noise(model: nn.Module) -> list[str]:
     """One line for each source of dropout noise in `model` that `install` has not put there; empty if there is none.
 
     Found are: dropout layers outside the placement, `nn.MultiheadAttention` and recurrent layers with `dropout > 0`,
-    stochastic depth and DropBlock modules, and in the traced graph `F.dropout` and its kin, and every function with a
-    dropout probability among its arguments (`F.scaled_dot_product_attention`). What has p = 0 is left out.
+    stochastic depth, DropPath, DropBlock and whatever module has such a name, random activations (`nn.RReLU`), and in
+    the graphs of both modes `F.dropout` and its kin, and every function with a dropout probability among its arguments
+    (`F.scaled_dot_product_attention`). What has p = 0 is left out.
     """
-    lines = [line for path, module in model.named_modules() for line in _in_module(path, module)]
-    with in_mode(model, training=True):
-        try:
-            graph = trace(model, deep=True).graph
-        except ValueError as error:
-            return [*lines, f"calls of F.dropout, if there are any, can't be listed: {error}"]
-    return lines + [line for node in graph.nodes for line in _in_function(node)]
+    lines = [
+        f"{path}: {_in_words(module, rate)}"
+        for path, module in model.named_modules()
+        if (rate := _rate(module)) is not None
+    ]
+    try:
+        return lines + [f"{path or 'forward of the model'}: {words}" for path, _, words in _in_functions(model)]
+    except ValueError as error:
+        return [*lines, f"calls of F.dropout, if there are any, can't be listed: {error}"]
 
 
-def _in_module(path: str, module: nn.Module) -> Iterator[str]:
-    kind = type(module).__name__
+def switch_off(model: nn.Module) -> list[str]:
+    """Switch off, in place and for good, every source of noise that `other_noise` lists; returns those lines.
+
+    Modules get the rate 0. Around the forward pass of a module that calls a function with noise, or of a model that
+    can't be traced, that function is called as if it had p = 0.
+
+    Raises:
+        ValueError: a function that can't be reached so (`torchvision.ops.stochastic_depth` and `drop_block2d`).
+    """
+    off = []
+    for path, module in model.named_modules():
+        if (rate := _rate(module)) is not None:
+            off.append(f"{path}: {_in_words(module, rate)}")
+            _stop(module, rate)
+    try:
+        functions = _in_functions(model)
+    except ValueError:  # whatever it calls
+        silence(model)
+        return off
+    for path, name, words in functions:
+        if name not in SILENCED:
+            raise ValueError(f"{path or 'forward of the model'}: {words}, and can't be switched off from outside")
+    for path in dict.fromkeys(path for path, _, _ in functions):
+        silence(model.get_submodule(path))
+    return off + [f"{path or 'forward of the model'}: {words}" for path, _, words in functions]
+
+
+def shortened(lines: Iterable[str]) -> list[str]:
+    """The lines of `other_noise`, those that say the same of several modules as one: `a.drop and 11 more: ...`."""
+    alike: dict[str, list[str]] = {}
+    for line in lines:
+        alike.setdefault(line.partition(": ")[2].partition("=")[0], []).append(line)
+    return [
+        first.replace(": ", f" and {len(more)} more like it: ", 1) if more else first for first, *more in alike.values()
+    ]
+
+
+def _rate(module: nn.Module) -> str | None:
+    """The attribute of a module with the rate of noise that it makes by itself; None if it makes none."""
+    if isinstance(module, nn.RReLU):
+        return "upper" if module.upper != module.lower else None
+    if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+        return "dropout" if module.dropout else None
+    if not (isinstance(module, _DropoutNd) or is_noise(type(module))) or getattr(module, "name", None) is not None:
+        return None
+    return next((rate for rate in _RATES if isinstance(p := getattr(module, rate, None), float | int) and p), None)
+
+
+def is_noise(kind: type) -> bool:
+    """Whether a class of modules, or one that it derives from, is called as stochastic depth and its kin are."""
+    return any(_NOISE.search(each.__name__) for each in kind.__mro__[: kind.__mro__.index(nn.Module)])
+
+
+def _in_words(module: nn.Module, rate: str) -> str:
+    kind, value = type(module).__name__, getattr(module, rate)
     if isinstance(module, _DropoutNd):
-        if module.p and getattr(module, "name", None) is None:
-            yield f"{path}: {kind}(p={module.p:.4g}) is not in the placement"
-    elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
-        if module.dropout:
-            yield f"{path}: {kind} drops by itself, with dropout={module.dropout:.4g}"
-    elif rate := _rate_name(type(module)):
-        p = getattr(module, rate, None)
-        if p:
-            yield f"{path}: {kind} drops by itself, with {rate}={p:.4g}"
+        return f"{kind}(p={value:.4g}) is not in the placement"
+    if isinstance(module, nn.RReLU):
+        return f"{kind} draws its slopes, from {module.lower:.4g} to {module.upper:.4g}"
+    return f"{kind} drops by itself, with {rate}={value:.4g}"
 
 
-def _rate_name(kind: type) -> str | None:
-    """The attribute with the rate of a class of noise, or of a subclass of one; None if it is none."""
-    return next((_NOISE_MODULES[each.__name__] for each in kind.__mro__ if each.__name__ in _NOISE_MODULES), None)
+def _stop(module: nn.Module, rate: str) -> None:
+    if isinstance(module, nn.RReLU):
+        module.lower = module.upper = (module.lower + module.upper) / 2  # its slope in evaluation
+    else:
+        setattr(module, rate, 0.0)
 
 
-def _in_function(node: torch.fx.Node) -> Iterator[str]:
+def _in_functions(model: nn.Module) -> list[tuple[str, str, str]]:
+    """Path, name of the function and words for each call of a function with noise, in train or in eval mode.
+
+    Raises:
+        ValueError: the model can't be traced.
+    """
+    found: dict[tuple[str, str, str], None] = {}
+    for training in (True, False):
+        with in_mode(model, training=training):
+            for node in trace(model, deep=True).graph.nodes:
+                found.update(dict.fromkeys(_in_function(node)))
+    return list(found)
+
+
+def _in_function(node: torch.fx.Node) -> Iterator[tuple[str, str, str]]:
     if node.op not in ("call_function", "call_method"):
         return
     arguments = _arguments(node)
@@ -61,12 +130,12 @@ def _in_function(node: torch.fx.Node) -> Iterator[str]:
         return
     name = op_name(node)
     path, kind = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
-    if isinstance(kind, type) and _rate_name(kind):
+    if isinstance(kind, type) and is_noise(kind):
         return  # named as a module
     for argument, p in arguments.items():
         if (argument in _PROBABILITIES or (argument == "p" and name in _NOISE_FUNCTIONS)) and p:
             rate = p if isinstance(p, torch.fx.Node) else f"{p:.4g}"
-            yield f"{path or 'forward of the model'}: {name}() drops by itself, with {argument}={rate}"
+            yield path, name, f"{name}() drops by itself, with {argument}={rate}"
 
 
 def _arguments(node: torch.fx.Node) -> dict[str, Any]:
@@ -82,7 +151,8 @@ def _arguments(node: torch.fx.Node) -> dict[str, Any]:
     return dict(node.kwargs)
 
 
-_NOISE_MODULES = {"StochasticDepth": "p", "DropPath": "drop_prob", "DropBlock2d": "p", "DropBlock3d": "p"}
+_NOISE = re.compile(r"StochasticDepth|DropPath|DropBlock|PatchDropout|Dropout$")
+_RATES = ("p", "drop_prob", "prob", "drop_rate", "rate")
 _NOISE_FUNCTIONS = {
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
     "stochastic_depth", "drop_block2d", "drop_block3d",
