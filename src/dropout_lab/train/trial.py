@@ -4,6 +4,7 @@ What a trial changes in a network is put back: gradients, buffers, modes, torch'
 """
 
 import logging
+import pickle
 import random
 import time
 from collections.abc import Iterator
@@ -131,8 +132,8 @@ def _refusing_draws(net: nn.Module) -> Iterator[None]:
 
 def _generators() -> tuple[Any, ...]:
     """The states of the generators that a network may draw from: torch's, numpy's, Python's."""
-    _, keys, *place = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), keys.tobytes(), place, random.getstate()
+    numpy = np.random.get_state(legacy=False)
+    return torch.get_rng_state().numpy().tobytes(), pickle.dumps(numpy), random.getstate()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
     model = torchvision.models.resnet18(num_classes=10)
     install(model, Dropout, Placement("activations", p=0.2, rate="linear"))
 
-Rates by depth, for site l = 1..L in call order and p the rate of the last site:
+Rates by depth, for site l = 1..L in call order and p the rate of the last site; of branches, l counts blocks:
 
     constant    p
     linear      p * l / L              rises from p / L to p (Huang et al. 2016, "stochastic depth")
@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, detach, require_free
+from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, INSIDE, attach, attached, detach, require_free, restore
 from dropout_lab.dropout.layer import require_rate
+from dropout_lab.dropout.placement.attention import put_inside, take_out
+from dropout_lab.dropout.placement.attn_drop import forget_rows, show_rows
 from dropout_lab.dropout.placement.sites import PLACES, Site, find_sites, fit_mask, input_host
 
 RATES = ("constant", "linear", "geometric")
@@ -39,6 +41,10 @@ class Placement:
             "convolutions": after every convolution, likewise;
             "classifier": before the last Linear, instead of a dropout layer that stands there;
             "input": on the model's input;
+            "branches": at the end of every residual branch, before it is added to its shortcut; instead of stochastic
+                depth (DropPath) that stands there; where a model can't be traced, only there;
+            "attention": on the attention weights, (N, heads, L, S): of `nn.MultiheadAttention`, of torchvision's Swin
+                and MaxViT, and instead of layers called `attn_drop` (timm);
             "pattern": after the leaf modules whose path matches `pattern`, or instead of matching dropout layers;
             "default": "existing" if the model has any, else "classifier";
             "none": nowhere, and dropout layers that the model has stay as they are.
@@ -120,11 +126,11 @@ def install(model: nn.Module, make: Callable[..., nn.Module], placement: Placeme
     """
     sites = find_sites(model, placement.places, placement.patterns)
     named = "p" in getattr(make, "keywords", {})
-    layers: list[Any] = [make(p=p) if named else make(p) for p in rates(placement.p, placement.rate, len(sites))]
+    layers: list[Any] = [make(p=p) if named else make(p) for p in _rates(placement, sites)]
     for site, layer in zip(sites, layers, strict=True):
         _require_dropout_layer(layer)
         fit_mask(site, layer)
-        if site.kind != "replaced":
+        if site.kind not in ("replaced", "inside"):
             require_free(site.module, _child(site))
     uninstall(model)
     for site, layer in sorted(zip(sites, layers, strict=True), key=lambda pair: pair[0].kind != "replaced"):
@@ -136,6 +142,9 @@ def uninstall(model: nn.Module) -> None:
     """Take out what `install` put into `model`, in place: attached layers go, replaced dropout layers come back."""
     for host in list(model.modules()):
         detach(host)
+        take_out(host)
+        forget_rows(host)
+        restore(host)
     for layer in list(model.modules()):
         if "replaced" in vars(layer):
             _replace(model, layer, vars(layer)["replaced"])
@@ -176,12 +185,22 @@ def site_table(model: nn.Module) -> str:
     for path, module in model.named_modules():
         found = [(vars(module)["replaced"], "replaced", module)] if "replaced" in vars(module) else []
         found += [(module, "after" if child == AFTER else "before", layer) for child, layer in attached(module).items()]
+        found += [(module, "inside", module.get_submodule(INSIDE))] if INSIDE in module._modules else []
         for host, kind, layer in found:
             where = f"{path} ({type(host).__name__})" if path else type(host).__name__
             rows.append((str(layer.name), where, kind, str(getattr(layer, "mask", "-")), f"{layer.p:.4g}"))
     rows[1:] = sorted(rows[1:])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _rates(placement: Placement, sites: Sequence[Site]) -> list[float]:
+    """The drop probability of each site; sites of one block have the same depth."""
+    if not isinstance(placement.rate, str):
+        return rates(placement.p, placement.rate, len(sites))
+    blocks = list(dict.fromkeys(site.block or site.name for site in sites))
+    of_block = dict(zip(blocks, rates(placement.p, placement.rate, len(blocks)), strict=True))
+    return [of_block[site.block or site.name] for site in sites]
 
 
 def _require_dropout_layer(layer: object) -> None:
@@ -207,10 +226,13 @@ def _put(model: nn.Module, site: Site, layer: Any) -> None:
         bare = model.get_submodule(site.path)  # not site.module, which may be a layer of an earlier install
         vars(layer)["replaced"] = bare  # not registered as a child: kept only for uninstall
         _replace(model, bare, layer)
+        show_rows(model, site.path, layer)
         if any(
             isinstance(parent, nn.TransformerEncoderLayer) and layer in parent.children() for parent in model.modules()
         ):
             layer.register_forward_pre_hook(_no_fast_path)
+    elif site.kind == "inside":
+        put_inside(model, site.module, layer)
     else:
         attach(input_host(model) if site.kind == "input" else site.module, layer, _child(site))
 
