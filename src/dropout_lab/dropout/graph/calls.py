@@ -17,7 +17,7 @@ import torch.fx
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph.hooks import BEFORE, attached, unhooked
+from dropout_lab.dropout.graph.hooks import BEFORE, as_before, attached, is_ours, unhooked
 from dropout_lab.dropout.graph.layer_names import layer_name
 from dropout_lab.dropout.graph.modes import in_mode
 
@@ -83,7 +83,7 @@ def calls(model: nn.Module) -> list[Call]:
     layer that is opaque to tracing (`nn.TransformerEncoderLayer`) follow one another in the order of their definition;
     so do all modules of a model that can't be traced, one call each, whether they are used or not.
     """
-    with in_mode(model, training=True):
+    with in_mode(model, training=True), as_before(model):
         try:
             graph = trace(model).graph
         except ValueError:
@@ -124,14 +124,13 @@ def is_leaf(module: nn.Module) -> bool:
     """Whether the lab looks at a module from outside only: no children of its own, dropout, attention, recurrent."""
     if isinstance(module, (_DropoutNd, nn.MultiheadAttention, nn.RNNBase)):
         return True
-    ours = attached(module)
-    return all(name in ours or name == "parametrizations" for name, _ in module.named_children())
+    return all(is_ours(module, name) or name == "parametrizations" for name, _ in module.named_children())
 
 
 def is_attached(model: nn.Module, path: str) -> bool:
     """Whether the module at `path` is a layer that `install` has hung on its parent."""
     host, _, child = path.rpartition(".")
-    return child in attached(model.get_submodule(host))
+    return is_ours(model.get_submodule(host), child)
 
 
 class _Tracer(torch.fx.Tracer):
@@ -142,7 +141,7 @@ class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if super().is_leaf_module(m, module_qualified_name) or isinstance(m, _DropoutNd):
             return True
-        return is_leaf(m) and not self.looks_into(m)
+        return (is_leaf(m) or getattr(m, "whole", False)) and not self.looks_into(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -185,7 +184,6 @@ def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
         if path:
             yield path, module
         return
-    ours = attached(module)
     for name, child in module.named_children():
-        if name not in ours:
+        if not is_ours(module, name):
             yield from _leaves(child, f"{path}.{name}" if path else name)

@@ -2,7 +2,8 @@
 
 An attached layer changes neither the code of the model nor its `state_dict` keys: it becomes a child of its host (so
 `train()`, `apply` and `named_modules` reach it) and is called from a forward hook. The hooks are plain functions that
-look the child up, so `copy.deepcopy`, pickle and `torch.compile` work.
+look the child up, so `copy.deepcopy`, pickle and `torch.compile` work. Attributes of a module that stand in the way
+of a layer are overridden for as long as it is there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 AFTER, BEFORE = "dropout", "dropout_before"
+INSIDE = "dropout_inside"  # a child that the module calls itself (`placement/attention.py`)
 
 
 def attach(host: nn.Module, layer: nn.Module, child: str) -> None:
@@ -52,8 +54,49 @@ def detach(host: nn.Module) -> None:
     """Take off every layer that `attach` has hung on `host`, with its hook; nothing happens on a bare one."""
     for name in attached(host):
         delattr(host, name)
-    _unregister(host._forward_hooks, _drop_after)
-    _unregister(host._forward_pre_hooks, _drop_before)
+    unregister(host._forward_hooks, _drop_after)
+    unregister(host._forward_pre_hooks, _drop_before)
+
+
+def is_ours(host: nn.Module, child: str) -> bool:
+    """Whether the child of this name is a layer that the lab has hung on `host`."""
+    return child == INSIDE or child in attached(host)
+
+
+def override(host: nn.Module, name: str, value: Any) -> None:
+    """Give an attribute of `host` a value until `restore`, which goes back behind several of them at once."""
+    vars(host).setdefault(_OVERRIDDEN, {}).setdefault(name, getattr(host, name, None))
+    setattr(host, name, value)
+
+
+def before(host: nn.Module, name: str) -> Any:
+    """The value that an attribute of `host` had before it was overridden; None if it has none."""
+    return vars(host).get(_OVERRIDDEN, {}).get(name, getattr(host, name, None))
+
+
+def restore(host: nn.Module) -> None:
+    """Give the overridden attributes of `host` their own values; those that it did not have, go."""
+    for name, value in vars(host).pop(_OVERRIDDEN, {}).items():
+        setattr(host, name, value)
+        if value is None:
+            delattr(host, name)
+
+
+@contextmanager
+def as_before(model: nn.Module) -> Iterator[None]:
+    """The attributes of the modules of `model` within the context as they were before they were overridden."""
+    values = [
+        (module, name, getattr(module, name))
+        for module in model.modules()
+        for name in vars(module).get(_OVERRIDDEN, ())
+    ]
+    try:
+        for module, name, _ in values:
+            setattr(module, name, before(module, name))
+        yield
+    finally:
+        for module, name, value in values:
+            setattr(module, name, value)
 
 
 def unhooked(host: nn.Module) -> nn.Module:
@@ -89,7 +132,11 @@ def intercepting(
         yield
 
 
-def _unregister(hooks: dict[int, Callable[..., Any]], ours: Callable[..., Any]) -> None:
+_OVERRIDDEN = "overridden"
+
+
+def unregister(hooks: dict[int, Callable[..., Any]], ours: Callable[..., Any]) -> None:
+    """Take one function out of the hooks of a module."""
     for key in [key for key, hook in hooks.items() if hook is ours]:
         del hooks[key]
 
