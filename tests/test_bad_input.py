@@ -39,6 +39,17 @@ TABLE = [
     ("train", "hydra.searchpath=[other://x]", "No config source registered"),
     ("train", "-m hydra.sweeper._target_=nowhere.X", "hydra.sweeper._target_=nowhere.X: No module named 'nowhere'"),
     ("train", "model=torchvision model.name=resnet81", "did you mean 'resnet18'?"),
+    (
+        "train",
+        "model=torchvision +model.grops=2",
+        "error: model.grops: resnet18 takes no such key; did you mean 'groups'",
+    ),
+    (
+        "train",
+        "model=timm model.name=test_vti",
+        "error: model.name=test_vti: no model of timm; did you mean 'test_vit'?",
+    ),
+    ("train", "model=timm model.name=test_vit +model.pretrained=true", "nothing is downloaded"),
     ("train", "model._target_=dropout_lab.models.CCN", "has no attribute 'CCN'"),
     ("train", "model._target_=nowhere.Model", "No module named 'nowhere'"),
     ("train", "data._target_=dropout_lab.data.Digit", "data._target_=dropout_lab.data.Digit: "),

@@ -142,16 +142,6 @@ def test_ece_over_batches_is_that_of_guo_et_al_over_all_rows():
     assert module.summarize({"excess": excess.tolist()})["ece"] == pytest.approx(float(by_hand))
 
 
-def test_a_network_of_timm_is_named_as_any_other_whatever_its_dropout_and_folds(copy):
-    vit = ["model.name=vit_tiny_patch16_224", "+model.img_size=8", "+model.patch_size=4", "+model.depth=1"]
-    table = copy.sweep("model=timm", *vit, "dropout=inverted,classic", "dropout.p=0.2", "data.train_size=64")
-    assert table["gain_eval_mean"].round(4).tolist() == [1, 0.8]
-    inverted, classic = (copy.read(number, "activations.csv").layer.unique().tolist() for number in (0, 1))
-    assert inverted == classic
-    assert "17_blocks_0_mlp_drop1" in classic
-    assert copy.folding_error(1) < 1e-5
-
-
 def test_arms_of_one_s_own_are_the_rows_side_by_side_as_one_after_another(copy):
     words = ["model=mlp", "data.train_size=200"]
     table = copy.sweep("sweep=noisy_labels", "seed=1", *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

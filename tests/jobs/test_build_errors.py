@@ -56,6 +56,21 @@ def test_values_that_a_signature_is_wrong_or_unclear_about_are_not_blamed():
     assert told(rate=2, size=None, kind=3) == "model.part: RuntimeError: inside"
 
 
+def make(kind="a", **options):
+    return Own(kind=kind, **options)
+
+
+class Making:
+    def __init__(self, **options: object) -> None:
+        make(**options)
+
+
+@pytest.mark.parametrize("target", ["make", "Making"])
+def test_a_key_that_is_refused_by_what_it_is_handed_on_to_is_told_in_its_words(target):
+    said = "model.part: TypeError: Base.__init__() got an unexpected keyword argument 'sise'"
+    assert told(_target_=f"{__name__}.{target}", sise=1) == said
+
+
 def test_a_class_written_in_c_is_known_by_its_name_alone():
     assert arguments_of(datetime.timedelta) == {}
     assert told(_target_="datetime.timedelta", foo=1) == "model.part.foo: datetime.timedelta takes no such key"

@@ -74,6 +74,44 @@ def test_bad_arguments_say_what_is_allowed(arguments, message):
         torchvision_model(*arguments)
 
 
+def test_options_are_those_of_the_model_s_class():
+    model = torchvision_model(SHAPE, 10, "mobilenet_v3_small", dropout=0.4)
+    assert model.classifier[2].p == 0.4
+    depth = torchvision_model(SHAPE, 10, "efficientnet_b0", stochastic_depth_prob=0.0)
+    assert {layer.p for layer in depth.modules() if isinstance(layer, torchvision.ops.StochasticDepth)} == {0}
+
+
+def test_options_hold_where_the_number_of_classes_is_that_of_the_weights(squeezed, saved):
+    model = torchvision_model(SHAPE, None, "squeezenet1_1", saved(squeezed), dropout=0.1)
+    assert (len(model.classifier[1].bias), model.classifier[0].p) == (11, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "efficientnet_b0",
+            {"stochastic_depth_prb": 0},
+            "_prb: efficientnet_b0 takes no such key; did you mean 'stoch",
+        ),
+        (
+            "mobilenet_v3_small",
+            {"reduced_tail": True},
+            "tail: mobilenet_v3_small takes no such key; allowed: b",
+        ),
+        ("resnet18", {"progress": True}, "model.progress: resnet18 takes no such key; allowed: zero_init_residual, "),
+        ("efficientnet_b0", {"inverted_residual_setting": []}, "setting: the library settles that for efficientnet_b0"),
+        ("swin_t", {"stochastic_depth_prob": 0}, "prob: the library settles that for swin_t; allowed: mlp_ratio, dro"),
+        ("resnext50_32x4d", {"groups": 2}, "model.groups: the library settles that for resnext50_32x4d; allowed: zero"),
+        ("squeezenet1_1", {"dropout": 2}, "model.dropout=2: squeezenet1_1 can't be made with that: ValueError: dropo"),
+    ],
+)
+def test_options_that_a_model_does_not_take_are_one_line(name, options, message):
+    with pytest.raises(ValueError, match=r"^model\.") as told:
+        torchvision_model(SHAPE, 10, name, **options)
+    assert message in str(told.value)
+
+
 @pytest.fixture(scope="module")
 def squeezed():
     """Weights of a squeezenet of 11 classes, its head in the middle of the names."""

@@ -122,7 +122,7 @@ class DataModule(lightning.LightningDataModule):
         """A batch in training, as the model and its loss see it; what is drawn for it depends on seed and place."""
         return self.prepare(inputs), targets
 
-    def suit(self, channels: int, image_size: int) -> None:
+    def suit(self, channels: int | None, image_size: int) -> None:
         """Take the channels and the size of images that a model wants, where they were left open."""
         raise ValueError(f"the model takes images, but samples of {type(self).__name__} have the shape {self.shape}")
 

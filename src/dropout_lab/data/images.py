@@ -64,7 +64,7 @@ class ImageData(DataModule):
             raise ValueError(f"data.channels={self.channels}: these images have {channels}; only one can be repeated")
         return (self.channels or channels, self.image_size or height, self.image_size or width)
 
-    def suit(self, channels: int, image_size: int) -> None:
+    def suit(self, channels: int | None, image_size: int) -> None:
         """Take the channels and the size of images that a model wants, where they were left open."""
         self.channels, self.image_size = self.channels or channels, self.image_size or image_size
 

@@ -26,7 +26,7 @@ class Data(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Shape of what the model sees of a sample."""
 
-    def suit(self, channels: int, image_size: int) -> None:
+    def suit(self, channels: int | None, image_size: int) -> None:
         """Take what a model wants for what was left open."""
 
 
@@ -38,7 +38,8 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
 def build_data(cfg: DictConfig) -> Any:
     """The data module of a configuration, its images as the model wants them where that is left open.
 
-    A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``.
+    A model says so with an attribute ``wants(**its configuration) -> (channels, pixels)`` of its ``_target_``;
+    of channels None are any.
     """
     data: Data = instantiate(cfg.data)
     try:

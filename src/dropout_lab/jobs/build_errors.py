@@ -1,5 +1,6 @@
 """Errors of building: one line that names the key of the configuration that could not be built, and what it may be."""
 
+import importlib
 import inspect
 import pkgutil
 import re
@@ -15,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from dropout_lab.cli import UserError, nearest, root_cause
-from dropout_lab.jobs.overrides import FROM_CODE, OF_THE_LAB, WHOLE
+from dropout_lab.jobs.overrides import EXTRAS, FROM_CODE, OF_THE_LAB, WHOLE, needs_extra
 from dropout_lab.jobs.signatures import ignores_others
 
 
@@ -36,14 +37,15 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
     found = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)  # may be a node within the section
     key = found[1] if found else group
     node = OmegaConf.select(job, key) if key else None
-    if not isinstance(node, DictConfig) or "_target_" not in node or told.startswith(f"{key}."):
+    if not isinstance(node, DictConfig) or "_target_" not in node or told.startswith((f"{key}.", "model.")):
         return told
     try:
-        arguments = arguments_of(pkgutil.resolve_name(node["_target_"]))
+        target = pkgutil.resolve_name(node["_target_"])
     except (ImportError, AttributeError, ValueError):
         return f"{key}.{unlocatable(node['_target_'])}"
-    unknown = re.search(r"'(\w+)' is an invalid keyword|unexpected keyword argument '(\w+)'", told)
-    if unknown and (name := unknown[1] or unknown[2]) in node:
+    arguments = arguments_of(target)
+    unknown = re.search(r"'(\w+)' is an invalid keyword|(\S+)\(\) got an unexpected keyword argument '(\w+)'", told)
+    if unknown and (name := unknown[1] or unknown[3]) in node and _is_of(unknown[2], target):
         known = [argument for argument in arguments if argument not in FROM_CODE.get(str(key), ())]
         return f"{key}.{unknown_key(name, node['_target_'], known)}"
     if (refused := re.match(r"(\w+)=", told)) and refused[1] in arguments:
@@ -53,6 +55,12 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
             value = "null" if node[name] is None else node[name]
             return f"{key}.{name}={value}: must be {_spelled(parameter.annotation)}"
     return told if f"{str(key).partition('.')[0]}." in told else f"{key}: {told}"
+
+
+def _is_of(caller: str | None, target: Any) -> bool:
+    """Whether what an error calls ``Class.__init__``, or None in C, is of a target; else keys were handed on to it."""
+    names = [each.__name__ for each in inspect.getmro(target)] if isinstance(target, type) else [target.__name__]
+    return caller is None or caller.removesuffix(".__init__").rpartition(".")[2] in names
 
 
 @contextmanager
@@ -95,11 +103,13 @@ def unknown_key(name: str, target: str, known: Collection[str]) -> str:
 
 
 def unlocatable(target: str) -> str:
-    """One line about a ``_target_`` that is not there, with the nearest name that is."""
+    """One line about a ``_target_`` that is not there, with the nearest name that is, or the extra that it needs."""
     place, _, name = target.rpartition(".")
     try:
-        names = dir(pkgutil.resolve_name(place))
-    except (ImportError, AttributeError, ValueError) as error:
+        names = dir(importlib.import_module(place))
+    except ImportError as error:
+        return needs_extra(f"_target_={target}", error.name) if error.name in EXTRAS else f"_target_={target}: {error}"
+    except (AttributeError, ValueError) as error:
         return f"_target_={target}: {error}"
     return f"_target_={target}: {place} has no attribute {name!r}; {nearest(name, names)}".rstrip("; ")
 

@@ -41,7 +41,7 @@ FROM_CODE = {  # arguments of what a section describes that are not for the conf
     "trainer": ("logger", "callbacks", "plugins", "default_root_dir"),
 }
 PARTS = {"callbacks": "callback", "logger": "logger"}  # groups of which several options are chosen
-EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # pyproject.toml: what needs them
+EXTRAS = {"optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "timm": "timm"}  # pyproject.toml
 
 
 def only_asks(arguments: Sequence[str]) -> bool:
@@ -108,7 +108,7 @@ def explain_error(error: Exception, overrides: Sequence[str], files: Sequence[st
         options = loader.get_group_options(group, ObjectType.CONFIG, "train", list(files))
         if not group:
             return f"{name}: no such configuration in conf/{where}"
-        if name in EXTRAS:
+        if group.startswith("hydra/") and name in EXTRAS:
             return needs_extra(f"{group}={name}", name)
         return f"{group}={name}: no such option; {nearest(name, options)}allowed: {', '.join(options)}{where}"
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
