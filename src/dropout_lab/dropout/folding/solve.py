@@ -8,7 +8,8 @@ what it does differently in the new model. An affine layer lets its two scales b
     weight *= out / in      bias *= out
 
 Scales are exact fractions, so that two ways to the same tensor agree or they don't; where they don't, no exact answer
-exists. Where a scale is free, the first tensor that it concerns keeps scale 1: factors move forward if they can.
+exists. Where a scale is free, the first sum that it concerns keeps scale 1, or else the first tensor: what is added to
+a residual stream is scaled where it comes from, and in a chain factors move forward if they can.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from dropout_lab.dropout.folding import operations
 from dropout_lab.dropout.folding.constraints import Equations, Link, Value, place
 from dropout_lab.dropout.folding.copies import remedies
 from dropout_lab.dropout.graph.calls import trace
+from dropout_lab.dropout.graph.hooks import INSIDE
 from dropout_lab.dropout.graph.modes import in_mode
-from dropout_lab.dropout.graph.nodes import describe
+from dropout_lab.dropout.graph.nodes import describe, op_name
 from dropout_lab.dropout.layer import Dropout
 
 
@@ -92,7 +94,7 @@ def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
 
 def _is_readable(module: nn.Module) -> bool:
     """Whether a module without children that is not known can be looked into."""
-    if operations.kind_of(module) is not nn.Module:
+    if operations.kind_of(module) is not nn.Module or INSIDE in module._modules:
         return False
     try:
         trace(module, deep=True)
@@ -127,7 +129,8 @@ class _Solution:
         self.equations = equations
         self.scale: dict[Value, Fraction] = {}
         self.parent: dict[Value, tuple[Value, Node]] = {}  # where a scale came from, and which op handed it on
-        for value in (None, *graph.nodes):  # in call order, so the first tensor of a free group keeps scale 1
+        sums = [node for node in graph.nodes if op_name(node) in ("add", "iadd")]
+        for value in (None, *sums, *graph.nodes):  # in call order, so the first tensor of a free group keeps scale 1
             if value not in self.scale:
                 self._spread(value)
 

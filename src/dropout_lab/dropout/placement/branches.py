@@ -11,14 +11,14 @@ zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import nn
 from torch.fx import Node
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph.calls import Call
+from dropout_lab.dropout.graph.calls import Call, is_attached
 from dropout_lab.dropout.graph.nodes import ACTIVATIONS, describe, op_name
 from dropout_lab.dropout.placement.other_noise import is_noise
 
@@ -47,30 +47,31 @@ def branches(model: nn.Module, found: Sequence[Call]) -> list[Branch]:
         ValueError: a residual addition before which no layer can drop the branch as a whole.
     """
     of_node = {call.node: call for call in found if call.node is not None}
-    graph = next((node.graph for node in of_node), None)
+    nodes = list(next(iter(of_node)).graph.nodes) if of_node else []
+    ours = {node for node in nodes if node.op == "call_module" and is_attached(model, str(node.target))}
     ends: dict[Call, str] = {}
-    for addition, operand in _residual(graph.nodes if graph else ()):
-        ends[_end(addition, operand, of_node)] = _module_path(addition)
+    for addition, operand in _residual(nodes, ours):
+        ends[_end(addition, operand, of_node, ours)] = _module_path(addition)
     for call in found:
         owner, _, name = call.path.rpartition(".")
         of_torch = call.node is None and name in _ENDS and isinstance(model.get_submodule(owner), _TRANSFORMERS)
-        if of_torch or (drops_branches(type(call.module)) and call not in ends):
+        if of_torch or (drops_branches(call.module) and call not in ends):
             ends[call] = owner
     for call in ends:  # a module that is called elsewhere, too, would drop there as well
         other = next((each.name for each in found if each.module is call.module and each not in ends), None)
-        if other is not None and not drops_branches(type(call.module)):
+        if other is not None and not drops_branches(call.module):
             raise ValueError(f"placement.where=branches: {call.path} ends a branch, and is called elsewhere ({other})")
     return [Branch(call, ends[call]) for call in found if call in ends]
 
 
-def drops_branches(kind: type) -> bool:
-    """Whether a class of modules is stochastic depth of its own: torchvision's, timm's DropPath, or named like one."""
-    return is_noise(kind) and any(
-        "StochasticDepth" in each.__name__ or "DropPath" in each.__name__ for each in kind.__mro__
-    )
+def drops_branches(module: nn.Module) -> bool:
+    """Whether a module is, or was before `install`, stochastic depth: torchvision's, timm's DropPath, one named so."""
+    kind = type(vars(module).get("replaced", module))
+    names = [each.__name__ for each in kind.__mro__]
+    return is_noise(kind) and any("StochasticDepth" in name or "DropPath" in name for name in names)
 
 
-def _residual(nodes: Iterable[Node]) -> Iterator[tuple[Node, Node]]:
+def _residual(nodes: Iterable[Node], ours: Collection[Node]) -> Iterator[tuple[Node, Node]]:
     """Each residual addition with the operand that is its branch."""
     origins: dict[Node, set[Node]] = {}  # of each value that depends on the input's: all that it is computed from
     for node in nodes:
@@ -82,12 +83,12 @@ def _residual(nodes: Iterable[Node]) -> Iterator[tuple[Node, Node]]:
         operands = [each for each in node.args[:2] if isinstance(each, Node) and each in origins]
         if op_name(node) in _ADDITIONS and len(set(operands)) == 2:
             one, other = operands
-            lengths = [_shortcut(one, origins[other], origins), _shortcut(other, origins[one], origins)]
+            lengths = [_shortcut(a, origins[b], origins, ours) for a, b in ((one, other), (other, one))]
             if lengths[0] != lengths[1]:
                 yield node, other if lengths[0] < lengths[1] else one
 
 
-def _shortcut(value: Node, of_branch: set[Node], origins: dict[Node, set[Node]]) -> float:
+def _shortcut(value: Node, of_branch: set[Node], origins: Mapping[Node, set[Node]], ours: Collection[Node]) -> float:
     """How many operations with one input each lead from a value of the branch to this one; infinite if none do."""
     length = 0
     while value not in of_branch:
@@ -95,12 +96,12 @@ def _shortcut(value: Node, of_branch: set[Node], origins: dict[Node, set[Node]])
         scaled = op_name(value) in _PRODUCTS and len(value.all_input_nodes) > 1  # a rotation of positions, a gate
         if len(sources) != 1 or scaled or op_name(value) in _PARTS:
             return math.inf
+        length += value not in ours
         (value,) = sources
-        length += 1
     return length
 
 
-def _end(addition: Node, operand: Node, of_node: Mapping[Node, Call]) -> Call:
+def _end(addition: Node, operand: Node, of_node: Mapping[Node, Call], ours: Collection[Node]) -> Call:
     """The call of the module after which the branch that ends in an operand can be dropped."""
     todo, why = [operand], ""
     while todo:
@@ -112,7 +113,7 @@ def _end(addition: Node, operand: Node, of_node: Mapping[Node, Call]) -> Call:
             why = f"{describe(node)} is used elsewhere, too"
             if not isinstance(call.module, _KEEP_ZERO):
                 continue
-        elif not (op_name(node) in _ZERO_KEEPING and node.op in ("call_function", "call_method")):
+        elif node not in ours and not (node.op in ("call_function", "call_method") and op_name(node) in _ZERO_KEEPING):
             why = f"it comes from {describe(node)}"
             continue
         inputs = [source for source in node.all_input_nodes if not _is_size(source)]

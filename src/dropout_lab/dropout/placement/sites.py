@@ -199,7 +199,7 @@ def _module_site(call: Call, found: list[Call], block: str | None = None) -> Sit
     """A site after a module, or instead of dropout that it is; at the end of a block's branch, of depth that it is."""
     same = [other for other in found if other.module is call.module] or [call]
     first = same[0]
-    if (isinstance(call.module, _DropoutNd) and block is None) or drops_branches(type(call.module)):
+    if (isinstance(call.module, _DropoutNd) and block is None) or drops_branches(call.module):
         values = tuple(other.node and other.node.all_input_nodes[0] for other in same)
         return Site(first.index, first.name, first.path, "replaced", call.module, values, block)
     return Site(first.index, first.name, first.path, "after", call.module, tuple(other.node for other in same), block)
