@@ -198,7 +198,9 @@ class Equations:
     def _add_product(self, node: Node, quotient: bool) -> None:
         left, right = (arg if isinstance(arg, Node) else None for arg in (*node.args, None)[:2])
         weight = self._weight(node)
-        if weight is not None:
+        if node.kwargs:  # an operand by name, or another kind of quotient
+            self._pin_all(node)
+        elif weight is not None:
             other = left if weight is right else right
             self._use(weight, str(weight.target), over=node, under=other)
         elif left and right in self._known:  # a number, which is known to have scale 1, or an attention map, say

@@ -26,6 +26,8 @@ from dropout_lab.dropout.folding.match import require_known_optimizer, rescale_g
 from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.graph.hooks import detach
 from dropout_lab.dropout.layer import SCALINGS, Dropout, eval_factor, require_one_of
+from dropout_lab.dropout.placement.attention import take_out
+from dropout_lab.dropout.placement.attn_drop import forget_rows
 from dropout_lab.dropout.schedules import rates_of
 
 
@@ -55,6 +57,8 @@ def fold(model: nn.Module, example_input: Tensor) -> nn.Module:
     apply(folded, changes)
     for module in list(folded.modules()):
         detach(module)
+        take_out(module)
+        forget_rows(module)
         for name, child in module.named_children():
             if isinstance(child, _DropoutNd):
                 setattr(module, name, nn.Identity())

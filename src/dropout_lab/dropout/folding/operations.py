@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import Node
 
 from dropout_lab.dropout.graph.nodes import op_name
+from dropout_lab.dropout.placement.attention import plain_kind
 
 AFFINE: frozenset[type[nn.Module]] = frozenset({
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -22,7 +23,7 @@ AFFINE_FUNCTIONS = frozenset({"linear", *(f"conv{way}{d}d" for way in ("", "_tra
 NORM_FUNCTIONS = frozenset({"layer_norm", "group_norm", "rms_norm"})
 JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
 SUMS = frozenset({"add", "iadd", "radd", "sub", "isub", "maximum", "minimum"})
-PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply"})
+PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply", "matmul", "bmm"})
 QUOTIENTS = frozenset({"div", "truediv", "itruediv", "divide"})
 
 
@@ -31,7 +32,7 @@ def kind_of(module: nn.Module) -> type[nn.Module]:
 
     It is the module's own class, or the nearest that it inherits from with everything that a call of it calls.
     """
-    kind = type(module)
+    kind = plain_kind(type(module))
     base = next((each for each in kind.__mro__ if each in _KNOWN or _full_name(each) in _ELSEWHERE), nn.Module)
     same = all(getattr(kind, name, None) is getattr(base, name, None) for name in CALLED)
     return base if same and not CALLED & vars(module).keys() else nn.Module

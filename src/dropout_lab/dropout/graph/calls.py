@@ -17,7 +17,7 @@ import torch.fx
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph.hooks import BEFORE, as_before, attached, is_ours, unhooked
+from dropout_lab.dropout.graph.hooks import BEFORE, OPAQUE, as_before, attached, is_ours, unhooked
 from dropout_lab.dropout.graph.layer_names import layer_name
 from dropout_lab.dropout.graph.modes import in_mode
 
@@ -85,7 +85,7 @@ def calls(model: nn.Module) -> list[Call]:
     """
     with in_mode(model, training=True), as_before(model):
         try:
-            graph = trace(model).graph
+            graph = trace(model, deep=_is_opaque).graph
         except ValueError:
             found = [(path, module, None) for path, module in _leaves(model, "")]
         else:
@@ -141,7 +141,7 @@ class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if super().is_leaf_module(m, module_qualified_name) or isinstance(m, _DropoutNd):
             return True
-        return (is_leaf(m) or getattr(m, "whole", False)) and not self.looks_into(m)
+        return (is_leaf(m) or _is_opaque(m)) and not self.looks_into(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -171,6 +171,10 @@ class _Tracer(torch.fx.Tracer):
         if BEFORE in attached(self.root):  # the hook of the root itself: dropout on the model's input
             args[1] = self.create_proxy("call_module", BEFORE, (args[1],), {})
         return fn, args
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    return OPAQUE in vars(module)
 
 
 def _attribute(model: nn.Module, path: str) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 AFTER, BEFORE = "dropout", "dropout_before"
 INSIDE = "dropout_inside"  # a child that the module calls itself (`placement/attention.py`)
+OPAQUE = "opaque"  # an attribute of modules whose forward pass shows layers in it what a traced graph can't show
 
 
 def attach(host: nn.Module, layer: nn.Module, child: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dropout_lab.dropout.graph.calls import Call
-from dropout_lab.dropout.graph.hooks import INSIDE, override
+from dropout_lab.dropout.graph.hooks import INSIDE, OPAQUE, override
 from dropout_lab.dropout.graph.layer_names import layer_name
 from dropout_lab.dropout.placement.attn_drop import hidden_calls, is_attn_drop
 
@@ -58,7 +58,7 @@ def put_inside(model: nn.Module, host: nn.Module, layer: nn.Module) -> None:
     host.add_module(INSIDE, layer)
     kind: Any = type(host)
     host.__class__ = _attending(kind)
-    override(host, "whole", True)
+    vars(host)[OPAQUE] = True
     rate = "dropout" if isinstance(host, nn.MultiheadAttention) else "attention_dropout"
     if hasattr(host, rate):
         override(host, rate, 0.0)
@@ -74,6 +74,7 @@ def take_out(host: nn.Module) -> None:
     """
     if isinstance(host, _Attending):
         delattr(host, INSIDE)
+        delattr(host, OPAQUE)
         host.__class__ = plain_kind(type(host))  # type: ignore[assignment]
 
 

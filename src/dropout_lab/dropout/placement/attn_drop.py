@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import Call
-from dropout_lab.dropout.graph.hooks import before, override, unregister
+from dropout_lab.dropout.graph.hooks import OPAQUE, before, override, unregister
 from dropout_lab.dropout.graph.layer_names import layer_name
 
 ATTN_DROP = "attn_drop"
@@ -70,16 +70,18 @@ def show_rows(model: nn.Module, path: str, layer: nn.Module) -> None:
         layer.register_forward_hook(_fold)
         if _count_rows not in block._forward_pre_hooks.values():
             block.register_forward_pre_hook(_count_rows)
-            override(block, "whole", True)
+            vars(block)[OPAQUE] = True
 
 
 def forget_rows(block: nn.Module) -> None:
     """Take off the hook that `show_rows` has hung on a block; nothing happens on a bare one."""
-    unregister(block._forward_pre_hooks, _count_rows)
+    if _count_rows in block._forward_pre_hooks.values():
+        unregister(block._forward_pre_hooks, _count_rows)
+        delattr(block, OPAQUE)
 
 
 def _count_rows(block: nn.Module, args: tuple[Any, ...]) -> None:
-    if isinstance(args[0], Tensor):
+    if args and isinstance(args[0], Tensor):
         for host in block.children():
             for layer in host.children():
                 if "rows" in vars(layer):
