@@ -176,6 +176,28 @@ TABLE = [
     ("train", "model=wide_resnet model.depth=abc", "model.depth=abc: must be 6n + 4, as 10, 16, 22, 28, 40"),
     ("train", "optimizer.momentum=abc", "optimizer.momentum=abc: must be float"),
     ("train", "dropout_schedule=early dropout_schedule.cutoff=2", "schedule.cutoff=2: must be a number with 0 <= "),
+    ("train", "dropout_schedule=late dropout_schedule.cutoff_epoch=26", "cutoff_epoch=26: must be a number with 0 <= "),
+    (
+        "train",
+        "dropout_schedule=early dropout_schedule.cutoff_epoch=x",
+        ".cutoff_epoch=x: must be float or null",
+    ),
+    (
+        "train",
+        "dropout_schedule=early dropout_schedule.cutoff=0.2 dropout_schedule.cutoff_epoch=5",
+        "error: dropout_schedule.cutoff_epoch=5: must be null where cutoff=0.2 is given",
+    ),
+    (
+        "train",
+        "dropout_schedule=early dropout_schedule.cutoff_epoch=5 trainer.max_epochs=-1 +trainer.max_steps=9",
+        "error: dropout_schedule.cutoff_epoch=5: must be null where trainer.max_steps ends training; give dropout",
+    ),
+    (
+        "train",
+        "dropout_schedule=early dropout_schedule.shape=steep",
+        ".shape=steep: must be linear or constant",
+    ),
+    ("train", "dropout_schedule=curriculum dropout_schedule.gamma=0", "gamma=0: must be a finite number > 0"),
     ("train", "dropout_schedule=linear dropout_schedule.end=abc", "dropout_schedule.end=abc: must be float"),
     ("train", "placement.rate=steep", "placement.rate=steep: must be constant, linear, geometric, or a list of p"),
     ("train", "placement.rate=[0.1,0.2]", "lists 2 rates, and the placement has 3 sites"),

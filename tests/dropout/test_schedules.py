@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dropout_lab.dropout import Dropout, Placement, ScheduledRates, install, none, rates_of, require_same_rates
-from dropout_lab.dropout.schedules import Schedule, constant, cosine, early, late, linear
+from dropout_lab.dropout.schedules import Schedule, constant, cosine, curriculum, early, late, linear
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
@@ -22,7 +23,9 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "cosine down": partial(cosine, start=1, end=0),
     "early": partial(early, cutoff=0.3),
+    "early constant": partial(early, cutoff_epoch=3, epochs=10, shape="constant"),
     "late": partial(late, cutoff=0.3),
+    "curriculum": curriculum,
 }
 # (schedule, at t = 0, just before 0.3, at 0.3, 0.5, 1), as shares of p.
 TABLE = [
@@ -31,7 +34,9 @@ TABLE = [
     ("linear down", (1, 0.76, 0.76, 0.6, 0.2)),
     ("cosine", (0, 0.2061, 0.2061, 0.5, 1)),
     ("cosine down", (1, 0.7939, 0.7939, 0.5, 0)),
-    ("early", (1, 1, 0, 0, 0)),
+    ("early", (1, 0, 0, 0, 0)),
+    ("early constant", (1, 1, 0, 0, 0)),
+    ("curriculum", (0, 0.9502, 0.9502, 0.9933, 0.99995)),
     ("late", (0, 0, 1, 1, 1)),
 ]
 RATE, PART = st.floats(0, 1, exclude_max=True), st.floats(0, 1)
@@ -64,8 +69,69 @@ def test_both_ends_are_exact(schedule: Callable[..., float], p: float, start: fl
 
 
 @given(p=RATE, t=PART, cutoff=PART)
-def test_early_and_late_share_the_time(p: float, t: float, cutoff: float) -> None:
-    assert early(p, t, cutoff=cutoff) + late(p, t, cutoff=cutoff) == p
+def test_constant_early_and_late_share_the_time(p: float, t: float, cutoff: float) -> None:
+    assert early(p, t, cutoff=cutoff, shape="constant") + late(p, t, cutoff=cutoff) == p
+
+
+@given(p=RATE, t=PART, cutoff=PART)
+def test_early_falls_in_a_line_from_p_to_0_at_the_cutoff_and_stays_there(p: float, t: float, cutoff: float) -> None:
+    assert early(p, 0, cutoff=cutoff) == (p if cutoff else 0)
+    assert early(p, max(t, cutoff), cutoff=cutoff) == 0
+    half = early(p, t * cutoff / 2, cutoff=cutoff), early(p, cutoff / 2, cutoff=cutoff)
+    assert half == pytest.approx((p * (1 - t / 2), p / 2) if cutoff > 1e-300 else half)
+
+
+@given(p=RATE, gamma=st.floats(1e-3, 1e3), t=PART)
+def test_curriculum_keeps_units_as_its_paper_says(p: float, gamma: float, t: float) -> None:
+    keep = 1 - p
+    assert 1 - curriculum(p, t, gamma=gamma) == pytest.approx((1 - keep) * math.exp(-gamma * t) + keep)
+    assert curriculum(p, 0, gamma=gamma) == 0
+
+
+@pytest.mark.parametrize("name", ["early", "early constant", "late", "curriculum"])
+@given(p=RATE, one=PART, other=PART)
+def test_early_never_rises_and_late_and_curriculum_never_fall(name: str, p: float, one: float, other: float) -> None:
+    before, after = (SCHEDULES[name](p, t) for t in sorted([one, other]))
+    assert before >= after if name.startswith("early") else before <= after
+
+
+@pytest.mark.parametrize("schedule", [early, late])
+@given(epochs=st.integers(1, 400), steps=st.integers(1, 999), data=st.data())
+def test_a_cutoff_in_epochs_is_at_the_first_step_of_that_epoch(
+    schedule: Callable[..., float], epochs: int, steps: int, data: st.DataObject
+) -> None:
+    cutoff = data.draw(st.integers(1, epochs))
+    first, total = cutoff * steps, epochs * steps
+    options = {"cutoff_epoch": cutoff, "epochs": epochs}
+    before, at = (schedule(0.5, step / total, **options) for step in (first - 1, first))
+    assert (before > 0, at > 0) == ((True, False) if schedule is early else (False, True))
+    assert at == schedule(0.5, first / total, cutoff=cutoff / epochs)
+
+
+BAD = [
+    ({"cutoff": 0.3, "cutoff_epoch": 3, "epochs": 9}, "cutoff_epoch=3: must be null where cutoff=0.3 is given"),
+    ({"cutoff_epoch": 3}, "cutoff_epoch=3: must be null where epochs=None says no length; give cutoff"),
+    ({"cutoff_epoch": 3, "epochs": -1}, "cutoff_epoch=3: must be null where epochs=-1 says no length; give cutoff"),
+    ({"cutoff_epoch": 9.5, "epochs": 9}, "cutoff_epoch=9.5: must be a number with 0 <= cutoff_epoch <= epochs=9"),
+    ({"cutoff_epoch": math.nan, "epochs": 9}, "cutoff_epoch=nan: must be a number with 0 <= cutoff_epoch <= epochs=9"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+@pytest.mark.parametrize("schedule", [early, late])
+def test_a_cutoff_is_one_within_training(schedule: Callable[..., float], options: Any, message: str) -> None:
+    for t in (0, 1):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            schedule(0.5, t, **options)
+
+
+def test_shapes_and_gammas_that_there_are_not_are_refused_at_any_time() -> None:
+    for t in (0, 1):
+        with pytest.raises(ValueError, match=r"^shape=steep: must be linear or constant$"):
+            early(0.5, t, shape="steep")
+        for gamma in (0, -1, math.inf, math.nan):
+            with pytest.raises(ValueError, match=rf"^gamma={gamma}: must be a finite number > 0$"):
+                curriculum(0.5, t, gamma=gamma)
 
 
 @every_schedule
@@ -106,6 +172,19 @@ def test_every_site_follows_the_schedule_from_its_own_rate() -> None:
         scheduled.set(step, 10)
         found.append(rates(model))
     assert found == [[0, 0], [0.1, 0.2], [0.2, 0.4], pytest.approx([0.04, 0.08])]
+
+
+@every_schedule
+@given(steps=st.lists(st.integers(0, 40), max_size=4), step=st.integers(0, 40))
+def test_rates_follow_from_the_step_alone_so_that_a_resumed_run_has_the_same(
+    name: str, steps: list[int], step: int
+) -> None:
+    whole, resumed = (nn.Sequential(Dropout(0.2), Dropout(0.4)) for _ in range(2))
+    at_it = ScheduledRates(whole, SCHEDULES[name])
+    for each in [*steps, step]:
+        at_it.set(each, 40)
+    ScheduledRates(resumed, SCHEDULES[name]).set(step, 40)
+    assert rates(whole) == rates(resumed)
 
 
 def test_layers_that_drop_nothing_stay_so() -> None:

@@ -1,9 +1,10 @@
 """The drop probability as a function of training time: t runs from 0 to 1, p is what a layer has in the configuration.
 
     constant    p
-    linear      p * (start + (end - start) * t)         by default from 0 to p (Morerio et al. 2017 let p rise, too)
+    linear      p * (start + (end - start) * t)         by default from 0 to p
     cosine      the same from start to end along half a cosine
-    early       p until the cutoff, then 0              for networks that underfit (Liu et al. 2023)
+    curriculum  p * (1 - exp(-gamma * t))               rises fast, then slowly (Morerio et al. 2017)
+    early       p * (1 - t / cutoff), or p; then 0      for networks that underfit (Liu et al. 2023)
     late        0 until the cutoff, then p              for networks that overfit (Liu et al. 2023)
 
 Each site's p is scaled by itself, so a ramp over depth stays a ramp.
@@ -63,23 +64,68 @@ def cosine(p: float, t: float, *, start: float = 0.0, end: float = 1.0) -> float
     return linear(p, (1 - math.cos(math.pi * _part("t", t))) / 2, start=start, end=end)
 
 
-def early(p: float, t: float, *, cutoff: float = 0.5) -> float:
-    """The early schedule: p until the cutoff, then 0.
+def early(
+    p: float,
+    t: float,
+    *,
+    cutoff: float | None = None,
+    cutoff_epoch: float | None = None,
+    epochs: int | None = None,
+    shape: str = "linear",
+) -> float:
+    """The early schedule: p * (1 - t / cutoff) until the cutoff, or p where shape is "constant"; then 0.
+
+    Liu et al. 2023 let p fall linearly to 0 (their recipe: 0.1, by epoch 50 of 300); constant p is their alternative.
 
     Args:
         p: the layer's own probability to drop, in [0, 1).
         t: part of training that is over, in [0, 1].
-        cutoff: the t from which on nothing is dropped, in [0, 1].
+        cutoff: the t from which on nothing is dropped, in [0, 1]; 0.5 where neither it nor cutoff_epoch is given.
+        cutoff_epoch: the same in epochs, in [0, epochs].
+        epochs: of the whole training; cutoff_epoch needs it.
+        shape: "linear" or "constant".
 
     Raises:
-        ValueError: t or cutoff outside [0, 1].
+        ValueError: t or a cutoff outside its range, two cutoffs, another shape.
     """
-    return p if _part("t", t) < _part("cutoff", cutoff) else 0.0
+    _part("t", t)
+    end = _cutoff(cutoff, cutoff_epoch, epochs)
+    if shape not in ("linear", "constant"):
+        raise ValueError(f"shape={shape}: must be linear or constant")
+    if t >= end:
+        return 0.0
+    return p * (1 - t / end) if shape == "linear" else p
 
 
-def late(p: float, t: float, *, cutoff: float = 0.5) -> float:
-    """The late schedule: 0 until the cutoff, then p. Arguments and errors as for :func:`early`."""
-    return p if _part("t", t) >= _part("cutoff", cutoff) else 0.0
+def late(
+    p: float,
+    t: float,
+    *,
+    cutoff: float | None = None,
+    cutoff_epoch: float | None = None,
+    epochs: int | None = None,
+) -> float:
+    """The late schedule: 0 until the cutoff, then p (Liu et al. 2023). Arguments and errors as for :func:`early`."""
+    return p if _part("t", t) >= _cutoff(cutoff, cutoff_epoch, epochs) else 0.0
+
+
+def curriculum(p: float, t: float, *, gamma: float = 10.0) -> float:
+    """The curriculum schedule: p * (1 - exp(-gamma * t)), from 0 fast and then slowly to nearly p.
+
+    Morerio et al. 2017, section 3, give the probability to keep, (1 - q) * exp(-gamma * t) + q with q = 1 - p, and
+    gamma = 10 / T for t in steps, of which training has T.
+
+    Args:
+        p: the layer's own probability to drop, in [0, 1).
+        t: part of training that is over, in [0, 1].
+        gamma: how fast p is reached: 1 - exp(-gamma) of it at the end; > 0.
+
+    Raises:
+        ValueError: t outside [0, 1], or gamma that is not finite and > 0.
+    """
+    if not 0 < gamma < math.inf:
+        raise ValueError(f"gamma={gamma}: must be a finite number > 0")
+    return p * -math.expm1(-gamma * _part("t", t))
 
 
 class ScheduledRates:
@@ -129,6 +175,19 @@ def _part(name: str, value: float) -> float:
     if not 0 <= value <= 1:  # written so that NaN fails
         raise ValueError(f"{name}={value}: must be a number with 0 <= {name} <= 1")
     return value
+
+
+def _cutoff(cutoff: float | None, cutoff_epoch: float | None, epochs: int | None) -> float:
+    """The cutoff as a part of training."""
+    if cutoff_epoch is None:
+        return _part("cutoff", 0.5 if cutoff is None else cutoff)
+    if cutoff is not None:
+        raise ValueError(f"cutoff_epoch={cutoff_epoch}: must be null where cutoff={cutoff} is given")
+    if epochs is None or epochs < 1:
+        raise ValueError(f"cutoff_epoch={cutoff_epoch}: must be null where epochs={epochs} says no length; give cutoff")
+    if not 0 <= cutoff_epoch <= epochs:
+        raise ValueError(f"cutoff_epoch={cutoff_epoch}: must be a number with 0 <= cutoff_epoch <= epochs={epochs}")
+    return cutoff_epoch / epochs
 
 
 class SavedRate(TypedDict):

@@ -31,7 +31,10 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("dropout_lab.dropout", (_MODULE,)),
     ("dropout_lab.dropout.none", ()),
     ("dropout_lab.dropout.Placement", ()),
-    *((f"dropout_lab.dropout.schedules.{name}", ()) for name in ("constant", "cosine", "early", "late", "linear")),
+    *(
+        (f"dropout_lab.dropout.schedules.{name}", ())
+        for name in ("constant", "cosine", "curriculum", "early", "late", "linear")
+    ),
     ("dropout_lab.activations", (_CALLBACK,)),
     ("dropout_lab.train", (_CALLBACK, _MODULE)),  # modules that read runs
     ("dropout_lab.train.recipes.warmup.warmup_cosine", ()),

@@ -191,6 +191,7 @@ def validate(config: dict[str, Any]) -> None:
         ) from error
     _require_matchable(config)
     _require_end(config["trainer"])
+    _require_known_epochs(config)
     _require_replicates(config)
     for section, names in FROM_CODE.items():
         for name in names:
@@ -225,6 +226,16 @@ def _require_end(trainer: dict[str, Any]) -> None:
     """Refuse a training without end, whose schedules would have no length."""
     if trainer["max_epochs"] == trainer.get("max_steps", -1) == -1:
         raise UserError("trainer.max_epochs=-1: trainer.max_steps=N ends training then: set it, too")
+
+
+def _require_known_epochs(config: dict[str, Any]) -> None:
+    """Refuse a cutoff in epochs where steps end the training, which then has as many epochs as they fill."""
+    cutoff = config["dropout_schedule"].get("cutoff_epoch")
+    if cutoff is not None and config["trainer"].get("max_steps", -1) != -1:
+        raise UserError(
+            f"dropout_schedule.cutoff_epoch={cutoff}: must be null where trainer.max_steps ends training; give "
+            "dropout_schedule.cutoff, a part of it"
+        )
 
 
 def _keys(config: dict[str, Any], loc: tuple[int | str, ...]) -> list[str]:

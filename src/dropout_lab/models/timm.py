@@ -87,7 +87,8 @@ def _published(name: str) -> tuple[int, int, int]:
             f"there are {len(names)}: {', '.join(names[:4])}, ... (timm.list_models())"
         )
     try:
-        found: tuple[int, int, int] = timm.get_pretrained_cfg(name, allow_unregistered=False).input_size
+        published: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:  # a name of weights that there are not
         raise ValueError(f"model.name={name}: {error}") from error
-    return found
+    size: tuple[int, int, int] = published.input_size
+    return size

@@ -55,16 +55,19 @@ def _as_long_as(folder: Path, job: Job) -> DictConfig | None:
 
 def _require_independent(job: Job, before: DictConfig, now: DictConfig) -> None:
     """Refuse another length where a setting has another value by it, or the drop probability another course."""
+    from dropout_lab.jobs.build import instantiate
+    from dropout_lab.jobs.build_errors import telling
+
+    with telling(now, "dropout_schedule"):
+        schedule = instantiate(now.dropout_schedule)
+        course = {schedule(0.5, percent / 100) for percent in range(101)}
+    if len(course) > 1:
+        _refuse(now, f"dropout_schedule={job.choices['dropout_schedule']}")
     old, new = flat(resolved(before)), flat(resolved(now))
     for key, value in new.items():
         follows = value == WHOLE and key.startswith("lr_scheduler.")
         if follows or (value != old.get(key) and key.removeprefix("trainer.") not in LENGTHS):
             _refuse(now, f"{key}={flat(job.written)[key]}")
-    from dropout_lab.jobs.build import instantiate
-
-    schedule = instantiate(now.dropout_schedule)
-    if len({schedule(0.5, percent / 100) for percent in range(101)}) > 1:
-        _refuse(now, f"dropout_schedule={job.choices['dropout_schedule']}")
 
 
 def _require_common_start(folder: Path, before: DictConfig, now: DictConfig) -> None:
