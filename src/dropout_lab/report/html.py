@@ -28,7 +28,7 @@ def results_table(table: Sequence[Row], styles: Mapping[str, Any], notes: Sequen
     )
     lines = []
     for row in table:
-        name = f'<th scope="row">{_swatch(styles.get(row.strategy.name))}{_breakable(row.strategy.name)}</th>'
+        name = f'<th scope="row">{_swatch(styles.get(row.strategy.name))}{_breakable(row.name)}</th>'
         if row.seeds:
             cells = f"<td>{row.counted}</td>" + "".join(_cell(row, column) for column in shown)
         else:

@@ -28,7 +28,24 @@ def notes(table: Sequence[Row]) -> list[str]:
         defined.append("NLL is the negative log-likelihood, in nats")
     if any(key.startswith("gap_") for key in shown):
         defined.append("gap is validation minus training data, both with dropout off, at the last epoch")
-    return [*told, f"{'; '.join(defined)}."] if defined else told
+    if defined:
+        told.append(f"{'; '.join(defined)}.")
+    return [*told, *_of_the_networks(ran)]
+
+
+def _of_the_networks(ran: Sequence[Row]) -> list[str]:
+    """Notes on noise of the networks' own, which is in no strategy."""
+    elsewhere = dict.fromkeys(words for row in ran for words in row.strategy.remarks("elsewhere"))
+    told = [
+        f'"{words}": so many sites have that mask, as the strategy\'s own does not fit there.' for words in elsewhere
+    ]
+    for key, what in (("on", "Left on in the network"), ("off", "Switched off in the network")):
+        of_rows = {row.strategy.name: row.strategy.remarks(key) for row in ran}
+        for line in dict.fromkeys(line for lines in of_rows.values() for line in lines):
+            where = [name for name, lines in of_rows.items() if line in lines]
+            which = "" if len(where) == len(ran) else f" of {', '.join(where)}"
+            told.append(f"{what}{which}: {line}.")
+    return told
 
 
 def heading(left_out: Sequence[Run], remarks: Sequence[object]) -> str:

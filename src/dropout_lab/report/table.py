@@ -32,6 +32,11 @@ class Row:
         return len(self.strategy.units.runs)
 
     @property
+    def name(self) -> str:
+        """The name of its strategy, and at how many sites that has another mask, as its own does not fit them."""
+        return ", ".join([self.strategy.name, *self.strategy.remarks("elsewhere")])
+
+    @property
     def counted(self) -> str:
         """How many count, in words, and how many do not as their loss was no number: ``7 of 8, 1 diverged``."""
         lost = self.strategy.diverged
@@ -195,7 +200,7 @@ def _cells(row: Row, shown: Sequence[TableColumn]) -> list[str]:
     """The cells of a row as text."""
     if not row.seeds:
         return [row.strategy.name, row.counted]
-    return [row.strategy.name, row.counted, *(c.text(row.values[c.key], row.seeds) for c in shown)]
+    return [row.name, row.counted, *(c.text(row.values[c.key], row.seeds) for c in shown)]
 
 
 def _difference_cells(row: Row) -> list[str]:

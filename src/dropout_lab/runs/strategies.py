@@ -43,6 +43,12 @@ class Strategy:
         """The configuration that all runs of the strategy share, apart from the replicate."""
         return self.runs[0].config if self.runs else {}
 
+    def remarks(self, key: str) -> list[str]:
+        """What its runs recorded of noise in their network under ``off``, ``on`` or ``elsewhere``."""
+        noise = self.config.get("noise")
+        found = noise.get(key) if isinstance(noise, Mapping) else None
+        return [str(each) for each in found] if isinstance(found, list) else []
+
     @cached_property
     def units(self) -> Units:
         """What an interval of the strategy is over, of its runs."""

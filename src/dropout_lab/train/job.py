@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -210,7 +211,7 @@ def _on_several(cfg: DictConfig, folder: RunFolder, count: int) -> float:
     return folder.take_objective()
 
 
-def noise_of(network: Network, mask: str | None) -> dict[str, Any]:
+def noise_of(network: Network, mask: str | None) -> dict[str, list[str]]:
     """What is to be told of the noise in a network besides that of its strategy's layers.
 
     Args:
@@ -218,16 +219,16 @@ def noise_of(network: Network, mask: str | None) -> dict[str, Any]:
         mask: what its strategy asks for.
 
     Returns:
-        ``elsewhere``: how many layers have which other mask, as theirs does not fit their sites, of how many; None if
-        it fits all. ``off``, ``on``: noise of the network's own that was switched off, and that is left on.
+        ``elsewhere``: at how many sites, which it does not fit, a layer has which other mask; ``off``, ``on``: noise
+        of the network's own that was switched off, and that is left on. Lists of words, empty where there is none.
     """
     masks = [layer.mask for layer in network.net.modules() if isinstance(layer, Dropout)]
-    others = [each for each in masks if mask not in (None, each)]
-    elsewhere = {"mask": others[0], "sites": len(others), "of": len(masks)} if others else None
+    others = Counter(each for each in masks if mask not in (None, each))
+    elsewhere = [f"{other} {count}/{len(masks)}" for other, count in others.items()]
     return {"elsewhere": elsewhere, "off": shortened(network.switched_off), "on": shortened(other_noise(network.net))}
 
 
-def _tell(config: dict[str, Any], net: nn.Module, noise: dict[str, Any], in_full: bool) -> None:
+def _tell(config: dict[str, Any], net: nn.Module, noise: dict[str, list[str]], in_full: bool) -> None:
     """Tell the configuration and the sites of dropout; in a sweep only what is done about noise of another kind."""
     if in_full:
         print(f"{summary(config)}\n\n{site_table(net)}\n", file=sys.stderr)

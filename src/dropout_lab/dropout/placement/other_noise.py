@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from dropout_lab.dropout.graph.calls import trace
 from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.graph.nodes import op_name
-from dropout_lab.dropout.placement.silence import SILENCED, silence
+from dropout_lab.dropout.placement.silence import IDENTITIES, SILENCED, is_silent, silence
 
 
 def other_noise(model: nn.Module) -> list[str]:
@@ -79,7 +79,7 @@ def shortened(lines: Iterable[str]) -> list[str]:
 def _rate(module: nn.Module) -> str | None:
     """The attribute of a module with the rate of noise that it makes by itself; None if it makes none."""
     if isinstance(module, nn.RReLU):
-        return "upper" if module.upper != module.lower else None
+        return "upper" if not is_silent(module) else None
     if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
         return "dropout" if module.dropout else None
     if not (isinstance(module, _DropoutNd) or is_noise(type(module))) or getattr(module, "name", None) is not None:
@@ -103,7 +103,7 @@ def _in_words(module: nn.Module, rate: str) -> str:
 
 def _stop(module: nn.Module, rate: str) -> None:
     if isinstance(module, nn.RReLU):
-        module.lower = module.upper = (module.lower + module.upper) / 2  # its slope in evaluation
+        silence(module)
     else:
         setattr(module, rate, 0.0)
 
@@ -133,7 +133,7 @@ def _in_function(node: torch.fx.Node) -> Iterator[tuple[str, str, str]]:
     if isinstance(kind, type) and is_noise(kind):
         return  # named as a module
     for argument, p in arguments.items():
-        if (argument in _PROBABILITIES or (argument == "p" and name in _NOISE_FUNCTIONS)) and p:
+        if (argument in _PROBABILITIES or (argument, name) in _NOISE_ARGUMENTS) and p:
             rate = p if isinstance(p, torch.fx.Node) else f"{p:.4g}"
             yield path, name, f"{name}() drops by itself, with {argument}={rate}"
 
@@ -153,8 +153,6 @@ def _arguments(node: torch.fx.Node) -> dict[str, Any]:
 
 _NOISE = re.compile(r"StochasticDepth|DropPath|DropBlock|PatchDropout|Dropout$")
 _RATES = ("p", "drop_prob", "prob", "drop_rate", "rate")
-_NOISE_FUNCTIONS = {
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
-    "stochastic_depth", "drop_block2d", "drop_block3d",
-}  # fmt: skip
+_NOISE_ARGUMENTS = {("p", name) for name in (*IDENTITIES, "stochastic_depth", "drop_block2d", "drop_block3d")}
+_NOISE_ARGUMENTS.add(("upper", "rrelu"))
 _PROBABILITIES = {"dropout", "dropout_p", "attention_dropout", "drop_prob", "drop_rate"}

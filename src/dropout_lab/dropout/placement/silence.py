@@ -17,15 +17,23 @@ IDENTITIES = {  # at p = 0
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
 }  # fmt: skip
 ATTENTION = "scaled_dot_product_attention"
-# With `multi_head_attention_forward`, and functions that call those: torchvision's `shifted_window_attention`.
-SILENCED = {*IDENTITIES, ATTENTION, "multi_head_attention_forward", "shifted_window_attention"}
+_ARGUMENTS: dict[str, dict[str, Any]] = {  # by which the other functions are silent
+    "multi_head_attention_forward": {"dropout_p": 0.0},
+    "rrelu": {"training": False},
+}
+SILENCED = {*IDENTITIES, ATTENTION, *_ARGUMENTS, "shifted_window_attention"}  # and torchvision's, which calls those
 
 
 def silence(host: nn.Module) -> None:
     """Have no function drop anything in the forward pass of a module and of its children; once is enough."""
-    if _enter not in host._forward_pre_hooks.values():
+    if not is_silent(host):
         host.register_forward_pre_hook(_enter, prepend=True)
         host.register_forward_hook(_leave, always_call=True)
+
+
+def is_silent(host: nn.Module) -> bool:
+    """Whether a module was silenced by itself."""
+    return _enter in host._forward_pre_hooks.values()
 
 
 class _Silent(TorchFunctionMode):
@@ -43,9 +51,9 @@ class _Silent(TorchFunctionMode):
                 args = (*args[:4], 0.0, *args[5:])
             else:
                 kwargs["dropout_p"] = 0.0
-        elif name == "multi_head_attention_forward":
+        elif name in _ARGUMENTS:
             bound = inspect.signature(func).bind(*args, **kwargs)
-            bound.arguments["dropout_p"] = 0.0
+            bound.arguments.update(_ARGUMENTS[name])
             args, kwargs = bound.args, bound.kwargs
         return func(*args, **kwargs)
 
