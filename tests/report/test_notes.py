@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 import pytest
+import yaml
 
 from dropout_lab.modules.columns import Column
 from dropout_lab.report import build
@@ -90,3 +91,22 @@ def test_remarks_on_runs_that_count_are_called_so_where_nothing_is_left_out(tmp_
     assert "\nNot in the table:\n  1: failed: E" in report.text
     assert "Remarks" not in report.text
     assert '<h2 id="left-out">Not in the table</h2>' in report.page.read_text()
+
+
+def test_noise_of_the_networks_own_is_told_once_and_of_which_rows(tmp_path, write_run):
+    for number, (kind, noise) in enumerate(
+        {
+            "inverted": {"off": ["a: X drops"], "on": [], "elsewhere": []},
+            "spatial": {"off": ["a: X drops"], "on": ["b: Y drops"], "elsewhere": ["element 1/3"]},
+            "none": {"off": ["a: X drops"], "on": 3, "elsewhere": None},  # a damaged folder
+        }.items()
+    ):
+        folder = write_run(tmp_path / str(number), kind=kind)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, "noise": noise}))
+    report = build(tmp_path)
+    assert said(report).count("Switched off in the network: a: X drops.") == 1
+    assert said(report).count("Left on in the network of spatial: b: Y drops.") == 1
+    for text in (report.text, report.page.read_text(), (tmp_path / "table.md").read_text()):
+        assert "spatial, element 1/3" in text
+        assert "so many sites have that mask" in text

@@ -15,7 +15,7 @@ from dropout_lab.jobs import processes
 from dropout_lab.jobs.plan import plan
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.modules.divergence import DivergenceError
-from dropout_lab.runs.folder import read_status
+from dropout_lab.runs.folder import read_config, read_status
 from dropout_lab.train import job as job_module
 from dropout_lab.train import sweep as train
 from dropout_lab.train.job import one_of_several
@@ -106,3 +106,52 @@ def test_where_steps_alone_end_training_an_interrupted_run_ends_as_the_whole_one
         assert exit_code(*BY_STEPS, f"hydra.run.dir={tmp_path / 'run'}") == 1
     assert exit_code(*BY_STEPS, f"hydra.run.dir={tmp_path / 'run'}") == 0
     assert same(tmp_path / "run", by_steps, checkpoints=("last", "best"))
+
+
+NOISY = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+class Noisy(nn.Module):
+    def __init__(self, input_shape, num_classes, draws=False):
+        super().__init__()
+        self.draws, self.depth = draws, StochasticDepth(0.5, "row")
+        self.body, self.head = nn.Linear(64, 16), nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = F.dropout(self.depth(self.body(x.flatten(1))), 0.5, self.training)
+        return self.head(x * torch.rand(16) if self.draws and self.training else x)
+"""
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A model with noise of its own."""
+    folder = tmp_path_factory.mktemp("noisy")
+    (folder / "noisy_model.py").write_text(NOISY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield ["model._target_=noisy_model.Noisy", "~model.widths", "~model.hidden", "~model.batch_norm"]
+
+
+@pytest.mark.slow
+def test_noise_of_a_networks_own_is_off_or_left_on_as_asked_for_and_told(noisy, tmp_path, caplog):
+    words = ["trainer=cpu", *QUICK[1:], *noisy, "dropout=none", "callbacks=[activation_stats,checkpoint]"]
+    for choice, told in {"remove": "switched off in the network", "keep": "left on in the network"}.items():
+        assert exit_code(*words, f"other_noise={choice}", f"hydra.run.dir={tmp_path / choice}") == 0
+        said = caplog.text
+        assert said.count(told) == 2
+        assert "depth: StochasticDepth drops by itself, with p=0.5" in said
+        noise = read_config(tmp_path / choice).noise
+        assert [len(noise.off), len(noise.on)] == ([2, 0] if choice == "remove" else [0, 2])
+
+
+@pytest.mark.slow
+def test_noise_that_can_not_be_switched_off_is_refused_by_name(noisy, tmp_path, capsys):
+    words = ["trainer=cpu", *QUICK[1:], *noisy, "+model.draws=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert exit_code(*words) == 2
+    assert "draws random numbers of its own in its forward (Noisy)" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "status.json").exists()
+    assert exit_code(*words, "other_noise=keep") == 0

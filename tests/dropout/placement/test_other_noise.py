@@ -184,6 +184,10 @@ DROPS = [
 def test_a_function_drops_nothing_where_it_is_switched_off(drop: object, traced: bool) -> None:
     body = Functional(drop if traced else lambda self, x: drop(self, x) if x.sum() > -1e9 else x)
     model, x = nn.Sequential(body, nn.Linear(4, 4)), torch.randn(3, 5, 4)
+    alone = copy.deepcopy(body)
+    switch_off(alone)
+    assert other_noise(alone) == []
+    assert torch.equal(*passes(alone, x))
     before = [type(module).forward for module in model.modules()]
     switch_off(model)
     one, other = passes(model, x)

@@ -115,6 +115,8 @@ def _in_functions(model: nn.Module) -> list[tuple[str, str, str]]:
         ValueError: the model can't be traced.
     """
     found: dict[tuple[str, str, str], None] = {}
+    if is_silent(model):  # a trace starts inside of the hooks of the model itself
+        return []
     for training in (True, False):
         with in_mode(model, training=training):
             for node in trace(model, deep=True).graph.nodes:
