@@ -137,11 +137,11 @@ def noisy(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_noise_of_a_networks_own_is_off_or_left_on_as_asked_for_and_told(noisy, tmp_path, caplog):
+def test_noise_of_a_networks_own_is_off_or_left_on_as_asked_for_and_told(noisy, tmp_path, capsys):
     words = ["trainer=cpu", *QUICK[1:], *noisy, "dropout=none", "callbacks=[activation_stats,checkpoint]"]
     for choice, told in {"remove": "switched off in the network", "keep": "left on in the network"}.items():
         assert exit_code(*words, f"other_noise={choice}", f"hydra.run.dir={tmp_path / choice}") == 0
-        said = caplog.text
+        said = capsys.readouterr().out
         assert said.count(told) == 2
         assert "depth: StochasticDepth drops by itself, with p=0.5" in said
         noise = read_config(tmp_path / choice).noise
