@@ -85,11 +85,27 @@ class Function(nn.Module):
         (lambda x: nn.functional.pad(x, (0, 0), value=0.1), "pad"),
         (lambda x: nn.functional.layer_norm(x, (8,)), "layer_norm"),
         (lambda x: torch.where(x > 0.1, x, 0.0), "gt"),
+        (lambda x: torch.mul(x, other=x), "mul"),
+        (lambda x: torch.div(x, 0.1, rounding_mode="floor"), "div"),
     ],
 )
 def test_functions_that_hold_the_factor_back_are_refused_by_name(function: Callable[..., Tensor], name: str) -> None:
     with pytest.raises(ValueError, match=rf"'drop' \(p=0.3\): no weight can take up its factor exactly .*{name}\(\)"):
         fold(Function(function), torch.randn(3, 8))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x @ x.T @ x,
+        lambda x: torch.tanh(torch.ones(8, 8, dtype=x.dtype)) @ x,
+        lambda x: torch.bmm(x[None], torch.ones(1, 8, 8, dtype=x.dtype).sin())[0],
+        lambda x: x.matmul(x),
+    ],
+)
+def test_the_scale_of_a_product_of_matrices_is_that_of_both_together(function: Callable[[Tensor], Tensor]) -> None:
+    model, x = Function(function).double(), torch.randn(8, 8, dtype=torch.float64)
+    assert distance(eval_output(model, x), eval_output(fold(model, x), x)) < 1e-12
 
 
 LISTED = [

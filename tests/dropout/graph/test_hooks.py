@@ -9,7 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, mask_keys
-from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, attach, attached, detach, require_free, unhooked
+from dropout_lab.dropout.graph.hooks import (
+    AFTER,
+    BEFORE,
+    INSIDE,
+    as_before,
+    attach,
+    attached,
+    before,
+    detach,
+    is_ours,
+    override,
+    require_free,
+    restore,
+    unhooked,
+)
 
 
 class Host(nn.Module):
@@ -163,3 +177,27 @@ def test_a_name_of_the_hosts_own_is_not_free() -> None:
         require_free(attention, AFTER)
     require_free(attention, BEFORE)
     require_free(host(AFTER), AFTER)  # in place of the layer attached before
+
+
+def test_an_overridden_attribute_is_its_own_again_when_it_is_restored() -> None:
+    model = nn.Sequential(host())
+    model[0].rate = 0.3
+    for value in (0.0, 0.1):
+        override(model[0], "rate", value)
+    override(model[0], "absent", True)
+    for each in (model[0], copy.deepcopy(model)[0]):
+        assert (each.rate, before(each, "rate"), before(each, "absent")) == (0.1, 0.3, None)
+        assert before(each, "linear") is each.linear
+    with as_before(model):
+        assert (model[0].rate, model[0].absent) == (0.3, None)
+    assert (model[0].rate, model[0].absent) == (0.1, True)
+    for _ in range(2):
+        restore(model[0])
+        assert model[0].rate == 0.3
+        assert not hasattr(model[0], "absent")
+
+
+def test_layers_of_the_lab_are_told_from_children_of_the_host() -> None:
+    made = host(AFTER)
+    made.add_module(INSIDE, layer("inside"))
+    assert [name for name, _ in made.named_children() if is_ours(made, name)] == [AFTER, INSIDE]

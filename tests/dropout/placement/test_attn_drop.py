@@ -9,6 +9,7 @@ import torch
 from placed import layers
 from torch import Tensor, nn
 
+from dropout_lab.dropout.ensembles.exact import exact_ensemble
 from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
 from dropout_lab.dropout.folding.fold import fold
 from dropout_lab.dropout.graph.calls import calls, trace
@@ -126,6 +127,16 @@ def test_the_graph_drops_as_the_model_does_and_monte_carlo_takes_copies_of_rows(
     graph = trace(model)
     torch.testing.assert_close(run(graph, x, range(3)), run(model, x, range(3)))
     assert monte_carlo(model, x, 8).variance.max() > 1e-6
+
+
+def test_all_thinned_networks_of_windows_are_those_that_are_drawn() -> None:
+    model, x = swin().eval(), torch.randn(2, 3, 32, 32)
+    install(model, partial(Dropout, mask="sample"), Placement("attention", p=0.3))
+    torch.manual_seed(0)
+    drawn = monte_carlo(model, x, 400)
+    every = exact_ensemble(model, x)
+    torch.testing.assert_close(every.arithmetic, drawn.mean.double(), atol=0.05, rtol=0)
+    assert drawn.variance.max() > 0.01
 
 
 @pytest.mark.parametrize("make", [vit, swin])

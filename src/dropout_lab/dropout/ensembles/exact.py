@@ -141,7 +141,7 @@ def _forced(calls: list[_Call], keep: Tensor) -> Iterator[None]:
         assert call.layer is layer
         scale = 1 / (1 - call.layer.p) if getattr(layer, "scaling", "inverted") == "inverted" else 1.0
         factors = mask.view(len(keep), 1, *call.units).to(x.dtype) * scale
-        return (x.view(len(keep), -1, *x.shape[1:]) * factors).flatten(0, 1)
+        return (x.view(len(keep), -1, *x.shape[1:]) * factors).reshape(output.shape)
 
     with intercepting({call.layer for call in calls}, after=drop):
         yield
