@@ -62,6 +62,7 @@ def test_a_model_wants_the_size_it_was_published_with():
     [
         ((SHAPE, 10, "resnet81"), r"model\.name=resnet81: no classification model .* did you mean 'resnet18'"),
         ((SHAPE, 10, "fcn_resnet50"), "no classification model"),
+        ((SHAPE, 10, 3), r"^model\.name=3: no classification model"),
         (((1, 8, 8), 10, "resnet18"), r"takes 3 channels, the data has 1; data\.channels=3"),
         ((SHAPE, 10, "vgg16", None, "cifar"), r"model\.stem=cifar: is for residual nets"),
         ((SHAPE, 10, "resnet18", None, "imagenet"), r"model\.stem=imagenet: must be cifar, or null"),

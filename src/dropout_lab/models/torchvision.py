@@ -87,7 +87,7 @@ def require_name(name: str) -> None:
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise ValueError(
-            f"model.name={name}: no classification model of torchvision; {nearest(name, names)}"
+            f"model.name={name}: no classification model of torchvision; {nearest(str(name), names)}"
             f"there are {len(names)}: {', '.join(names[:4])}, ... (torchvision.models.list_models())"
         )
 
