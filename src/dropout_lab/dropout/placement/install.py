@@ -107,8 +107,9 @@ def install(model: nn.Module, make: Callable[..., nn.Module], placement: Placeme
     """Put dropout layers into `model`, in place, and say where; `state_dict` keys stay as they are.
 
     An existing dropout layer is replaced in its parent. Everywhere else the layer becomes a child of the site's module,
-    which calls it from a hook, so the modules and the code of the model stay its own. What an earlier `install` put in
-    is taken out first. If anything is refused, the model stays as it was.
+    which calls it from a hook, or as a subclass of its own class if it is attention, so the modules and the code of the
+    model stay its own. What an earlier `install` put in is taken out first. If anything is refused, the model stays as
+    it was.
 
     Args:
         model: any model that `torch.fx` can trace; in others, definition order stands for call order.
