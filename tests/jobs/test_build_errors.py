@@ -71,6 +71,13 @@ def test_a_key_that_is_refused_by_what_it_is_handed_on_to_is_told_in_its_words(t
     assert told(_target_=f"{__name__}.{target}", sise=1) == said
 
 
+def test_a_key_that_is_handed_on_and_near_to_one_of_the_target_s_own_is_told_by_that():
+    assert (
+        told(_target_=f"{__name__}.make", kinds=1)
+        == f"model.part.kinds: {__name__}.make takes no such key; did you mean 'kind'?"
+    )
+
+
 def test_a_class_written_in_c_is_known_by_its_name_alone():
     assert arguments_of(datetime.timedelta) == {}
     assert told(_target_="datetime.timedelta", foo=1) == "model.part.foo: datetime.timedelta takes no such key"

@@ -45,9 +45,10 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
         return f"{key}.{unlocatable(node['_target_'])}"
     arguments = arguments_of(target)
     unknown = re.search(r"'(\w+)' is an invalid keyword|(\S+)\(\) got an unexpected keyword argument '(\w+)'", told)
-    if unknown and (name := unknown[1] or unknown[3]) in node and _is_of(unknown[2], target):
+    if unknown and (name := unknown[1] or unknown[3]) in node:
         known = [argument for argument in arguments if argument not in FROM_CODE.get(str(key), ())]
-        return f"{key}.{unknown_key(name, node['_target_'], known)}"
+        if _is_of(unknown[2], target) or nearest(name, known):
+            return f"{key}.{unknown_key(name, node['_target_'], known)}"
     if (refused := re.match(r"(\w+)=", told)) and refused[1] in arguments:
         return f"{key}.{told}"
     for name, parameter in arguments.items():
