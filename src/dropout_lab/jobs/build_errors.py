@@ -44,7 +44,9 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
     except (ImportError, AttributeError, ValueError):
         return f"{key}.{unlocatable(node['_target_'])}"
     arguments = arguments_of(target)
-    unknown = re.search(r"'(\w+)' is an invalid keyword|(\S+)\(\) got an unexpected keyword argument '(\w+)'", told)
+    unknown = re.search(
+        r"'(\w+)' is an invalid keyword|(?:(\S+)\(\) got an )?unexpected keyword argument '(\w+)'", told
+    )
     if unknown and (name := unknown[1] or unknown[3]) in node:
         known = [argument for argument in arguments if argument not in FROM_CODE.get(str(key), ())]
         if _is_of(unknown[2], target) or nearest(name, known):
@@ -59,7 +61,7 @@ def diagnose(job: DictConfig, error: Exception, group: str | None = None) -> str
 
 
 def _is_of(caller: str | None, target: Any) -> bool:
-    """Whether what an error calls ``Class.__init__``, or None in C, is of a target; else keys were handed on to it."""
+    """Whether the function that an error names, or names not at all, is of a target; else keys were handed on to it."""
     names = [each.__name__ for each in inspect.getmro(target)] if isinstance(target, type) else [target.__name__]
     return caller is None or caller.removesuffix(".__init__").rpartition(".")[2] in names
 
