@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from dropout_lab.dropout.keys import mask_keys
 from dropout_lab.dropout.layer import Dropout
 
 
@@ -50,3 +51,12 @@ EVERYWHERE = ["input", "convolutions", "activations", "existing"]
 
 def layers(model: nn.Module) -> dict[str, Dropout]:
     return {str(layer.name): layer for layer in model.modules() if isinstance(layer, Dropout)}
+
+
+def passes(model: nn.Module, *x: Tensor, training: bool = True) -> list[Tensor]:
+    """Two forward passes at the same masks; none may touch a generator."""
+    state = torch.get_rng_state()
+    with torch.no_grad(), mask_keys(0, 0, range(len(x[0]))):
+        outputs = [model.train(training)(*x) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    return outputs

@@ -1,17 +1,15 @@
 """Laws: all randomness of a model that the lab did not install is named, and nothing else; and it can be silenced."""
 
-import copy
-import pickle
 import sys
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from placed import passes
 from torch import Tensor, nn
 from torchvision import models, ops
 
-from dropout_lab.dropout.keys import mask_keys
 from dropout_lab.dropout.layer import Dropout, none
 from dropout_lab.dropout.placement.install import Placement, install
 from dropout_lab.dropout.placement.other_noise import other_noise, shortened, switch_off
@@ -120,15 +118,6 @@ def test_the_attention_dropout_of_swin_is_found() -> None:
     assert lines[0] == "features.1.0.attn: shifted_window_attention() drops by itself, with attention_dropout=0.2"
 
 
-def passes(model: nn.Module, *x: Tensor, training: bool = True) -> list[Tensor]:
-    """Two forward passes at the same masks; none may touch a generator."""
-    state = torch.get_rng_state()
-    with torch.no_grad(), mask_keys(0, 0, range(len(x[0]))):
-        outputs = [model.train(training)(*x) for _ in range(2)]
-    assert torch.equal(torch.get_rng_state(), state)
-    return outputs
-
-
 def silent(model: nn.Module) -> nn.Module:
     install(model, none, Placement("default"))
     switch_off(model)
@@ -147,74 +136,17 @@ def test_what_is_switched_off_is_what_was_named_and_nothing_is_left() -> None:
     assert other_noise(model) == []
 
 
-class Functional(nn.Module):
-    """Everything that functions drop, each by itself."""
-
-    def __init__(self, drop: object) -> None:
-        super().__init__()
-        self.drop, self.weight = drop, nn.Parameter(torch.eye(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self, x)
-
-
-def attend(self: nn.Module, x: Tensor, **options: float) -> Tensor:
-    w, b = torch.cat([self.weight] * 3), torch.zeros(12)
-    return F.multi_head_attention_forward(
-        x, x, x, 4, 2, w, b, None, None, False, out_proj_weight=self.weight, out_proj_bias=b[:4], **options
-    )[0]
-
-
-DROPS = [
-    lambda self, x: F.dropout(x, 0.5, self.training),
-    lambda self, x: F.dropout(input=x),  # in evaluation, too
-    lambda self, x: F.alpha_dropout(x, training=True),
-    lambda self, x: F.dropout1d(x, 0.5, True),
-    lambda self, x: F.feature_alpha_dropout(x, 0.5, True),
-    lambda self, x: torch.dropout(x, 0.5, True),
-    lambda self, x: F.scaled_dot_product_attention(x, x, x, None, 0.5),
-    lambda self, x: F.scaled_dot_product_attention(x, x, value=x, dropout_p=0.5),
-    lambda self, x: attend(self, x, dropout_p=0.5),
-    lambda self, x: F.rrelu(x, training=self.training),
-]
-
-
-@pytest.mark.parametrize("drop", DROPS)
-@pytest.mark.parametrize("traced", [True, False])
-def test_a_function_drops_nothing_where_it_is_switched_off(drop: object, traced: bool) -> None:
-    body = Functional(drop if traced else lambda self, x: drop(self, x) if x.sum() > -1e9 else x)
-    model, x = nn.Sequential(body, nn.Linear(4, 4)), torch.randn(3, 5, 4)
-    alone = copy.deepcopy(body)
-    switch_off(alone)
-    assert other_noise(alone) == []
-    assert torch.equal(*passes(alone, x))
-    before = [type(module).forward for module in model.modules()]
-    switch_off(model)
-    one, other = passes(model, x)
-    assert torch.equal(one, other)
-    assert torch.isfinite(one).all()
-    assert torch.equal(passes(copy.deepcopy(model), x)[0], one)
-    assert [type(module).forward for module in model.modules()] == before
-    with pytest.raises((RuntimeError, AssertionError)):
-        model(x[..., :3])  # an error in the forward pass leaves no mode behind
-    assert (F.dropout(torch.ones(999)) == 0).any()
-
-
-def test_a_silent_model_can_be_pickled_and_compiled() -> None:
-    model = nn.Sequential(Block(), nn.Linear(4, 4))
-    switch_off(model)
-    x = torch.randn(3, 4)
-    assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
-    torch.testing.assert_close(torch.compile(model, backend="eager")(x), model(x))
-
-
 def test_a_function_that_can_not_be_reached_is_refused_by_name() -> None:
     functions = sys.modules["torchvision.ops.stochastic_depth"]  # `ops.stochastic_depth` is one of them
-    model = Functional(lambda self, x: functions.stochastic_depth(x, 0.5, "row", self.training))
+
+    class Deep(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functions.stochastic_depth(x, 0.5, "row", self.training)
+
     with pytest.raises(
         ValueError, match=r"stochastic_depth\(\) drops by itself, with p=0.5, and can't be switched off"
     ):
-        switch_off(model)
+        switch_off(Deep())
 
 
 def test_lines_that_say_the_same_are_one() -> None:

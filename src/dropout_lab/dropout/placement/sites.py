@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -15,7 +16,6 @@ from torch.fx import Node
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.cli import nearest
 from dropout_lab.dropout.graph.calls import Call, calls, depends_on_input, is_attached
 from dropout_lab.dropout.graph.feature_maps import why_not_maps, why_not_maps_after
 from dropout_lab.dropout.graph.layer_names import layer_name
@@ -162,7 +162,8 @@ def _pattern_sites(pattern: str, model: nn.Module, found: list[Call]) -> Iterato
     blocks = _containers(model, found)
     named = [path for path in blocks if fnmatchcase(path, pattern)]
     if not named:
-        near = nearest(pattern, [*blocks, *(call.path for call in found)])
+        close = get_close_matches(pattern, [*blocks, *(call.path for call in found)], n=1)
+        near = f"did you mean {close[0]!r}? " if close else ""
         some = ", ".join([*list(blocks)[:6], *["..."] * (len(blocks) > 6)]) or "none"
         raise ValueError(_no_site(f"pattern {pattern!r}", model, found, f"{near}its blocks are {some}; "))
     for path in named:
