@@ -27,7 +27,6 @@ from dropout_lab.dropout.folding import operations
 from dropout_lab.dropout.folding.constraints import Equations, Link, Value, place
 from dropout_lab.dropout.folding.copies import remedies
 from dropout_lab.dropout.graph.calls import trace
-from dropout_lab.dropout.graph.hooks import INSIDE
 from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.graph.nodes import describe, op_name
 from dropout_lab.dropout.layer import Dropout
@@ -94,7 +93,7 @@ def require_same_outputs(before: list[Tensor], after: list[Tensor]) -> None:
 
 def _is_readable(module: nn.Module) -> bool:
     """Whether a module without children that is not known can be looked into."""
-    if operations.kind_of(module) is not nn.Module or INSIDE in module._modules:
+    if operations.kind_of(module) is not nn.Module:
         return False
     try:
         trace(module, deep=True)
