@@ -162,6 +162,15 @@ def test_attention_whose_layer_drops_nothing_answers_as_torch_does(question: Any
             assert other.grad.isfinite().all()
 
 
+def test_a_query_that_no_key_may_answer_takes_no_gradient_along() -> None:
+    bare = nn.MultiheadAttention(4, 2, batch_first=True, dtype=torch.float64)
+    open_one = attending(copy.deepcopy(bare), Dropout(0.5).eval())
+    x, mask = torch.randn(2, 3, 4, dtype=torch.float64), torch.tensor([False, True, False])[:, None].expand(3, 3)
+    for module in (bare, open_one):
+        module(x, x, x, attn_mask=mask, need_weights=False)[0].square().sum().backward()
+    torch.testing.assert_close(open_one.in_proj_weight.grad, bare.in_proj_weight.grad)
+
+
 @given(st.booleans())
 def test_a_hint_at_a_causal_mask_changes_nothing_and_without_a_mask_is_refused(need_weights: bool) -> None:
     bare = nn.MultiheadAttention(4, 2)
