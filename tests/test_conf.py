@@ -39,9 +39,13 @@ GROUPS = (
 )
 NEEDS = {
     "placement/pattern": ["placement.pattern=*relu*"],
+    "placement/branches": ["model=transformer"],
+    "placement/attention": ["model=transformer"],
     "model/torchvision": ["model.stem=cifar"],
     "model/wide_resnet": ["model.depth=10", "model.width=1"],
     "data/tabular": ["module=regression", "model=mlp"],
+    "data/text": ["module=language_model", "model=transformer"],
+    "module/language_model": ["data=text", "model=transformer"],
     "data/image_folder": ["data.root=nowhere", "data.image_size=16", "data.num_classes=3"],
 }
 OPTIONS = sorted(f"{group}/{path.stem}" for group in GROUPS for path in (CONF / group).glob("*.yaml"))

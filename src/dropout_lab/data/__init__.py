@@ -8,6 +8,7 @@ from dropout_lab.data.images import ImageData, InMemoryData
 from dropout_lab.data.samples import Samples
 from dropout_lab.data.synthetic import Synthetic
 from dropout_lab.data.tabular import Tabular
+from dropout_lab.data.text import Text
 from dropout_lab.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST, TorchvisionData
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Samples",
     "Synthetic",
     "Tabular",
+    "Text",
     "TorchvisionData",
     "Undivided",
 ]

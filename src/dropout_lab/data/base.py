@@ -53,6 +53,7 @@ class DataModule(lightning.LightningDataModule):
     Attributes:
         num_classes: how many classes there are; None: targets are numbers (N, num_targets), floating point.
         num_targets: how many numbers a target has.
+        of_tokens: whether a sample is a sequence of tokens, with a class for each as its target.
 
     Raises:
         ValueError: an argument that is not what it is said to be here; fewer training samples than a batch. On
@@ -63,6 +64,7 @@ class DataModule(lightning.LightningDataModule):
 
     num_classes: int | None = None
     num_targets = 1
+    of_tokens = False
     num_workers = 0  # processes that read ahead
 
     def __init__(
@@ -111,9 +113,9 @@ class DataModule(lightning.LightningDataModule):
     def shape(self) -> tuple[int, ...]:
         """Shape of what the model sees of a sample."""
 
-    @abstractmethod
     def prepare(self, inputs: Tensor) -> Tensor:
         """Inputs as they are kept (N, ...) to inputs as the model sees them (N, *shape), on their device."""
+        return inputs
 
     def learn(self, train: Samples) -> None:
         """Take from the training samples what ``prepare`` needs, as means and standard deviations."""
@@ -121,6 +123,14 @@ class DataModule(lightning.LightningDataModule):
     def training_batch(self, inputs: Tensor, targets: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         """A batch in training, as the model and its loss see it; what is drawn for it depends on seed and place."""
         return self.prepare(inputs), targets
+
+    def measured_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch in evaluation, as the model and its scores see it."""
+        return self.prepare(inputs), targets
+
+    def limited(self, train: Samples) -> Samples:
+        """As many of the training samples as ``train_size`` says."""
+        return train if self.train_size is None else subset(train, self.train_size, self.num_classes)
 
     def suit(self, channels: int | None, image_size: int) -> None:
         """Take the channels and the size of images that a model wants, where they were left open."""
@@ -134,8 +144,7 @@ class DataModule(lightning.LightningDataModule):
         given = f"null: {type(self).__name__} says itself what training, validation and test part are"
         require("folds", self.folds, self._folded or not self.folds, given)
         require_targets(type(self).__name__, self.num_classes, train, self.val, self.test)
-        if self.train_size is not None:
-            train = subset(train, self.train_size, self.num_classes)
+        train = self.limited(train)
         self.learn(train)
         self.train = mislabel(train, self.label_noise, self.num_classes, self.split_seed)
         self.train_eval = self.train.take(slice(len(self.val.targets)))
@@ -149,7 +158,7 @@ class DataModule(lightning.LightningDataModule):
             place = Place(trainer.current_epoch, number, trainer.global_rank * len(inputs))
             inputs, targets = self.training_batch(inputs, targets, place)
         else:
-            inputs = self.prepare(inputs)
+            inputs, targets = self.measured_batch(inputs, targets)
         if trainer is not None and not floating:  # others Lightning has converted already
             inputs = trainer.precision_plugin.convert_input(inputs)
         return inputs, targets
@@ -160,7 +169,7 @@ class DataModule(lightning.LightningDataModule):
         samples = self.train.take(slice(rows))
         if training and not self.one_batch:
             return self.training_batch(samples.inputs[:], samples.targets, Place(0, 0, 0))
-        return self.prepare(samples.inputs[:]), samples.targets
+        return self.measured_batch(samples.inputs[:], samples.targets)
 
     def train_dataloader(self) -> "DataLoader[tuple[Tensor, ...]]":
         """Training batches (inputs, targets), of this process's rows."""

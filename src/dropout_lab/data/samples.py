@@ -56,12 +56,13 @@ def require_targets(owner: str, num_classes: int | None, *parts: Samples) -> Non
         num_classes: K, for classes 0 to K-1; None: targets are numbers.
         parts: of the data set.
     """
-    targets = torch.cat([part.targets for part in parts])
     if num_classes is None:
+        targets = torch.cat([part.targets for part in parts])
         if not (targets.is_floating_point() and targets.ndim == 2 and targets.isfinite().all()):
             raise ValueError(f"the targets of {owner} must be finite numbers (N, k), or classes with num_classes=K")
         return
-    lowest, highest = targets.aminmax()
+    lowest = min(part.targets.min() for part in parts)
+    highest = max(part.targets.max() for part in parts)
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
             f"the classes of {owner} are numbered {int(lowest)} to {int(highest)}, but num_classes={num_classes} means "

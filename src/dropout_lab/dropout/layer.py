@@ -22,7 +22,6 @@ from numbers import Real
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -152,7 +151,8 @@ class Dropout(_DropoutNd):
         scaled = self.scaling == "inverted"
         if keys.active():
             return noises.fused(self, x, self._rate, scaled)
-        return F.dropout(x, self._p) if scaled else None  # torch's own, from the same generator
+        # Torch's own, from the same generator; not by its function, which may be silent around a layer.
+        return torch.native_dropout(x, self._p, True)[0] if scaled else None
 
     def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
         mask: str | None = self.mask

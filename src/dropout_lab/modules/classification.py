@@ -31,6 +31,9 @@ class Classifier(Module):
     @staticmethod
     def outputs(data: Any) -> int:
         """One for each class."""
+        if getattr(data, "of_tokens", False):
+            name = type(data).__name__
+            raise ValueError(f"{name} has a class for each token, and not one a sample: module=language_model takes it")
         if data.num_classes is None:
             numbers = f"targets of {type(data).__name__} are numbers"
             raise ValueError(f"classification needs classes, but {numbers}: module=regression takes them")

@@ -4,7 +4,8 @@ Reached are the weights of
 
     nn.MultiheadAttention                    also inside nn.TransformerEncoderLayer and nn.TransformerDecoderLayer
     torchvision's attention over windows     of Swin v1 and v2, and MaxViT: (N, windows, heads, L, L)
-    a layer called `attn_drop`, as in timm   replaced, see `attn_drop.py`
+    a dropout layer behind a softmax         replaced
+    one called `attn_drop`, as in timm       replaced, see `attn_drop.py`
 
 The class of a module of the first two kinds is swapped for a subclass that calls the layer, so code, parameters and
 `state_dict` keys stay its own; what it would drop by itself is off. At p = 0 its own forward pass runs as it is.
@@ -19,11 +20,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Node
+from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
 from dropout_lab.dropout.graph.calls import Call
 from dropout_lab.dropout.graph.hooks import INSIDE, OPAQUE, override
 from dropout_lab.dropout.graph.layer_names import layer_name
+from dropout_lab.dropout.graph.nodes import module_of, op_name
 from dropout_lab.dropout.placement.attn_drop import hidden_calls, is_attn_drop
 
 # By name, so that torchvision need not be imported. All drop what their one softmax gives.
@@ -43,8 +47,23 @@ def attention_calls(model: nn.Module, found: list[Call]) -> list[Call]:
         for path, module in model.named_modules()
         if _reached(module) and (index := _first_call(path, found)) is not None
     ]
-    drops = [call for call in found if is_attn_drop(call.path, call.module)]
+    drops = [call for call in found if is_attn_drop(call.path, call.module) or _drops_weights(call)]
     return [*inside, *drops, *hidden_calls(model, found)]
+
+
+def _drops_weights(call: Call) -> bool:
+    """Whether a call is of a dropout layer that gets what a softmax gives, under whatever name."""
+    return (
+        isinstance(call.module, _DropoutNd)
+        and call.node is not None
+        and any(_is_softmax(source) for source in call.node.all_input_nodes)
+    )
+
+
+def _is_softmax(node: Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(module_of(node), nn.Softmax)
+    return op_name(node) == "softmax"
 
 
 def put_inside(model: nn.Module, host: nn.Module, layer: nn.Module) -> None:
