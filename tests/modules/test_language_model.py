@@ -1,4 +1,4 @@
-"""Laws of language models: numbers are a token's, however a text is cut into windows and batches; the mean of passes."""
+"""Laws of language models: numbers are a token's, however a text is cut into batches; Monte Carlo means of passes."""
 
 import math
 
