@@ -9,7 +9,7 @@ from torch import nn
 
 from dropout_lab.activations import Meter, taps_of
 from dropout_lab.activations.taps import chosen_for_loggers, model_of
-from dropout_lab.dropout import Dropout
+from dropout_lab.dropout import Dropout, none
 from dropout_lab.dropout.placement.install import Placement, install
 
 
@@ -179,3 +179,21 @@ def test_of_two_the_last_dropout_layer_is_kept():
 def test_exactly_as_many_are_shown_as_may_be(most):
     found = taps(*"rrdrrrrdrrrrrrrdrr")  # 15 and 3 with an input
     assert len(chosen_for_loggers(found, most)) == min(most, len(found))
+
+
+def test_dropout_layers_that_idle_beside_those_of_a_strategy_are_none():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.0), nn.Linear(4, 4), nn.Dropout(0.2), nn.Linear(4, 2))
+    assert [tap.name for tap in taps_of(net) if tap.name.endswith("_in")] == ["03_3_in"]
+    install(net, none, Placement("classifier"))
+    assert [tap.name for tap in taps_of(net) if tap.name.endswith("_in")] == ["03_3_in"]
+    install(net, Dropout, Placement("pattern", pattern="0"))
+    assert [tap.name for tap in taps_of(net) if tap.name.endswith("_in")] == ["00_0_in", "03_3_in"]
+
+
+def test_a_layer_behind_a_dropout_layer_of_the_networks_own_is_the_one_that_is_watched():
+    net = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16)
+    installed = install(net, Dropout, Placement("branches", p=0.3))
+    watched = {tap.name: tap.module for tap in taps_of(net) if isinstance(tap.module, nn.Dropout | Dropout)}
+    assert {name: type(module) for name, module in watched.items() if not name.endswith("_in")} == {
+        layer.name: Dropout for layer in installed
+    }

@@ -117,7 +117,7 @@ def _before_norm(found: list[Call]) -> set[str]:
 def _dropout_calls(model: nn.Module, found: list[Call]) -> Iterator[tuple[str, nn.Module, int]]:
     seen = set()
     for call in found:
-        own = [call.module] if isinstance(call.module, _DropoutNd) else list(attached(call.module).values())
+        own = list(attached(call.module).values()) or [call.module] * _may_drop(call.module)
         for layer in own:
             seen.add(layer)
             given = getattr(layer, "name", None) if call.number == 1 else None
@@ -126,6 +126,11 @@ def _dropout_calls(model: nn.Module, found: list[Call]) -> Iterator[tuple[str, n
         name = getattr(layer, "name", None)
         if isinstance(layer, _DropoutNd) and layer not in seen and isinstance(name, str):
             yield name, layer, 0
+
+
+def _may_drop(module: nn.Module) -> bool:
+    """Whether a module is a dropout layer, and none that idles where no strategy was installed."""
+    return isinstance(module, _DropoutNd) and (module.p > 0 or isinstance(getattr(module, "name", None), str))
 
 
 def _matching(rows: dict[str, list[Tap]], patterns: Sequence[str], paths: dict[str, str]) -> list[str]:
