@@ -263,3 +263,19 @@ def test_what_a_hook_sees_of_a_module_that_is_looked_into_are_tensors() -> None:
     model[3].register_forward_hook(lambda module, args, output: seen.append(float(output.sum())))
     assert distance(eval_output(model, x), eval_output(fold(model, x), x)) < 1e-6
     assert seen
+
+
+@pytest.mark.parametrize("shaped", [lambda w: w.reshape(1, -1, 1, 1), lambda w: w.unsqueeze(0).view(1, 4, 1, 1)])
+def test_a_factor_passes_a_product_with_a_parameter_in_another_shape(shaped: Callable[[Tensor], Tensor]) -> None:
+    class Scaled(nn.Module):
+        """A layer scale as in timm's ConvNeXt."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gamma, self.drop = nn.Conv2d(4, 4, 1), nn.Parameter(torch.randn(4)), Classic(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.drop(self.conv(x).mul(shaped(self.gamma)))
+
+    model, x = Scaled().double().eval(), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    assert distance(eval_output(fold(model, x), x), eval_output(model, x)) < 1e-12

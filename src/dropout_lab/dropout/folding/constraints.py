@@ -105,7 +105,7 @@ class Equations:
     def _add_tensor(self, node: Node) -> None:
         if not isinstance(self._tensor(str(node.target)), nn.Parameter):
             self._pin(node, node)
-        elif any(self._weight(user) is not node for user in node.users):
+        elif any(self._weight(user) is not node for user in operations.readers(node)):
             self._use(node, str(node.target), over=node)
 
     def _add_module(self, node: Node) -> None:
@@ -201,7 +201,7 @@ class Equations:
         if node.kwargs:  # an operand by name, or another kind of quotient
             self._pin_all(node)
         elif weight is not None:
-            other = left if weight is right else right
+            other = left if right is not None and operations.shaped(right) is weight else right
             self._use(weight, str(weight.target), over=node, under=other)
         elif left and right in self._known:  # a number, which is known to have scale 1, or an attention map, say
             self._link(left, node, node, 1 / self._known[right] if quotient else self._known[right])
@@ -222,7 +222,8 @@ class Equations:
             return weight if isinstance(self._tensor(str(weight.target)), nn.Parameter) else None
         if op_name(node) not in operations.PRODUCTS or len(node.all_input_nodes) != 2:
             return None
-        tensors = [value for value in node.all_input_nodes if value.op == "get_attr"]
+        operands = [operations.shaped(value) for value in node.all_input_nodes]
+        tensors = [value for value in operands if value.op == "get_attr"]
         weights = [value for value in tensors if isinstance(self._tensor(str(value.target)), nn.Parameter)]
         return weights[0] if len(weights) == 1 else None
 

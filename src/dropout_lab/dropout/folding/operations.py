@@ -7,6 +7,8 @@ whatever else is not in it lets none pass, or is looked into, down to the functi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import nn
 from torch.fx import Node
 
@@ -24,6 +26,7 @@ NORM_FUNCTIONS = frozenset({"layer_norm", "group_norm", "rms_norm"})
 JOINING = frozenset({"cat", "concat", "concatenate", "stack"})
 SUMS = frozenset({"add", "iadd", "radd", "sub", "isub", "maximum", "minimum"})
 PRODUCTS = frozenset({"mul", "imul", "rmul", "multiply", "matmul", "bmm"})
+SHAPES = frozenset({"reshape", "view", "unsqueeze", "squeeze", "flatten", "unflatten"})  # of all that a tensor holds
 QUOTIENTS = frozenset({"div", "truediv", "itruediv", "divide"})
 
 
@@ -59,6 +62,22 @@ def equates(node: Node) -> bool:
     return name in JOINING or (
         name in SUMS and not any(isinstance(arg, (int, float)) and arg != 0 for arg in node.args[:2])
     )
+
+
+def shaped(value: Node) -> Node:
+    """What a value is but for its shape: a parameter that is reshaped to be a factor, say."""
+    while value.op in ("call_function", "call_method") and op_name(value) in SHAPES:
+        value = value.all_input_nodes[0]
+    return value
+
+
+def readers(value: Node) -> Iterator[Node]:
+    """The nodes that use a value in whatever shape."""
+    for user in value.users:
+        if shaped(user) is user:
+            yield user
+        else:
+            yield from readers(user)
 
 
 def _pads_with_zero(node: Node) -> bool:
