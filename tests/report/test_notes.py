@@ -108,5 +108,5 @@ def test_noise_of_the_networks_own_is_told_once_and_of_which_rows(tmp_path, writ
     assert said(report).count("Switched off in the network: a: X drops.") == 1
     assert said(report).count("Left on in the network of spatial: b: Y drops.") == 1
     for text in (report.text, report.page.read_text(), (tmp_path / "table.md").read_text()):
-        assert "spatial, element 1/3" in text
+        assert "spatial (element 1/3)" in text
         assert "so many sites have that mask" in text

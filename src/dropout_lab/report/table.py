@@ -34,7 +34,7 @@ class Row:
     @property
     def name(self) -> str:
         """The name of its strategy, and at how many sites that has another mask, as its own does not fit them."""
-        return ", ".join([self.strategy.name, *self.strategy.remarks("elsewhere")])
+        return " ".join([self.strategy.name, *(f"({words})" for words in self.strategy.remarks("elsewhere"))])
 
     @property
     def counted(self) -> str:
