@@ -18,19 +18,20 @@ from dropout_lab.verdict.statistics import smallest_p
 
 pytestmark = pytest.mark.slow  # one composition for each experiment
 SCALARS = {"test/acc", "test/loss", "gap/loss", "gap/acc", "train_eval/loss", "val/loss"}
+NEEDS = {"epochs": ["data.file=text.txt"]}
 OF_PAIRS = {"weights/difference", "weights/norm_ratio", "val/loss/difference"}
 
 
 @pytest.fixture(scope="module", params=experiments())
 def experiment(request):
     """Name, the sweep's settings, and what is claimed."""
-    cfg = plan([f"experiment={request.param}"]).base
+    cfg = plan([f"experiment={request.param}", *NEEDS.get(request.param, [])]).base
     return request.param, cfg.hydra.sweeper, read_statement(resolved(cfg.verdict))
 
 
 def test_the_first_comment_says_what_where_and_how(experiment):
     name, _, _ = experiment
-    assert header(name)["Run"] == f"scripts/compare experiment={name}"
+    assert header(name)["Run"] == " ".join([f"scripts/compare experiment={name}", *NEEDS.get(name, [])])
 
 
 def test_commands_in_comments_can_be_typed():
@@ -61,7 +62,7 @@ def test_seeds_are_enough_to_tell(experiment):
 
 @pytest.mark.parametrize("name", experiments())
 def test_every_arm_composes(name):
-    arms = [job.alike["arm"] for job in plan(["-m", f"experiment={name}", "seed=0"]).jobs]
+    arms = [job.alike["arm"] for job in plan(["-m", f"experiment={name}", "seed=0", *NEEDS.get(name, [])]).jobs]
     assert len(arms) == len(set(arms)) > 1
 
 
