@@ -43,6 +43,16 @@ def test_evaluate_gives_the_same_at_any_number_of_processes(samples, of_two, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_network_of_another_precision_is_evaluated_as_it_was_tested(precision, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        train_main([*QUICK, f"trainer.precision={precision}", f"hydra.run.dir={tmp_path}"])
+    assert ended.value.code == 0
+    logged = pd.read_csv(tmp_path / "metrics.csv").iloc[-1]
+    assert evaluation.evaluate(tmp_path) == {key: logged[key] for key in ("test/loss", "test/acc")}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["regression", "regression_one_variance"])
 def test_numbers_that_are_predicted_are_evaluated_as_they_were_tested_whatever_was_learned_beside_the_weights(
     module, tmp_path
@@ -57,7 +67,7 @@ def test_numbers_that_are_predicted_are_evaluated_as_they_were_tested_whatever_w
     assert found == {key: logged[key] for key in found}
     assert found != evaluation.evaluate(tmp_path, monte_carlo_samples=3)
     if module == "regression_one_variance":
-        assert restore(tmp_path).rest["raw_variance"] != 0
+        assert restore(tmp_path).saved.rest["raw_variance"] != 0
 
 
 @pytest.mark.slow

@@ -79,7 +79,8 @@ def _tested(run: "Restored", monte_carlo_samples: int) -> dict[str, float]:
 
     set_threads(run.config.threads)
     module = build_module(run.config, run.net, monte_carlo_samples=monte_carlo_samples)
-    module.load_state_dict(run.rest, strict=False)  # the network has its weights
+    run.net.load_state_dict(run.saved.net, assign=True)  # a network is made in float32: others would be rounded
+    module.load_state_dict(run.saved.rest, strict=False, assign=True)
     with_gpu = run.config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
     count = together()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", count))  # of this machine's

@@ -1,16 +1,21 @@
 """Laws of language models: numbers are a token's, however a text is cut into batches; Monte Carlo means of passes."""
 
 import math
+import random
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import exit_code
 from hypothesis import given
 from hypothesis import strategies as st
+from run_folders import same
 from torch import nn
 
 from dropout_lab.data import Digits, Text
 from dropout_lab.dropout import Dropout, Placement, install
+from dropout_lab.evaluate import evaluate
 from dropout_lab.models import Transformer
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.modules.language_model import LanguageModel
@@ -81,3 +86,70 @@ def test_modules_and_data_that_do_not_fit_name_each_other():
         LanguageModel.outputs(digits)
     with pytest.raises(ValueError, match="not one a sample: module=language_model takes it"):
         Classifier.outputs(text)
+
+
+SMALL = [
+    *("data=text", "data.context=16", "data.batch_size=16", "data.train_size=null", "module=language_model"),
+    *("model=transformer", "model.width=16", "model.depth=1", "model.heads=2", "dropout=inverted", "dropout.p=0.2"),
+    *("trainer=cpu", "trainer.max_epochs=2", "trainer.precision=64-true", "trainer.log_every_n_steps=4", "logger=csv"),
+    *("callbacks.activation_stats.every_n_steps=4", "+callbacks.recent.every_n_train_steps=3"),
+    "callbacks.recent.train_time_interval=null",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The words of a small run, and its folder."""
+    folder = tmp_path_factory.mktemp("language")
+    generator = random.Random(0)
+    (folder / "text.txt").write_text("".join(generator.choice("abcdefgh ") for _ in range(4321)))  # parts of odd sizes
+    words = [*SMALL, f"data.file={folder / 'text.txt'}"]
+    assert exit_code(*words, f"hydra.run.dir={folder / 'run'}") == 0
+    return words, folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [5, 13, 17])
+def test_an_interrupted_run_ends_as_the_whole_one(trained, step, tmp_path, monkeypatch):
+    (words, whole), training_step = trained, LanguageModel.training_step
+
+    def stopping(self, batch, batch_idx):
+        if self.global_step == step:
+            raise KeyError("stopped")
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "training_step", stopping)
+        assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 1
+    assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 0
+    assert same(tmp_path, whole, checkpoints=("last", "best"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(trained, tmp_path):
+    words, whole = trained
+    assert (
+        exit_code(
+            *words,
+            "trainer=ddp_cpu",
+            "trainer.precision=64-true",
+            "trainer.max_epochs=2",
+            "trainer.devices=2",
+            "trainer.log_every_n_steps=4",
+            f"hydra.run.dir={tmp_path}",
+        )
+        == 0
+    )
+    one, two = (pd.read_csv(folder / "metrics.csv") for folder in (whole, tmp_path))
+    pd.testing.assert_frame_equal(one, two, check_like=True, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_evaluation_gives_the_numbers_of_the_test(trained):
+    _, folder = trained
+    logged = pd.read_csv(folder / "metrics.csv").iloc[-1]
+    found = evaluate(folder)
+    assert found == {key: logged[key] for key in ("test/loss", "test/perplexity", "test/acc")}
+    assert found["test/perplexity"] == pytest.approx(math.exp(found["test/loss"]))
+    mixed = evaluate(folder, monte_carlo_samples=3)
+    assert mixed["test/loss"] != found["test/loss"]

@@ -41,7 +41,7 @@ class Restored:
 
     config: DictConfig
     net: nn.Module
-    rest: dict[str, torch.Tensor]  # the state of its module's other children
+    saved: Saved  # its weights in the precision that they were trained in, and the state of its module's other children
     data: Any  # the run's data module, as those of dropout_lab.data
 
 
@@ -70,7 +70,7 @@ def restore(folder: Path, name: str = "best") -> Restored:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder}: the weights of {name}.ckpt do not fit the run's model: {reason}") from error
-    return Restored(config, net.eval(), saved.rest, data)
+    return Restored(config, net.eval(), saved, data)
 
 
 @contextmanager
