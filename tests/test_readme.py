@@ -64,7 +64,8 @@ def words_of(command, tmp_path):
         return name, words
     given = {word.partition("=")[0] for word in words}
     multirun = name == "compare" or "-m" in words
-    words += [f"{key}={value}" for key, value in SMALL.items() if key not in given]
+    small = {**SMALL, "data.train_size": "4096"} if "data=text" in words else SMALL  # characters
+    words += [f"{key}={value}" for key, value in small.items() if key not in given]
     if multirun:
         words = [word for word in words if not word.startswith("seed=")]
         words.append("seed=0,1" if name == "compare" and "seed" not in given else "seed=0")

@@ -89,10 +89,14 @@ def test_attention_weights_are_dropped_by_head_query_and_key():
         block.attention.dropout.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
     with mask_keys(0, 0, range(3)):
         net.train()(tokens(3, 6))
+    assert len(seen) == len(net.blocks)
     for weights, dropped in seen:
         assert weights.shape == (3, 2, 6, 6)
         assert torch.allclose(weights.sum(3), torch.ones(3, 2, 6, dtype=torch.float64))
-        assert (dropped[weights > 0] == 0).any()
+        mixed = (weights > 0) & (dropped == 0)
+        for axis in (1, 2, 3):  # no mask is shared along heads, queries or keys
+            there, gone = ((mask & (weights > 0)).any(axis) for mask in (~mixed, mixed))
+            assert (there & gone).any()
 
 
 @pytest.mark.parametrize("where", ["attention", "activations", "branches"])
