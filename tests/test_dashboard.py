@@ -121,9 +121,13 @@ def test_without_runs_the_sections_find_their_layers_themselves(tmp_path, monkey
 
 
 def test_the_newest_run_is_taken_where_none_is_named(tmp_path, runs, monkeypatch):
-    os.utime(runs / "1" / "metrics.csv", (1, 1))
+    """Of the two only run 1 was probed, so that it alone has a shift."""
     monkeypatch.setattr(dashboard, "RUNS", runs)
-    assert not any(name.startswith("Shift") for name in sections(written(tmp_path)))
+    for newest in (0, 1):
+        for number in (0, 1):
+            os.utime(runs / str(number) / "metrics.csv", (1, 2 if number == newest else 1))
+        names = sections(written(tmp_path / str(newest)))
+        assert any(name.startswith("Shift") for name in names) == (newest == 1)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path, capsys):

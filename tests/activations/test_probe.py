@@ -115,7 +115,7 @@ def test_traces_are_removed_after_an_exception_too():
     model = net(Dropout(0.5))
     meter = Meter(taps_of(model))
     meter.attach()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         probe(meter, model, torch.randn(4, 19))
     assert model.training
     assert not meter.active

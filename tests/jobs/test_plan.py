@@ -85,7 +85,7 @@ def test_hydra_copies_its_store_but_where_it_only_answers_questions():
 
 
 def test_a_bad_job_is_found_before_any_folder_is_made(tmp_path):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"^dropout\.p=2: must be the probability to DROP"):
         plan(["-m", "seed=0,1", "dropout.p=0.5,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"])
     assert not (tmp_path / "sweep").exists()
 

@@ -59,7 +59,6 @@ def cut(sweep):
     path.write_bytes(whole)
 
 
-@pytest.mark.slow
 def folders(sweep):
     return [sweep / str(number) for number in range(3)]
 

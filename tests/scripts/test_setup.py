@@ -289,7 +289,6 @@ def test_exit_code_passes_through(machine: Machine, script: str) -> None:
     assert machine.run(script, FAKE_EXIT="130").returncode == 130
 
 
-@pytest.mark.slow
 def exists(group: int) -> bool:
     """Tell whether a process of a group is left; the system counts one that has ended until its parent has asked."""
     with suppress(ProcessLookupError):
@@ -298,6 +297,7 @@ def exists(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catches", [{}, {"FAKE_CATCHES": "1"}], ids=["killed", "caught"])
 def test_ctrl_c_in_an_installation_is_one_line_and_130(either_lock: Machine, catches: dict[str, str]) -> None:
     process = either_lock.start("train", FAKE_SECONDS="30", **catches)

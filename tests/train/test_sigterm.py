@@ -16,7 +16,7 @@ def test_sigterm_ends_the_process_in_training_and_in_testing(stage):
     before = signal.signal(signal.SIGTERM, lightnings)
     try:
         getattr(EndAtOnce(), stage)(None, None)
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -201,9 +201,14 @@ class OtherSteps(SGD):
 
 def test_optimizers_that_inherit_their_steps_count_as_the_one_they_inherit_from() -> None:
     model = mlp(False, partial(Dropout, scaling="classic"))
-    assert len(match_inverted(model, partial(SameSteps, lr=0.1), data(torch.float32)[0]).param_groups) > 1
+    x = data(torch.float32)[0]
+    same, sgd = (match_inverted(copy.deepcopy(model), partial(kind, lr=0.1), x) for kind in (SameSteps, SGD))
+    assert type(same) is SameSteps
+    assert len(same.param_groups) > 1
+    for ours, theirs in zip(same.param_groups, sgd.param_groups, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     with pytest.raises(ValueError, match="no exact equivalent is known for OtherSteps"):
-        match_inverted(model, partial(OtherSteps, lr=0.1), data(torch.float32)[0])
+        match_inverted(model, partial(OtherSteps, lr=0.1), x)
 
 
 @pytest.mark.parametrize(
