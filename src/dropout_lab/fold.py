@@ -48,7 +48,8 @@ def fold(folder: Path, out: Path, checkpoint: str = "best") -> tuple[float, floa
     if out.is_dir():
         raise UserError(f"out={out}: that is a folder; name a file, {out / 'weights.pt'}")
     run = restore(folder, checkpoint)
-    inputs = run.data.prepare(run.data.test.inputs[:256])
+    test = run.data.test.take(slice(256))
+    inputs, _ = run.data.measured_batch(test.inputs[:], test.targets)
     try:
         folded = fold_model(run.net, inputs[:2])
     except (ValueError, RuntimeError) as error:

@@ -1,7 +1,10 @@
 """Laws of language models: numbers are a token's, however a text is cut into batches; Monte Carlo means of passes."""
 
+import hashlib
 import math
 import random
+from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,11 +17,14 @@ from run_folders import same
 from torch import nn
 
 from dropout_lab.data import Digits, Text
+from dropout_lab.diff.__main__ import main as compare_runs
 from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.evaluate import evaluate
+from dropout_lab.fold import fold
 from dropout_lab.models import Transformer
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.modules.language_model import LanguageModel
+from dropout_lab.runs.folder import read_config
 
 
 def model(dropout=0.0, **options):
@@ -146,10 +152,24 @@ def test_two_processes_are_one(trained, tmp_path):
 
 @pytest.mark.slow
 def test_evaluation_gives_the_numbers_of_the_test(trained):
-    _, folder = trained
+    words, folder = trained
+    text = next(word for word in words if word.startswith("data.file=")).removeprefix("data.file=")
+    assert read_config(folder).data_digest == hashlib.sha256(Path(text).read_bytes()).hexdigest()
     logged = pd.read_csv(folder / "metrics.csv").iloc[-1]
     found = evaluate(folder)
     assert found == {key: logged[key] for key in ("test/loss", "test/perplexity", "test/acc")}
     assert found["test/perplexity"] == pytest.approx(math.exp(found["test/loss"]))
     mixed = evaluate(folder, monte_carlo_samples=3)
     assert mixed["test/loss"] != found["test/loss"]
+
+
+@pytest.mark.slow
+def test_a_language_model_folds_and_two_of_them_can_be_compared(trained, tmp_path, capsys):
+    words, folder = trained
+    difference, *_ = fold(folder, tmp_path / "plain.pt", "best")
+    assert difference == 0
+    assert exit_code(*words, "seed=1", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'other'}") == 0
+    capsys.readouterr()
+    with suppress(SystemExit):
+        compare_runs([str(folder), str(tmp_path / "other")])
+    assert "they part at step 0" in capsys.readouterr().out

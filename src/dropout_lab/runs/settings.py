@@ -9,7 +9,7 @@ from dropout_lab.runs.replicates import keys, values
 # Each list goes on from the one before: what does not count there does not count here either.
 NOT_OF_THE_CONFIGURATION = ("hydra", "run", "paths", "resume")  # where a run lies, and how it was started
 NOT_OF_THE_RESULT = (*NOT_OF_THE_CONFIGURATION, "logger", "tags", "notes")  # nor what is kept of it elsewhere
-OF_THE_CODE = ("layers", "columns", "noise")  # no settings, but what followed from them
+OF_THE_CODE = ("layers", "columns", "noise", "data_digest")  # no settings, but what followed from them
 NOT_OF_THE_STRATEGY = (
     *NOT_OF_THE_RESULT,
     *OF_THE_CODE,

@@ -127,6 +127,8 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     noise = noise_of(network, cfg.dropout.get("mask"))
     columns = _columns(module, trainer.callbacks)  # type: ignore[attr-defined]
     config = {**resolved(cfg), "layers": network.layers, "columns": columns, "noise": noise}
+    if digest := getattr(data, "digest", None):  # of a file whose name says little
+        config["data_digest"] = digest
     folder.write_config(config)
     tells_all = _is_alone(cfg) and folder.writes
     if folder.writes:

@@ -44,7 +44,7 @@ def load(folder: Path) -> TrainedNetwork:
     """
     run = restore(folder)
     assert run.data.train is not None
-    parts = ((run.data.prepare(part.inputs[:]), part.targets) for part in (run.data.test, run.data.train))
+    parts = (run.data.measured_batch(part.inputs[:], part.targets) for part in (run.data.test, run.data.train))
     (images, classes), (train_images, train_classes) = parts
     return TrainedNetwork(run.net, images, classes, train_images, train_classes, run.config.seed)
 
