@@ -44,8 +44,9 @@ class Placement:
             "branches": at the end of every residual branch, before it is added to its shortcut; instead of stochastic
                 depth (DropPath) that stands there; where a model can't be traced, only there;
             "attention": on the attention weights, (N, heads, L, S): of `nn.MultiheadAttention`, of torchvision's Swin
-                and MaxViT, and instead of layers called `attn_drop` (timm);
-            "pattern": after the leaf modules whose path matches `pattern`, or instead of matching dropout layers;
+                and MaxViT, and instead of dropout layers behind a softmax or called `attn_drop` (timm);
+            "pattern": after the leaf modules whose path matches `pattern`, or instead of dropout and stochastic depth;
+                where it matches none, after the blocks that it matches;
             "default": "existing" if the model has any, else "classifier";
             "none": nowhere, and dropout layers that the model has stay as they are.
         p: probability to DROP, of every site or of the deepest one.
