@@ -64,7 +64,7 @@ def test_a_model_wants_the_size_it_was_published_with():
         ((SHAPE, 10, "fcn_resnet50"), "no classification model"),
         ((SHAPE, 10, 3), r"^model\.name=3: no classification model"),
         (((1, 8, 8), 10, "resnet18"), r"takes 3 channels, the data has 1; data\.channels=3"),
-        ((SHAPE, 10, "vgg16", None, "cifar"), r"model\.stem=cifar: is for residual nets"),
+        ((SHAPE, 10, "squeezenet1_1", None, "cifar"), r"model\.stem=cifar: is for residual nets"),
         ((SHAPE, 10, "resnet18", None, "imagenet"), r"model\.stem=imagenet: must be cifar, or null"),
         ((SHAPE, 10, "resnet18", "nowhere.pt"), r"model\.weights=nowhere\.pt: no such file"),
         ((SHAPE, 10, "resnet18", "."), r"model\.weights=\.: that is a folder"),

@@ -117,6 +117,7 @@ def test_it_goes_on_by_its_folder_from_wherever_the_command_is_given(trained_run
     assert same(tmp_path / "cut", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_weights_are_part_of_the_fingerprint_and_not_the_words_for_them(trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(trained_run.parent)
     shutil.copytree(trained_run, tmp_path / "0")

@@ -78,6 +78,8 @@ class Machine:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # a test run in the background of a script is started with SIGINT ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, script: str | Path, *arguments: str, cwd: Path | None = None, **variables: str):
@@ -297,7 +299,6 @@ def exists(group: int) -> bool:
     return False
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("catches", [{}, {"FAKE_CATCHES": "1"}], ids=["killed", "caught"])
 def test_ctrl_c_in_an_installation_is_one_line_and_130(either_lock: Machine, catches: dict[str, str]) -> None:
     process = either_lock.start("train", FAKE_SECONDS="30", **catches)

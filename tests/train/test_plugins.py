@@ -10,6 +10,7 @@ SEARCH = ["-m", "sweep=optuna", "dropout.p=interval(0,0.8)"]
 ACCURACY = [*SEARCH, "callbacks.checkpoint.monitor=val/acc", "callbacks.checkpoint.mode=max"]
 
 
+@pytest.mark.slow
 def test_a_search_goes_the_way_of_the_number_by_which_the_best_checkpoint_is_chosen():
     require_direction(plan(SEARCH))
     require_direction(plan([*ACCURACY, "hydra.sweeper.direction=maximize"]))
