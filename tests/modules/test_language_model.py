@@ -51,6 +51,7 @@ def test_scores_are_a_row_a_token():
     assert torch.equal(scores["acc"].view(3, 6), module.net(x).argmax(2) == y)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_numbers_do_not_depend_on_how_a_text_is_cut_into_batches(sizes):
     module, (x, y) = model().eval(), batch(sum(sizes))
