@@ -4,6 +4,7 @@ import pytest
 import torch
 from placed import EVERYWHERE, IMAGE, SITES, Cnn, Residual, layers
 from torch import Tensor, nn
+from torchvision import models
 
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.dropout.layer import Dropout
@@ -82,3 +83,47 @@ def test_two_layers_at_one_place_are_refused() -> None:
         install(Residual(), Dropout, Placement(["classifier", "pattern"], pattern="fc"))
     with pytest.raises(ValueError, match="two dropout layers at 00_0"):
         install(nn.Sequential(nn.Linear(2, 2)), Dropout, Placement(["classifier", "input"]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sites"),
+    [
+        ("layer?.1", ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]),
+        ("layer4", ["layer4.1"]),  # after the last step of a Sequential
+        ("*.downsample", ["layer2.0.downsample.1", "layer3.0.downsample.1", "layer4.0.downsample.1"]),
+        ("layer4.1.*", [f"layer4.1.{name}" for name in ("conv1", "bn1", "relu", "conv2", "bn2")]),  # leaf modules first
+    ],
+)
+def test_a_pattern_names_blocks_where_it_names_no_leaf_module(pattern: str, sites: list[str]) -> None:
+    model = models.resnet18(num_classes=3)
+    keys = list(model.state_dict())
+    assert [site for _, site, _ in install(model, Dropout, Placement("pattern", pattern=pattern))] == sites
+    assert list(model.state_dict()) == keys
+    seen = []
+    for site in sites:
+        model.get_submodule(site).register_forward_hook(lambda *call: seen.append((call[2] == 0).float().mean()))
+    model(torch.randn(2, 3, 64, 64))
+    assert len(seen) >= len(sites)  # one ReLU is called twice
+    assert all(0.3 < zeros < 0.9 for zeros in seen)
+    assert [site for _, site, _ in install(model, Dropout, Placement("pattern", pattern=pattern))] == sites
+
+
+class Unused(nn.Module):
+    """A block whose forward pass is not called, but its layer's, and one without a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.items = nn.Sequential(nn.Linear(4, 4)), nn.ModuleList([nn.Linear(4, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.items[0](self.block[0](x))
+
+
+def test_what_a_pattern_could_name_is_said_and_blocks_that_are_not_called_are_none() -> None:
+    for pattern in ("block", "items"):
+        with pytest.raises(
+            ValueError, match=r"its blocks are none; its leaf modules are block\.0 \(Linear\), items\.0"
+        ):
+            install(Unused(), Dropout, Placement("pattern", pattern=pattern))
+    with pytest.raises(ValueError, match=r"did you mean 'layer4\.1'\? its blocks are layer1\.0, layer1, .*; its leaf"):
+        install(models.resnet18(), Dropout, Placement("pattern", pattern="layr4.1"))
