@@ -191,9 +191,8 @@ def test_dropout_layers_that_idle_beside_those_of_a_strategy_are_none():
 
 
 def test_a_layer_behind_a_dropout_layer_of_the_networks_own_is_the_one_that_is_watched():
-    net = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16)
+    net = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16, dropout=0.1)
     installed = install(net, Dropout, Placement("branches", p=0.3))
     watched = {tap.name: tap.module for tap in taps_of(net) if isinstance(tap.module, nn.Dropout | Dropout)}
-    assert {name: type(module) for name, module in watched.items() if not name.endswith("_in")} == {
-        layer.name: Dropout for layer in installed
-    }
+    assert {layer.name for layer in installed} < watched.keys()
+    assert all(isinstance(watched[layer.name], Dropout) for layer in installed)

@@ -100,6 +100,12 @@ def test_a_layer_goes_where_a_branch_ends(forward: object, sites: list[str]) -> 
     assert torch.equal(dropped, x) or torch.equal(dropped, model.c(x))  # c is where there is a projection
 
 
+def test_a_shortcut_with_dropout_on_it_is_as_long_as_before() -> None:
+    model = with_forward(lambda self, x: self.c(x) + self.b(self.a(x)))
+    install(model, Dropout, Placement("pattern", pattern="c"))
+    assert [site.site for site in installed(model)] == ["b"]
+
+
 @pytest.mark.parametrize(
     "forward",
     [
