@@ -174,6 +174,21 @@ class Unkeyed(Dropout):
         return (torch.rand_like(x) >= self.p).to(x.dtype)
 
 
+def test_a_strategy_may_draw_as_it_likes_also_inside_attention(batch):
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(9, 1, batch_first=True), nn.Linear(9, 3)
+
+        def forward(self, x):
+            x = x.flatten(1)[:, None]
+            return self.head(self.attention(x, x, x)[0][:, 0])
+
+    net = Attends()
+    install(net, Unkeyed, Placement("attention"))
+    require_step(Classifier(net), batch, batch, keyed=True, quiet=True)
+
+
 def test_a_strategy_may_draw_as_it_likes(batch):
     for where in ("classifier", "existing", "input"):
         net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(9, 3))

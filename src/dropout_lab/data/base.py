@@ -113,9 +113,9 @@ class DataModule(lightning.LightningDataModule):
     def shape(self) -> tuple[int, ...]:
         """Shape of what the model sees of a sample."""
 
+    @abstractmethod
     def prepare(self, inputs: Tensor) -> Tensor:
         """Inputs as they are kept (N, ...) to inputs as the model sees them (N, *shape), on their device."""
-        return inputs
 
     def learn(self, train: Samples) -> None:
         """Take from the training samples what ``prepare`` needs, as means and standard deviations."""

@@ -90,9 +90,13 @@ class Text(DataModule):
         index = start + torch.arange(self.context, device=inputs.device)
         return inputs.gather(1, index).long(), targets.gather(1, index).long()
 
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """The first window (N, T) of each stretch."""
+        return inputs[:, : self.context].long()
+
     def measured_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The first window (N, T) of each stretch, and its targets."""
-        return inputs[:, : self.context].long(), targets[:, : self.context].long()
+        return self.prepare(inputs), self.prepare(targets)
 
     def _windows(self, codes: Tensor, part: str, length: int) -> Samples:
         """Stretches of so many characters that begin T apart, with what follows each character; views of the text."""

@@ -1,7 +1,7 @@
 """Language models: each token from those before it, and the numbers that are reported a token."""
 
 from collections.abc import Iterable, Mapping
-from math import exp
+from math import exp, log
 from typing import Any, ClassVar
 
 import torch
@@ -49,12 +49,9 @@ class LanguageModel(Classifier):
         return F.log_softmax(at_least_float32(self.net(x)), dim=2)
 
     def mix(self, passes: Iterable[Tensor]) -> Tensor:
-        """Logarithms of mean probabilities of each token, one pass in memory at a time."""
-        total, count = None, 0
-        for log_p in passes:
-            total, count = (log_p if total is None else torch.logaddexp(total, log_p)), count + 1
-        assert total is not None
-        return total - torch.tensor(count).log()
+        """Logarithms of mean probabilities of each token."""
+        every = torch.stack(list(passes))
+        return every.logsumexp(0) - log(len(every))
 
     def scores(self, prediction: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, and whether the likeliest token is right, a row a token."""

@@ -124,7 +124,7 @@ def train(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     module, data, network = assemble(cfg)
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     trainer = build_trainer(cfg, loggers, watched=_is_alone(cfg) and sys.stdout.isatty())
-    noise = noise_of(network, cfg.dropout.get("mask"))
+    noise = noise_of(network, cfg)
     columns = _columns(module, trainer.callbacks)  # type: ignore[attr-defined]
     config = {**resolved(cfg), "layers": network.layers, "columns": columns, "noise": noise}
     if digest := getattr(data, "digest", None):  # of a file whose name says little
@@ -213,21 +213,25 @@ def _on_several(cfg: DictConfig, folder: RunFolder, count: int) -> float:
     return folder.take_objective()
 
 
-def noise_of(network: Network, mask: str | None) -> dict[str, list[str]]:
+def noise_of(network: Network, cfg: DictConfig) -> dict[str, list[str]]:
     """What is to be told of the noise in a network besides that of its strategy's layers.
 
     Args:
         network: with dropout installed.
-        mask: what its strategy asks for.
+        cfg: its configuration.
 
     Returns:
         ``elsewhere``: at how many sites, which it does not fit, a layer has which other mask; ``off``, ``on``: noise
         of the network's own that was switched off, and that is left on. Lists of words, empty where there is none.
     """
+    mask = cfg.dropout.get("mask")
     masks = [layer.mask for layer in network.net.modules() if isinstance(layer, Dropout)]
     others = Counter(each for each in masks if mask not in (None, each))
     elsewhere = [f"{other} {count}/{len(masks)}" for other, count in others.items()]
-    return {"elsewhere": elsewhere, "off": shortened(network.switched_off), "on": shortened(other_noise(network.net))}
+    on = (
+        other_noise(network.net) if cfg.get("other_noise") != "remove" else []
+    )  # to look takes two traces of the network
+    return {"elsewhere": elsewhere, "off": shortened(network.switched_off), "on": shortened(on)}
 
 
 def _tell(config: dict[str, Any], net: nn.Module, noise: dict[str, list[str]], in_full: bool) -> None:

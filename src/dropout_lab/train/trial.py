@@ -119,7 +119,8 @@ def _refusing_draws(net: nn.Module) -> Iterator[None]:
         was, now = before.pop(), _generators()
         if was != now:
             before[:] = [now] * len(before)  # of those around it none has drawn that
-            told.extend(each for each in (module,) if each not in strategy)
+            if module not in strategy:
+                told.append(module)
 
     with intercepting(paths, before=enter, after=leave):
         yield

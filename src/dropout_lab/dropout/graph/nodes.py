@@ -18,13 +18,19 @@ def op_name(node: Node) -> str:
     return name.strip("_")
 
 
+def caller(node: Node) -> tuple[str, type | None]:
+    """Path and class of the module in whose forward pass a node is; "" and None for the model's own."""
+    path, kind = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
+    return path, kind if isinstance(kind, type) else None
+
+
 def describe(node: Node) -> str:
     """A node as a message calls it: `Linear classifier.0`, `flatten()`, `add() in layer1.0`, the parameter `x`."""
     if node.op == "call_module":
         return f"{type(module_of(node)).__name__} {node.target}"
     if node.op == "get_attr":
         return f"the parameter {node.target}"
-    path, _ = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
+    path, _ = caller(node)
     return f"{op_name(node)}() in {path}" if path else f"{op_name(node)}()"
 
 

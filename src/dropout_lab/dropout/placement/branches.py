@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import Call, is_attached
-from dropout_lab.dropout.graph.nodes import ACTIVATIONS, describe, op_name
+from dropout_lab.dropout.graph.nodes import ACTIVATIONS, caller, describe, op_name
 from dropout_lab.dropout.placement.other_noise import is_noise
 
 
@@ -51,7 +51,8 @@ def branches(model: nn.Module, found: Sequence[Call]) -> list[Branch]:
     ours = {node for node in nodes if node.op == "call_module" and is_attached(model, str(node.target))}
     ends: dict[Call, str] = {}
     for addition, operand in _residual(nodes, ours):
-        ends[_end(addition, operand, of_node, ours)] = _module_path(addition)
+        block, _ = caller(addition)
+        ends[_end(addition, operand, of_node, ours)] = block
     for call in found:
         owner, _, name = call.path.rpartition(".")
         of_torch = call.node is None and name in _ENDS and isinstance(model.get_submodule(owner), _TRANSFORMERS)
@@ -136,11 +137,6 @@ def _only_through(node: Node, addition: Node) -> bool:
                 seen.add(user)
                 todo.append(user)
     return True
-
-
-def _module_path(node: Node) -> str:
-    """Path of the module whose forward pass has a node."""
-    return str(next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))[0])
 
 
 def _is_size(node: Node) -> bool:

@@ -154,10 +154,7 @@ def uninstall(model: nn.Module) -> None:
 
 def layers_of(model: nn.Module) -> Iterator[nn.Module]:
     """The layers that `install` has put into `model`."""
-    for module in model.modules():
-        yield from attached(module).values()
-        if "replaced" in vars(module):
-            yield module
+    return (layer for *_, layer in _placed(model))
 
 
 def rates(p: float, rate: str | Sequence[float], count: int) -> list[float]:
@@ -184,16 +181,23 @@ def rates(p: float, rate: str | Sequence[float], count: int) -> list[float]:
 def site_table(model: nn.Module) -> str:
     """The installed layers of `model` as text: name, module, what the layer does there, mask, p."""
     rows = [("name", "module", "dropout", "mask", "p")]
-    for path, module in model.named_modules():
-        found = [(vars(module)["replaced"], "replaced", module)] if "replaced" in vars(module) else []
-        found += [(module, "after" if child == AFTER else "before", layer) for child, layer in attached(module).items()]
-        found += [(module, "inside", module.get_submodule(INSIDE))] if INSIDE in module._modules else []
-        for host, kind, layer in found:
-            where = f"{path} ({type(host).__name__})" if path else type(host).__name__
-            rows.append((str(layer.name), where, kind, str(getattr(layer, "mask", "-")), f"{layer.p:.4g}"))
+    for path, host, kind, layer in _placed(model):
+        where = f"{path} ({type(host).__name__})" if path else type(host).__name__
+        rows.append((str(layer.name), where, kind, str(getattr(layer, "mask", "-")), f"{layer.p:.4g}"))
     rows[1:] = sorted(rows[1:])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _placed(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
+    """Path and module of each site of an installed model, what its layer does there, and the layer."""
+    for path, module in model.named_modules():
+        if "replaced" in vars(module):
+            yield path, vars(module)["replaced"], "replaced", module
+        for child, layer in attached(module).items():
+            yield path, module, "after" if child == AFTER else "before", layer
+        if INSIDE in module._modules:
+            yield path, module, "inside", module.get_submodule(INSIDE)
 
 
 def _rates(placement: Placement, sites: Sequence[Site]) -> list[float]:

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import trace
 from dropout_lab.dropout.graph.modes import in_mode
-from dropout_lab.dropout.graph.nodes import op_name
+from dropout_lab.dropout.graph.nodes import caller, op_name
 from dropout_lab.dropout.placement.silence import IDENTITIES, SILENCED, is_silent, silence
 
 
@@ -28,13 +28,9 @@ def other_noise(model: nn.Module) -> list[str]:
     the graphs of both modes `F.dropout` and its kin, and every function with a dropout probability among its arguments
     (`F.scaled_dot_product_attention`). What has p = 0 is left out.
     """
-    lines = [
-        f"{path}: {_in_words(module, rate)}"
-        for path, module in model.named_modules()
-        if (rate := _rate(module)) is not None
-    ]
+    lines = [f"{path}: {_in_words(module, rate)}" for path, module, rate in _in_modules(model)]
     try:
-        return lines + [f"{path or 'forward of the model'}: {words}" for path, _, words in _in_functions(model)]
+        return lines + [_line(path, words) for path, _, words in _in_functions(model)]
     except ValueError as error:
         return [*lines, f"calls of F.dropout, if there are any, can't be listed: {error}"]
 
@@ -49,10 +45,9 @@ def switch_off(model: nn.Module) -> list[str]:
         ValueError: a function that can't be reached so (`torchvision.ops.stochastic_depth` and `drop_block2d`).
     """
     off = []
-    for path, module in model.named_modules():
-        if (rate := _rate(module)) is not None:
-            off.append(f"{path}: {_in_words(module, rate)}")
-            _stop(module, rate)
+    for path, module, rate in _in_modules(model):
+        off.append(f"{path}: {_in_words(module, rate)}")
+        _stop(module, rate)
     try:
         functions = _in_functions(model)
     except ValueError:  # whatever it calls
@@ -60,10 +55,10 @@ def switch_off(model: nn.Module) -> list[str]:
         return off
     for path, name, words in functions:
         if name not in SILENCED:
-            raise ValueError(f"{path or 'forward of the model'}: {words}, and can't be switched off from outside")
+            raise ValueError(f"{_line(path, words)}, and can't be switched off from outside")
     for path in dict.fromkeys(path for path, _, _ in functions):
         silence(model.get_submodule(path))
-    return off + [f"{path or 'forward of the model'}: {words}" for path, _, words in functions]
+    return off + [_line(path, words) for path, _, words in functions]
 
 
 def shortened(lines: Iterable[str]) -> list[str]:
@@ -74,6 +69,17 @@ def shortened(lines: Iterable[str]) -> list[str]:
     return [
         first.replace(": ", f" and {len(more)} more like it: ", 1) if more else first for first, *more in alike.values()
     ]
+
+
+def _in_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Path, module and attribute with the rate of each module that makes noise by itself."""
+    for path, module in model.named_modules():
+        if (rate := _rate(module)) is not None:
+            yield path, module, rate
+
+
+def _line(path: str, words: str) -> str:
+    return f"{path or 'forward of the model'}: {words}"
 
 
 def _rate(module: nn.Module) -> str | None:
@@ -131,8 +137,8 @@ def _in_function(node: torch.fx.Node) -> Iterator[tuple[str, str, str]]:
     if arguments.get("training") is False or arguments.get("train") is False:
         return
     name = op_name(node)
-    path, kind = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", None))
-    if isinstance(kind, type) and is_noise(kind):
+    path, kind = caller(node)
+    if kind is not None and is_noise(kind):
         return  # named as a module
     for argument, p in arguments.items():
         if (argument in _PROBABILITIES or (argument, name) in _NOISE_ARGUMENTS) and p:
