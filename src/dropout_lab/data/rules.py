@@ -2,6 +2,7 @@
 
 from math import isfinite
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 
@@ -33,6 +34,17 @@ def require_share(key: str, value: Any, ends: bool = True) -> None:
     """
     fits = is_number(value) and (0 <= value <= 1 if ends else 0 < value < 1)
     require(key, value, fits, f"a number with 0 <= {key} <= 1" if ends else f"a number with 0 < {key} < 1")
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time of the file that ``data.file`` names, by which it is known whether it has to be read again.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"data.file={path}: there is no such file")
+    return path.stat().st_size, path.stat().st_mtime_ns
 
 
 def is_integer(value: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dropout_lab.cli import nearest
+from dropout_lab.data.rules import stamp_of
 
 NPZ = ("x", "y")  # the arrays that an npz file has
 
@@ -34,11 +35,9 @@ def read_table(path: Path, target: str | Sequence[str] | None, features: Sequenc
         FileNotFoundError: there is no such file.
         ValueError: it is no table of finite numbers, or has no such column.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"data.file={path}: there is no such file")
+    stamp = stamp_of(path)
     targets = (target,) if isinstance(target, str | int) else target
-    stamp = path.stat()
-    return _read(path, _names(targets), _names(features), (stamp.st_size, stamp.st_mtime_ns))
+    return _read(path, _names(targets), _names(features), stamp)
 
 
 def read_index(path: Path, size: int) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dropout_lab.data.augment import batch_key
 from dropout_lab.data.base import DataModule, Place
-from dropout_lab.data.rules import require, require_integer, require_share
+from dropout_lab.data.rules import require, require_integer, require_share, stamp_of
 from dropout_lab.data.samples import Samples
 
 
@@ -55,7 +55,8 @@ class Text(DataModule):
         require_integer("train_size", train_size, context + 1, null=True)
         require("label_noise", self.label_noise, not self.label_noise, "0: a text has no labels")
         self.context, self.test_fraction, self._train_characters = context, test_fraction, train_size
-        self._text = _of_python() if file is None else _read(Path(file).expanduser(), *_stamp(Path(file).expanduser()))
+        path = None if file is None else Path(file).expanduser()
+        self._text = _of_python() if path is None else _read(path, stamp_of(path))
         self.characters, self.digest = self._text.characters, self._text.digest
         self.num_classes = len(self.characters)
 
@@ -114,14 +115,8 @@ class _Text(NamedTuple):
     digest: str
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    if not path.is_file():
-        raise FileNotFoundError(f"data.file={path}: there is no such file")
-    return path.stat().st_size, path.stat().st_mtime_ns
-
-
 @functools.lru_cache(maxsize=2)
-def _read(path: Path, size: int, time: int) -> _Text:
+def _read(path: Path, stamp: tuple[int, int]) -> _Text:
     """A file as it was at a time: the jobs of a sweep have one."""
     try:
         return _coded(path.read_bytes().decode("utf-8-sig"))

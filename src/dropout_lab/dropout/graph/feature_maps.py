@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from dropout_lab.dropout.graph.nodes import ACTIVATIONS, describe, module_of, op_name
+from dropout_lab.dropout.graph.nodes import ACTIVATIONS, describe, is_size, module_of, op_name
 
 
 def why_not_maps(node: Node) -> str | None:
@@ -76,7 +76,7 @@ def _is_convolution(node: Node) -> bool:
 
 def _sources(node: Node) -> list[Node]:
     """The inputs of `node` that are tensors of its kind; the condition of a size or an index is not one of them."""
-    return [source for source in node.all_input_nodes if op_name(source) not in ("getattr", "size", "dim")]
+    return [source for source in node.all_input_nodes if not is_size(source)]
 
 
 def _keeps_dimensions(node: Node) -> bool:

@@ -24,6 +24,11 @@ def caller(node: Node) -> tuple[str, type | None]:
     return path, kind if isinstance(kind, type) else None
 
 
+def is_size(node: Node) -> bool:
+    """Whether a value is about a tensor's shape, or another attribute of it, and not computed from its numbers."""
+    return node.op in ("call_function", "call_method") and op_name(node) in ("getattr", "size", "dim")
+
+
 def describe(node: Node) -> str:
     """A node as a message calls it: `Linear classifier.0`, `flatten()`, `add() in layer1.0`, the parameter `x`."""
     if node.op == "call_module":

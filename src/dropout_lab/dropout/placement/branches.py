@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout.graph.calls import Call, is_attached
-from dropout_lab.dropout.graph.nodes import ACTIVATIONS, caller, describe, op_name
+from dropout_lab.dropout.graph.nodes import ACTIVATIONS, caller, describe, is_size, op_name
 from dropout_lab.dropout.placement.other_noise import is_noise
 
 
@@ -76,10 +76,10 @@ def _residual(nodes: Iterable[Node], ours: Collection[Node]) -> Iterator[tuple[N
     """Each residual addition with the operand that is its branch."""
     origins: dict[Node, set[Node]] = {}  # of each value that depends on the input's: all that it is computed from
     for node in nodes:
-        sources = [source for source in node.all_input_nodes if source in origins and not _is_size(source)]
+        sources = [source for source in node.all_input_nodes if source in origins and not is_size(source)]
         if node.op == "placeholder":
             origins[node] = {node}
-        elif sources and not _is_size(node):
+        elif sources and not is_size(node):
             origins[node] = {node}.union(*(origins[source] for source in sources))
         operands = [each for each in node.args[:2] if isinstance(each, Node) and each in origins]
         if op_name(node) in _ADDITIONS and len(set(operands)) == 2:
@@ -117,7 +117,7 @@ def _end(addition: Node, operand: Node, of_node: Mapping[Node, Call], ours: Coll
         elif node not in ours and not (node.op in ("call_function", "call_method") and op_name(node) in _ZERO_KEEPING):
             why = f"it comes from {describe(node)}"
             continue
-        inputs = [source for source in node.all_input_nodes if not _is_size(source)]
+        inputs = [source for source in node.all_input_nodes if not is_size(source)]
         # Of a product the factor that the other one, a gate, is made from comes first.
         todo += inputs[::-1] if op_name(node) in _PRODUCTS else inputs[:1]
     raise ValueError(
@@ -139,17 +139,11 @@ def _only_through(node: Node, addition: Node) -> bool:
     return True
 
 
-def _is_size(node: Node) -> bool:
-    """Whether a value is a size, which depends on the input's shape alone."""
-    return op_name(node) in _SIZES and node.op in ("call_function", "call_method")
-
-
 _TRANSFORMERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _ENDS = ("dropout1", "dropout2", "dropout3")  # of their branches; `dropout` stands inside of one
 _ADDITIONS = {"add", "iadd"}
 _PRODUCTS = {"mul", "imul"}
 _PARTS = {"getitem", "chunk", "split", "tensor_split", "unbind", "narrow"}
-_SIZES = {"getattr", "size", "dim", "len"}
 _KEEP_ZERO = (
     *(kind for kind in ACTIVATIONS if kind not in (nn.LogSigmoid, nn.Sigmoid, nn.Softplus, nn.Threshold)),
     nn.Identity,
