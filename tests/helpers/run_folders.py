@@ -1,7 +1,9 @@
 """What runs have left in their folders."""
 
 import json
+from contextlib import contextmanager
 
+import pytest
 import torch
 
 
@@ -17,6 +19,21 @@ def same(ours, theirs, checkpoints=("last",)):
         for key, value in two["state_dict"].items():
             assert torch.equal(one["state_dict"][key], value), f"{name}: {key}"
     return True
+
+
+@contextmanager
+def stopped(kind, when):
+    """Let training with a class of modules fail within, at the step of which ``when(module, batch_idx)`` is true."""
+    step = kind.training_step
+
+    def stopping(self, batch, batch_idx):
+        if when(self, batch_idx):
+            raise KeyError("stopped")
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "training_step", stopping)
+        yield
 
 
 def unfinished(folder):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from commands import exit_code
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import same
+from run_folders import same, stopped
 from torch import nn
 
 from dropout_lab.data import Digits, Text
@@ -117,16 +117,9 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 13, 17])
-def test_an_interrupted_run_ends_as_the_whole_one(trained, step, tmp_path, monkeypatch):
-    (words, whole), training_step = trained, LanguageModel.training_step
-
-    def stopping(self, batch, batch_idx):
-        if self.global_step == step:
-            raise KeyError("stopped")
-        return training_step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LanguageModel, "training_step", stopping)
+def test_an_interrupted_run_ends_as_the_whole_one(trained, step, tmp_path):
+    words, whole = trained
+    with stopped(LanguageModel, lambda module, _: module.global_step == step):
         assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 1
     assert exit_code(*words, f"hydra.run.dir={tmp_path}") == 0
     assert same(tmp_path, whole, checkpoints=("last", "best"))

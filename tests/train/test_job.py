@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pandas as pd
 import pytest
 from commands import exit_code
-from run_folders import same
+from run_folders import same, stopped
 
 from dropout_lab.cli import UserError
 from dropout_lab.jobs import processes
@@ -91,18 +91,8 @@ def test_where_steps_alone_end_training_the_learning_rate_follows_them(by_steps)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # where no validation is left, and it says so
 @pytest.mark.parametrize("batch", [3, 12, 14, 17])
-def test_where_steps_alone_end_training_an_interrupted_run_ends_as_the_whole_one(
-    by_steps, batch, tmp_path, monkeypatch
-):
-    step = Classifier.training_step
-
-    def stopping(self, data, batch_idx):
-        if self.trainer.current_epoch * 7 + batch_idx == batch:
-            raise KeyError("stopped")
-        return step(self, data, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", stopping)
+def test_where_steps_alone_end_training_an_interrupted_run_ends_as_the_whole_one(by_steps, batch, tmp_path):
+    with stopped(Classifier, lambda module, number: module.trainer.current_epoch * 7 + number == batch):
         assert exit_code(*BY_STEPS, f"hydra.run.dir={tmp_path / 'run'}") == 1
     assert exit_code(*BY_STEPS, f"hydra.run.dir={tmp_path / 'run'}") == 0
     assert same(tmp_path / "run", by_steps, checkpoints=("last", "best"))
