@@ -6,6 +6,7 @@ which know about keyed masks: shape[0] is the batch, and each row's noise must d
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -53,14 +54,18 @@ class VariationalDropout(Dropout):
 
     def __init__(self, p: float = 0.5, **axes: Any) -> None:
         super().__init__(p, **axes)
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(p / (1 - p))))
+        self.log_alpha = nn.Parameter(torch.tensor([math.log(p / (1 - p))]))
 
     def draw(self, x: Tensor) -> Tensor:
-        return (1 - self.p) * (1 + (self.log_alpha / 2).exp() * normal(self, x, x.shape))
+        return self.q * (1 + (self.log_alpha / 2).exp() * normal(self, x, x.shape))
 
-    def penalty(self) -> Tensor:
+    @property
+    def learned_p(self) -> Tensor:
+        return self.log_alpha.sigmoid()  # alpha = p / (1 - p)
+
+    def penalty(self, fed: Sequence[nn.Module], rows: int) -> Tensor:
         fit = torch.sigmoid(1.87320 + 1.48695 * self.log_alpha)
-        return 0.63576 * (1 - fit) + 0.5 * F.softplus(-self.log_alpha)
+        return (0.63576 * (1 - fit) + 0.5 * F.softplus(-self.log_alpha)).sum()
 
 
 STRATEGIES = [DropPath, DropBlock, VariationalDropout]
@@ -137,7 +142,7 @@ def test_penalties_are_part_of_the_loss() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     rates = []
     for _ in range(50):
-        loss = F.mse_loss(model(x), y) + sum(layer.penalty() for layer in model if hasattr(layer, "penalty"))
+        loss = F.mse_loss(model(x), y) + sum(layer.penalty([], 1) for layer in model if hasattr(layer, "penalty"))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dropout_lab.dropout import Dropout, mask_keys, philox_triton
-from dropout_lab.dropout.layer import SCALINGS
+from dropout_lab.dropout.axes import SCALINGS
 from dropout_lab.dropout.philox import Stream, words_plain
 
 SHAPES = [(3, 5), (4, 1), (7,), (0, 5), (3, 0), (5, 64), (3, 65), (2, 300), (3, 7, 11, 13)]

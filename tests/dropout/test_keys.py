@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dropout_lab.dropout import MASKS_VERSION, mask_keys
-from dropout_lab.dropout.layer import MASKS, NOISES, SCALINGS
+from dropout_lab.dropout.axes import MASKS, NOISES, SCALINGS
 
 pytestmark = pytest.mark.usefixtures("source")
 with_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

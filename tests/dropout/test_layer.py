@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dropout_lab.dropout import Dropout, mask_keys, none
-from dropout_lab.dropout.layer import MASKS, NOISES, SCALINGS
+from dropout_lab.dropout.axes import MASKS, NOISES, SCALINGS
 
 AXES = list(itertools.product(MASKS, NOISES, SCALINGS))
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -347,20 +347,6 @@ def test_a_bad_rate_is_refused_at_construction_and_assignment(p: object) -> None
 def test_any_real_rate_from_0_to_below_1_is_taken(p: float) -> None:
     assert Dropout(p).p == p
     assert type(Dropout(p).p) is float
-
-
-@pytest.mark.parametrize(
-    ("axis", "allowed"),
-    [
-        ("mask", "element, channel or sample"),
-        ("noise", "bernoulli or gaussian"),
-        ("scaling", "inverted, classic or unscaled"),
-        ("elsewhere", "element or sample, or null"),
-    ],
-)
-def test_an_unknown_kind_is_refused(axis: str, allowed: str) -> None:
-    with pytest.raises(ValueError, match=f"^{axis}=spatial: must be {allowed}$"):
-        Dropout(0.5, **{axis: "spatial"})  # type: ignore[arg-type]
 
 
 def test_a_new_rate_holds_from_the_next_call() -> None:

@@ -145,17 +145,17 @@ class Learned(Dropout):
 
     def __init__(self):
         super().__init__(0.5)
-        self.logit = nn.Parameter(torch.zeros(()))
+        self.logit = nn.Parameter(torch.zeros(1))
 
 
-def test_parameters_without_decay_are_those_of_the_kinds_that_are_named():
+def test_parameters_without_decay_are_a_strategy_s_own_and_those_of_the_kinds_that_are_named():
     net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), Learned(), nn.MultiheadAttention(3, 1), nn.Linear(3, 1))
     names = {parameter: name for name, parameter in net.named_parameters()}
     biases = {"0.bias", "1.bias", "3.in_proj_bias", "3.out_proj.bias", "4.bias"}
-    wanted = {"bias": biases, "norm": {"1.weight", "1.bias"}, "dropout": {"2.logit"}}
+    wanted = {"bias": biases, "norm": {"1.weight", "1.bias"}, "dropout": set()}
     for kinds in ([], ["bias"], ["norm"], ["dropout"], ["bias", "norm", "dropout"]):
         rest, *spared = groups(net, *kinds)
-        assert {names[each] for part in spared for each in part} == set().union(*(wanted[kind] for kind in kinds))
+        assert {names[each] for part in spared for each in part} == {"2.logit"}.union(*(wanted[kind] for kind in kinds))
         assert {*rest, *(each for part in spared for each in part)} == set(net.parameters())
 
 

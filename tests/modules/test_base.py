@@ -36,10 +36,10 @@ class Penalised(Dropout):
 
     def __init__(self, p):
         super().__init__(p)
-        self.weight = nn.Parameter(torch.tensor(3.0))
+        self.weight = nn.Parameter(torch.tensor([3.0]))
 
-    def penalty(self):
-        return self.weight.square()
+    def penalty(self, fed, rows):
+        return self.weight.square().sum()
 
 
 def test_a_flush_is_one_call_against_the_global_step():
@@ -137,7 +137,7 @@ def test_penalties_of_layers_count_in_training_alone():
 class Fined(Dropout):
     """Costs what it drops."""
 
-    def penalty(self):
+    def penalty(self, fed, rows):
         return torch.tensor(10 * self.p)
 
 

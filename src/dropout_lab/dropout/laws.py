@@ -2,9 +2,9 @@
 
 With q = 1 - p, and what the layer's scaling promises of the factor f on its input:
 
-    mean                E f = 1 (inverted) or q (classic, unscaled), in training
-    variance            Var f = v/q^2 (inverted) or v (classic, unscaled), in training; v is p*q, as of Bernoulli noise,
-                        or what the layer's attribute `variance` says of its noise before scaling
+    mean                E f = m/q (inverted) or m (classic, unscaled), in training
+    variance            Var f = v/q^2 (inverted) or v (classic, unscaled), in training; of the noise before scaling, m
+                        is q and v is p*q, or what the layer's attributes `mean` and `variance` say
     gain in train       mean out / mean in on rectified inputs is E f
     gain in eval        ... is 1 (inverted, unscaled) or q (classic), without noise
     gradient            the gradient goes through the same factors as the values, in both modes
@@ -30,9 +30,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from dropout_lab.dropout.axes import SCALINGS, eval_factor
 from dropout_lab.dropout.graph.modes import in_mode
 from dropout_lab.dropout.keys import mask_keys
-from dropout_lab.dropout.layer import SCALINGS, eval_factor
 
 _STEPS = 4  # batches for the statistical laws
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -60,9 +60,8 @@ class Subject:
         if self.scaling not in SCALINGS:
             raise ValueError(f"check: {layer} has scaling={self.scaling!r}; allowed: {', '.join(SCALINGS)}")
         q = 1 - self.p
-        self.mean = 1 if self.scaling == "inverted" else q
-        raw = getattr(layer, "variance", self.p * q)
-        self.variance = raw / q**2 if self.scaling == "inverted" else raw
+        scale = 1 / q if self.scaling == "inverted" else 1
+        self.mean, self.variance = scale * getattr(layer, "mean", q), scale**2 * getattr(layer, "variance", self.p * q)
         self.eval_factor = eval_factor(self.scaling, self.p)
         self.shape = tuple(shape)
 
@@ -137,12 +136,12 @@ def _gradient(subject: Subject) -> Verdict:
 
 def _identity(subject: Subject) -> Verdict:
     x, modes = subject.random(), [] if subject.scaling == "classic" else [("eval", subject.layer.eval())]
-    if subject.attribute is not None:
+    if subject.attribute is not None and not getattr(subject.layer, "learns", False):
         off = copy.deepcopy(subject.layer).train()
         setattr(off, subject.attribute, 0.0)
         modes.append(("p = 0", off))
     if not modes:
-        return None, "classic dropout scales in eval, and there is no p to set to 0"
+        return None, "classic dropout scales in eval, and there is no p that could be set to 0"
     findings = []
     for mode, layer in modes:
         state = torch.get_rng_state()

@@ -17,8 +17,6 @@ With p the probability to DROP, q = 1 - p, and raw noise m of mean q:
     gaussian    q * N(1, p/q): same mean and variance (Srivastava et al. 2014, section 10; they write p for our q)
 """
 
-from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
@@ -27,10 +25,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from dropout_lab.dropout import keys
 from dropout_lab.dropout import noise as noises
-
-MASKS = ("element", "channel", "sample")
-NOISES = ("bernoulli", "gaussian")
-SCALINGS = ("inverted", "classic", "unscaled")
+from dropout_lab.dropout.axes import MASKS, NOISES, SCALINGS, require_one_of, require_rate
 
 
 class Dropout(_DropoutNd):
@@ -45,8 +40,11 @@ class Dropout(_DropoutNd):
 
     Shapes: any floating-point tensor in, the same shape, dtype and device out. The leading dimension is the batch.
 
-    A new strategy subclasses this and overrides :meth:`draw`, and :attr:`variance` where its noise has another one; it
-    may add ``penalty()``, a term of the loss.
+    A new strategy subclasses this and overrides :meth:`draw`, and :attr:`mean` and :attr:`variance` where its noise has
+    others. It may own parameters, of one dimension or more, and learn its rate: :attr:`learned_p`. A method
+    ``penalty(fed, rows)`` is a term of the loss, which it gets as one number: ``fed`` are the affine layers that read
+    its output (``graph/fed.py``), ``rows`` is the number of samples that the loss is a mean of over an epoch.
+
     ``monte_carlo = True`` makes the layer use the training formula in eval, too (Gal and Ghahramani 2016).
 
     Raises:
@@ -87,13 +85,16 @@ class Dropout(_DropoutNd):
         if self.training or self.monte_carlo:
             if x.is_cuda and (fused := self._fused(x)) is not None:
                 return fused
-            out = noises.multiply(x, self.draw(x), self._rate if self.scaling == "inverted" else None)
+            noise, rate = self.draw(x), self._rate if self.scaling == "inverted" else None
+            if rate is not None and self.learns:  # the gradient reaches p through the scale, too
+                noise, rate = noise / self.q, None
+            out = noises.multiply(x, noise, rate)
         else:
             if self.mask == "channel":
-                self._mask_shape(x)  # what it would refuse in training
+                self.noise_shape(x)  # what it would refuse in training
             if self.scaling != "classic":
                 return x
-            out = x * self._rate.q
+            out = x * self.q
         return out if x.ndim else out.to(x.dtype)  # two numbers without dimensions have the wider dtype as product
 
     def draw(self, x: Tensor) -> Tensor:
@@ -102,11 +103,34 @@ class Dropout(_DropoutNd):
         With its bits from `noise.bernoulli` or `noise.normal`, and no row's noise depending on another row, a strategy
         is keyed; a boolean mask costs one byte an element in backward.
         """
-        shape = x.shape if self.mask == "element" else self._mask_shape(x)
+        shape = self.noise_shape(x)
+        if self.noise == "bernoulli" and self.learns:
+            return noises.uniform(self, x, shape) < self.q
         if self.noise == "bernoulli":
             return noises.bernoulli(self, x, shape, self._rate)
-        q = self._rate.q
+        q = self.q
         return q + ((1 - q) * q).sqrt() * noises.normal(self, x, shape)
+
+    def noise_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of the noise for x, by the layer's mask: one number for each thing that is dropped."""
+        mask: str | None = self.mask
+        shape = x.shape
+        if mask == "channel" and not 3 <= len(shape) <= 5:
+            if self.elsewhere is None:
+                raise ValueError(
+                    f"{self._who()}: mask='channel' drops whole maps and needs an input (N, C, L), (N, C, H, W) or "
+                    f"(N, C, D, H, W), got shape {tuple(shape)}; use mask='element', or elsewhere='element'"
+                )
+            mask = self.elsewhere
+        if mask == "element":
+            return shape
+        kept = 2 if mask == "channel" else 1
+        return shape[:kept] + (1,) * (len(shape) - kept)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the raw noise, to which ``check`` holds the layer: 1 - p, or near to it for noise that is relaxed."""
+        return 1 - self.p
 
     @property
     def variance(self) -> float:
@@ -114,15 +138,38 @@ class Dropout(_DropoutNd):
         return self.p * (1 - self.p)
 
     @property
+    def learned_p(self) -> Tensor | None:
+        """The probability to drop as a tensor of one element, made of the strategy's own parameters.
+
+        None: it is a number. Where a strategy has it, the layer scales with it, so that the gradient reaches those
+        parameters, ``p`` tells what it is now, and can't be assigned.
+        """
+        return None
+
+    @property
+    def learns(self) -> bool:
+        """Whether the strategy learns its rate."""
+        return type(self).learned_p is not Dropout.learned_p
+
+    @property
+    def q(self) -> Tensor:
+        """The probability to keep as a tensor without dimensions: what the layer scales with."""
+        learned = self.learned_p
+        return self._rate.q if learned is None else 1 - learned.reshape(())
+
+    @property
     def p(self) -> float:
         """Probability to drop a unit."""
-        return self._p
+        learned = self.learned_p
+        return self._p if learned is None else learned.item()
 
     @p.setter
     def p(self, p: float) -> None:
+        if self.learns and hasattr(self, "_p"):
+            raise ValueError(f"{self._who()} learns its p, so that none can be given to it; change its parameters")
         require_rate(p, f"dropout layer {self.name!r}: " if self.name else "")
         self._p = float(p)
-        self._off = self._p == 0
+        self._off = self._p == 0 and not self.learns
         self._rate = noises.Rate.of(self._p)
 
     @property
@@ -146,28 +193,13 @@ class Dropout(_DropoutNd):
         """Dropout of x in one kernel, in training; None where there is none that does exactly what this layer does."""
         standard = (self.mask, self.noise) == ("element", "bernoulli") and type(self).draw is Dropout.draw
         # A compiler fuses by itself, and would make a constant of p.
-        if not standard or torch.compiler.is_compiling():
+        if not standard or self.learns or torch.compiler.is_compiling():
             return None
         scaled = self.scaling == "inverted"
         if keys.active():
             return noises.fused(self, x, self._rate, scaled)
         # Torch's own, from the same generator; not by its function, which may be silent around a layer.
         return torch.native_dropout(x, self._p, True)[0] if scaled else None
-
-    def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        mask: str | None = self.mask
-        shape = x.shape
-        if mask == "channel" and not 3 <= len(shape) <= 5:
-            if self.elsewhere is None:
-                raise ValueError(
-                    f"{self._who()}: mask='channel' drops whole maps and needs an input (N, C, L), (N, C, H, W) or "
-                    f"(N, C, D, H, W), got shape {tuple(shape)}; use mask='element', or elsewhere='element'"
-                )
-            mask = self.elsewhere
-        if mask == "element":
-            return shape
-        kept = 2 if mask == "channel" else 1
-        return shape[:kept] + (1,) * (len(shape) - kept)
 
     def _who(self) -> str:
         return f"dropout layer {self.name!r}" if self.name else type(self).__name__
@@ -183,50 +215,6 @@ def none(p: float = 0.5, **axes: Any) -> Dropout:
     layer = Dropout(p, **axes)
     layer.p = 0.0
     return layer
-
-
-def require_rate(p: Any, whose: str = "") -> None:
-    """Refuse what is no probability to drop.
-
-    Args:
-        p: to be 0 <= p < 1.
-        whose: what has it, to be told in front.
-
-    Raises:
-        ValueError: p outside [0, 1).
-        TypeError: p is not a real number.
-    """
-    number = isinstance(p, Real) and not isinstance(p, bool)
-    if not (number and 0 <= p < 1):  # written so that NaN fails
-        error = ValueError if number else TypeError
-        raise error(f"{whose}p={p!r}: must be the probability to DROP a unit, a number with 0 <= p < 1")
-
-
-def require_one_of(axis: str, value: str | None, allowed: Sequence[str], null: bool = False) -> None:
-    """Refuse what is no kind of dropout.
-
-    Args:
-        axis: name of the argument.
-        value: to be one of those allowed.
-        allowed: two or more.
-        null: None will do, too.
-
-    Raises:
-        ValueError: the value is none of those.
-    """
-    if not (null and value is None) and value not in allowed:
-        kinds = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
-        raise ValueError(f"{axis}={value}: must be {kinds}" + ", or null" * null)
-
-
-def eval_factor(scaling: str, p: float) -> float:
-    """What a layer multiplies its input by in eval mode: 1 - p if it is classic, else 1.
-
-    Args:
-        scaling: "inverted", "classic" or "unscaled".
-        p: its probability to drop.
-    """
-    return 1 - p if scaling == "classic" else 1.0
 
 
 def _refusal(x: Tensor) -> str:

@@ -147,6 +147,16 @@ def normal(layer: Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=-1)[..., :count].reshape(shape)
 
 
+def uniform(layer: Keyed, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform noise between 0 and 1, in float32 (float64 for float64 inputs); arguments as for :func:`bernoulli`.
+
+    One of 2^23 values, (k + 1/2) / 2^23, all of which float32 holds: neither end is reached by rounding.
+    """
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    words = torch.as_tensor(keys.words(layer, x, math.prod(shape[1:])))
+    return (((words & 0x7FFFFF).to(dtype) + 0.5) * 2**-23).reshape(shape)
+
+
 def multiply(x: Tensor, noise: Tensor, rate: Rate | None) -> Tensor:
     """``x * noise / q`` in x's dtype; of a boolean noise one byte an element is kept for backward.
 

@@ -20,7 +20,8 @@ from typing import TypedDict
 
 from torch import nn
 
-from dropout_lab.dropout.layer import Dropout, eval_factor
+from dropout_lab.dropout.axes import eval_factor
+from dropout_lab.dropout.layer import Dropout
 
 Schedule = Callable[[float, float], float]
 """(p of a layer, t) -> its p at t."""
@@ -131,27 +132,33 @@ def curriculum(p: float, t: float, *, gamma: float = 10.0) -> float:
 class ScheduledRates:
     """The rates of all dropout layers of the lab in a model, set as training goes on.
 
-    Their p at construction is what the schedule scales. A new p costs a compiled model no new graph, p = 0 one.
+    Their p at construction is what the schedule scales. A new p costs a compiled model no new graph, p = 0 one. A layer
+    that learns its p keeps it.
 
     Args:
         model: with its dropout layers installed.
         schedule: one of this file, `functools.partial(late, cutoff=0.3)`, or any function (p, t) -> p.
 
     Raises:
-        ValueError: a classic layer whose p would change, or a schedule with arguments outside their range.
+        ValueError: a layer whose p would change and is classic or learned, or a schedule with arguments outside their
+            range.
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.rates = {layer: layer.p for layer in model.modules() if isinstance(layer, Dropout)}
-        for layer, p in self.rates.items():
+        self.rates = {}
+        for layer in (module for module in model.modules() if isinstance(module, Dropout)):
+            p, name = layer.p, layer.name or type(layer).__name__
             changing = any(schedule(p, percent / 100) != p for percent in range(101))
             if changing and layer.scaling == "classic":
                 raise ValueError(
-                    f"dropout layer {layer.name or type(layer).__name__!r} is classic, and a schedule can't change its "
-                    "p: it multiplies by 1-p in eval, so another p is another network in eval. Use inverted dropout, "
-                    "or the constant schedule"
+                    f"dropout layer {name!r} is classic, and a schedule can't change its p: it multiplies by 1-p in "
+                    "eval, so another p is another network in eval. Use inverted dropout, or the constant schedule"
                 )
+            if changing and layer.learns:
+                raise ValueError(f"dropout layer {name!r} learns its p, and no schedule can: use the constant one")
+            if not layer.learns:
+                self.rates[layer] = p
 
     def set(self, step: int, total_steps: int) -> None:
         """Give each dropout layer its p for the step that comes.
@@ -195,12 +202,15 @@ class SavedRate(TypedDict):
 
     p: float
     scaling: str
+    learned: bool
 
 
 def rates_of(model: nn.Module) -> dict[str, SavedRate]:
     """The rate and scaling of each dropout layer of the lab in `model`, by its name, or else its module path."""
     layers = ((path, module) for path, module in model.named_modules() if isinstance(module, Dropout))
-    return {layer.name or path: {"p": layer.p, "scaling": layer.scaling} for path, layer in layers}
+    return {
+        layer.name or path: {"p": layer.p, "scaling": layer.scaling, "learned": layer.learns} for path, layer in layers
+    }
 
 
 def require_same_rates(model: nn.Module, saved: Mapping[str, SavedRate]) -> None:
@@ -216,6 +226,8 @@ def require_same_rates(model: nn.Module, saved: Mapping[str, SavedRate]) -> None
     now = rates_of(model)
     for name in (*saved, *(name for name in now if name not in saved)):
         before, after = saved.get(name), now.get(name)
+        if before and after and before.get("learned") and after["learned"] and before["scaling"] == after["scaling"]:
+            continue  # its p is one of the weights
         if _factor(before) != _factor(after):
             raise ValueError(
                 f"dropout layer {name!r}: the checkpoint has {_words(before)}, this model has {_words(after)}; "

@@ -10,8 +10,9 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from dropout_lab.dropout import Dropout, ScheduledRates, install
+from dropout_lab.dropout import ScheduledRates, install
 from dropout_lab.dropout.graph.calls import calls
+from dropout_lab.dropout.learned import own_parameters
 from dropout_lab.dropout.placement.other_noise import switch_off
 from dropout_lab.jobs.build_errors import unlocatable
 from dropout_lab.jobs.overrides import WHOLE
@@ -138,15 +139,16 @@ def parameter_groups(module: nn.Module, no_decay: Collection[str]) -> list[dict[
     Args:
         module: with its network.
         no_decay: kinds of parameters: "bias", "norm" (all of a layer whose class is called so) and "dropout" (a
-            strategy's own).
+            strategy's own), which are spared in any case.
     """
+    own = set(own_parameters(module).values())
     spared: dict[nn.Parameter, None] = {}  # in order, each once
     rest: dict[nn.Parameter, None] = {}
     for layer in module.modules():
-        norm = "norm" in type(layer).__name__.lower()
+        norm = "norm" in no_decay and "norm" in type(layer).__name__.lower()
         for name, parameter in layer.named_parameters(recurse=False):
-            is_one = {"bias": name.endswith("bias"), "norm": norm, "dropout": isinstance(layer, Dropout)}
             if parameter.requires_grad:
-                (spared if any(is_one[kind] for kind in no_decay) else rest)[parameter] = None
+                free = parameter in own or norm or ("bias" in no_decay and name.endswith("bias"))
+                (spared if free else rest)[parameter] = None
     groups: list[dict[str, Any]] = [{"params": [*rest]}]
     return [*groups, {"params": [*spared], "weight_decay": 0.0}] if spared else groups

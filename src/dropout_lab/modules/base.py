@@ -1,9 +1,9 @@
 """The base of modules: keyed masks, scheduled rates, penalties, exact sums over processes, one log call a flush."""
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from itertools import islice
 from typing import Any, ClassVar
 
 import lightning
@@ -15,7 +15,8 @@ from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
 from dropout_lab.modules.divergence import DivergenceError, why_diverged
 from dropout_lab.modules.length import length_of
-from dropout_lab.modules.sums import Mean, of_each_process, own_of, total
+from dropout_lab.modules.penalties import Penalties
+from dropout_lab.modules.sums import Mean, RowMeans, of_each_process, own_of
 
 Loss = Tensor | tuple[Tensor, Mapping[str, Tensor]]  # what is minimised; other numbers of the step
 Batch = Any  # what the data gives: most often (inputs, targets), a row a sample
@@ -28,7 +29,7 @@ class Module(lightning.LightningModule):
     shares. Logs, for each of the columns:
 
         train/loss             ``loss`` and penalties of layers, dropout on, over the steps since it was last logged
-        train/<name>           what else ``loss`` returns
+        train/<name>           what else ``loss`` returns; ``penalty``: what of the loss is penalties
         val/<key>              validation part, eval mode
         train_eval/<key>       a fixed part of the training set, eval mode
         gap/<key>              val - train_eval: what the network does worse on samples that it has not seen
@@ -46,8 +47,7 @@ class Module(lightning.LightningModule):
 
     Attributes:
         optimizer: of all parameters that are trained; it is set before training.
-        lr_scheduler: makes the learning-rate scheduler from the optimizer, as Lightning takes it: alone, to be stepped
-            once an epoch, or as ``{"scheduler": ..., "interval": "step"}``.
+        lr_scheduler: makes a scheduler of the optimizer, or Lightning's ``{"scheduler": ..., "interval": "step"}``.
         rates: sets the drop probabilities before each training step; None: they stay.
         diverged: which loss was NaN or infinite first, and when; None: all that were logged are finite.
         ends_diverged: raise then.
@@ -62,9 +62,9 @@ class Module(lightning.LightningModule):
         self.lr_scheduler: Callable[[torch.optim.Optimizer], Any] | None = None
         self.rates: ScheduledRates | None = None
         self._seed, self.keyed, self._monte_carlo_samples = seed, keyed, monte_carlo_samples
-        self._penalties: list[Any] = [layer.penalty for layer in net.modules() if hasattr(layer, "penalty")]
+        self._penalties = Penalties(net)
         self._train_means: dict[str, Mean] = {}
-        self._eval_sums: dict[int, tuple[dict[str, Tensor], int]] = {}  # part -> sums of scores, rows
+        self._scored: defaultdict[int, RowMeans] = defaultdict(RowMeans)  # by the number of the loader
         self.last_val_loss = float("nan")
         self.diverged: str | None = None
         self.ends_diverged = False
@@ -108,12 +108,18 @@ class Module(lightning.LightningModule):
         with dropout_only(self.net, on=True):
             return self.mix([self.predict(x) for _ in range(samples)])
 
+    def samples(self, data: Any) -> int:
+        """How many the training part of a data set has, each of which counts as much in the loss."""
+        return len(data.train.targets)
+
     def adapt_to(self, data: Any) -> None:
         """Take from a data set that is set up what the module needs to know, as the units of its targets."""
 
     def setup(self, stage: str) -> None:
         """Lightning's hook, before training or a test."""
-        self.adapt_to(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.adapt_to(data := self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self._penalties.terms:
+            self._penalties.samples = self.samples(data)
 
     @property
     def watched(self) -> nn.Module:
@@ -185,10 +191,16 @@ class Module(lightning.LightningModule):
         with self.masks(batch_idx, len(self.inputs(batch))):
             result = self.loss(batch)
             loss, numbers = result if isinstance(result, tuple) else (result, {})
-            for penalty in self._penalties:
-                loss = loss + penalty()
+            loss = self.penalized(loss)
             self.note(loss=loss, **numbers)
         return loss
+
+    def penalized(self, loss: Tensor) -> Tensor:
+        """The loss of a step with what dropout layers add to it (``train/penalty``), in ``masks``."""
+        if not self._penalties.terms:
+            return loss
+        self.note(penalty=(penalty := self._penalties.total()))
+        return loss + penalty
 
     def on_train_epoch_end(self) -> None:
         """Log the rest of the epoch's training loss, where no validation did."""
@@ -240,21 +252,9 @@ class Module(lightning.LightningModule):
         # A sample has the masks of its place in the data, whatever batch of whatever process it is in.
         with mask_keys(self._seed, 0, loader.sampler[batch_idx]) if self.keyed and samples else nullcontext():
             prediction = self.monte_carlo(x, samples) if samples else self.predict(x)
-        scores = self.scores(prediction, batch)
-        sums = {name: total(rows) for name, rows in scores.items()}
-        rows = len(next(iter(scores.values())))
-        before, count = self._eval_sums.get(part, ({}, 0))
-        self._eval_sums[part] = {name: before.get(name, 0) + each for name, each in sums.items()}, count + rows
+        self._scored[part].add(self.scores(prediction, batch))
 
     def _take_metrics(self, part: int) -> dict[str, float]:
         """The numbers of the columns over every row of a part on all processes; the sums start anew."""
-        sums, rows = self._eval_sums.pop(part)
-        flat = torch.cat([each.reshape(-1) for each in sums.values()])
-        *totals, count = self.trainer.strategy.reduce(
-            torch.cat([flat, flat.new_tensor([rows])]), reduce_op="sum"
-        ).tolist()
-        means, left = {}, iter(total / count for total in totals)
-        for name, each in sums.items():
-            means[name] = [*islice(left, len(each))] if each.ndim else next(left)
-        numbers = self.summarize(means)
+        numbers = self.summarize(self._scored.pop(part).take(self.trainer.strategy.reduce))
         return {key: numbers[key] for key in numbers if key in {column.key for column in self.columns}}

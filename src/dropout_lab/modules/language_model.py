@@ -39,6 +39,10 @@ class LanguageModel(Classifier):
             raise ValueError(f"a language model needs a text, and {type(data).__name__} is none: data=text is")
         return data.num_classes  # type: ignore[no-any-return]
 
+    def samples(self, data: Any) -> int:
+        """Tokens: windows times their length."""
+        return super().samples(data) * data.example(1)[1].numel()  # type: ignore[no-any-return]
+
     def loss(self, batch: Batch) -> Loss:
         """The mean loss of a token."""
         x, y = batch

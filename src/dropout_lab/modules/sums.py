@@ -1,5 +1,7 @@
 """Sums over the rows of a batch, and means over steps, that stay on the device until they are asked for."""
 
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -50,3 +52,23 @@ class Mean:
         """Count a number."""
         self.sum = value if self.sum is None else self.sum.to(value.device) + value
         self.count += 1
+
+
+class RowMeans:
+    """Means of scores over all rows of a part of the data, whatever batches of whatever processes they are in."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Any] = {}
+        self._rows = 0
+
+    def add(self, scores: Mapping[str, Tensor]) -> None:
+        """Count the rows of a batch: name -> (N,) or (N, k)."""
+        self._sums = {name: self._sums.get(name, 0) + total(rows) for name, rows in scores.items()}
+        self._rows += len(next(iter(scores.values())))
+
+    def take(self, reduce: Callable[..., Any]) -> dict[str, Any]:
+        """The mean of each score, a list where a row has several; ``reduce`` adds a tensor up over all processes."""
+        flat = torch.cat([each.reshape(-1) for each in self._sums.values()])
+        *totals, count = reduce(torch.cat([flat, flat.new_tensor([self._rows])]), reduce_op="sum").tolist()
+        left = iter(total / count for total in totals)
+        return {name: [*islice(left, len(each))] if each.ndim else next(left) for name, each in self._sums.items()}

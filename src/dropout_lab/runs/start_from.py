@@ -3,7 +3,7 @@
 Only what training begins with is another then: the new run has its own configuration, optimizer and schedules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
     import torch
 
     from dropout_lab.dropout import Dropout, transfer
+    from dropout_lab.dropout.learned import own_parameters
     from dropout_lab.jobs.allowed import without_network
     from dropout_lab.jobs.build import build_network
     from dropout_lab.runs.network import read_checkpoint
@@ -72,7 +73,6 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
     file = source(cfg.start_from)
     config = without_network(read_config(file.parent.parent), file.parent.parent / CONFIG)
     weights = read_checkpoint(file).net
-    _require_fitting(cfg, config, module.net.state_dict(), weights)
     data.setup("fit")
     scalings = {layer: layer.scaling for layer in module.net.modules() if isinstance(layer, Dropout)}
     for layer in scalings:
@@ -80,6 +80,8 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
     try:
         with torch.random.fork_rng(devices=[]):  # its initial weights are overwritten
             net = build_network(config, data).net
+        free = {*own_parameters(net), *own_parameters(module.net)}  # a p that one of them alone learns
+        _require_fitting(cfg, config, module.net.state_dict(), weights, free)
         net.load_state_dict(weights)
         transfer(net, module.net, module.inputs(data.example(2)))
     except (ValueError, RuntimeError) as error:
@@ -90,10 +92,14 @@ def start(module: Any, cfg: DictConfig, data: Any) -> None:
 
 
 def _require_fitting(
-    here: DictConfig, there: DictConfig, own: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]
+    here: DictConfig,
+    there: DictConfig,
+    own: Mapping[str, "Tensor"],
+    given: Mapping[str, "Tensor"],
+    free: Collection[str],
 ) -> None:
-    """Refuse weights of another model, or of one with another number of outputs."""
-    for key in (*own, *given):
+    """Refuse weights of another model, or of one with another number of outputs; some keys are free to differ."""
+    for key in (key for key in (*own, *given) if key not in free):
         shapes = [str(tuple(state[key].shape)) if key in state else "missing" for state in (given, own)]
         if shapes[0] != shapes[1]:
             raise UserError(

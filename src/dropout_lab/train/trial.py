@@ -98,7 +98,7 @@ def _train(module: Module, batch: Any, keyed: bool) -> None:
     """Minimise the loss of a batch."""
     with mask_keys(0, 0, range(len(module.inputs(batch)))) if keyed else nullcontext():
         result = module.loss(batch)
-    loss = result[0] if isinstance(result, tuple) else result
+        loss = module.penalized(result[0] if isinstance(result, tuple) else result)
     if loss.ndim or not loss.requires_grad:
         raise ValueError("loss: must be one number for a batch, which depends on the weights")
     torch.autograd.backward(loss)

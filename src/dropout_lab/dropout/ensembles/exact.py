@@ -121,7 +121,7 @@ def _observed(model: nn.Module, rows: int) -> Iterator[list[_Call]]:
                 "as the leading dimension of every dropout layer's input"
             )
         if isinstance(layer, Dropout):
-            shape = layer._mask_shape(x)
+            shape = layer.noise_shape(x)
         else:
             kept = _TORCH_UNITS[kind_of(layer)]
             shape = torch.Size([*x.shape[:kept], *(1 for _ in x.shape[kept:])] if kept else x.shape)

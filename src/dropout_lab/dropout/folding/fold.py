@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
+from dropout_lab.dropout.axes import SCALINGS, eval_factor, require_one_of
 from dropout_lab.dropout.folding import operations
 from dropout_lab.dropout.folding.copies import copied
 from dropout_lab.dropout.folding.match import require_known_optimizer, rescale_group
 from dropout_lab.dropout.folding.solve import Change, apply, outputs, require_same_outputs, solve
 from dropout_lab.dropout.graph.hooks import detach
-from dropout_lab.dropout.layer import SCALINGS, Dropout, eval_factor, require_one_of
+from dropout_lab.dropout.layer import Dropout
+from dropout_lab.dropout.learned import own_parameters
 from dropout_lab.dropout.placement.attention import take_out
 from dropout_lab.dropout.placement.attn_drop import forget_rows
 from dropout_lab.dropout.schedules import rates_of
@@ -129,7 +131,10 @@ def transfer(source: nn.Module, model: nn.Module, example_input: Tensor) -> nn.M
     if converting:
         _require_known_layers(model)
         plain = convert(copied(source), "inverted", example_input)
-    tried.load_state_dict(plain.state_dict())
+    state, own = plain.state_dict(), own_parameters(tried)
+    for name in own_parameters(plain).keys() - own:
+        del state[name]
+    tried.load_state_dict({**own, **state})  # a p that this model alone learns begins as it was made
     if converting:
         apply(tried, _solve_either(tried, lambda layer: _in_eval(layer, layer.scaling)))
     try:
@@ -173,6 +178,8 @@ def _require_scaling(model: nn.Module, scaling: str) -> None:
 
 def _require_equal_training(model: nn.Module, scaling: str) -> None:
     for path, layer in model.named_modules():
+        if isinstance(layer, Dropout) and layer.learns and layer.scaling != scaling:
+            raise ValueError(f"dropout layer {layer.name or path!r} learns its p: no factor stays the same in training")
         if isinstance(layer, Dropout) and layer.p > 0 and (layer.scaling == "unscaled") != (scaling == "unscaled"):
             raise ValueError(
                 f"dropout layer {layer.name or path!r} can't go from {layer.scaling} to {scaling} with the optimizer: "

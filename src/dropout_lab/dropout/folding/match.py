@@ -136,4 +136,8 @@ def _changes(model: nn.Module, example_input: Tensor) -> dict[str, Change]:
 
 def _kept(layer: Dropout) -> Fraction:
     """The training output of a layer / that of an inverted one."""
-    return Fraction(1) if layer.scaling == "inverted" else Fraction(1 - layer.p)
+    if layer.scaling == "inverted":
+        return Fraction(1)
+    if layer.learns:
+        raise ValueError(f"dropout layer {layer.name!r} learns its p: no factor stays the same in training")
+    return Fraction(1 - layer.p)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from dropout_lab.dropout.axes import require_rate
 from dropout_lab.dropout.graph.hooks import AFTER, BEFORE, INSIDE, attach, attached, detach, require_free, restore
-from dropout_lab.dropout.layer import require_rate
 from dropout_lab.dropout.placement.attention import put_inside, take_out
 from dropout_lab.dropout.placement.attn_drop import forget_rows, show_rows
 from dropout_lab.dropout.placement.sites import PLACES, Site, find_sites, fit_mask, input_host
@@ -105,7 +105,7 @@ class Installed(NamedTuple):
 
 
 def install(model: nn.Module, make: Callable[..., nn.Module], placement: Placement) -> list[Installed]:
-    """Put dropout layers into `model`, in place, and say where; `state_dict` keys stay as they are.
+    """Put dropout layers into `model`, in place, and say where; `state_dict` keys stay, those of a learned p are new.
 
     An existing dropout layer is replaced in its parent. Everywhere else the layer becomes a child of the site's module,
     which calls it from a hook, or as a subclass of its own class if it is attention, so the modules and the code of the
@@ -214,10 +214,16 @@ def _require_dropout_layer(layer: object) -> None:
         raise TypeError(f"make(p) must return a dropout layer, a torch.nn.Module, got {type(layer).__name__}")
     if not isinstance(getattr(layer, "p", None), Real):
         raise TypeError(f"{type(layer).__name__} has no drop probability p, so it is no dropout layer")
-    keys = list(layer.state_dict())
-    if keys:
+    own = dict(layer.named_parameters())
+    if other := next((key for key in layer.state_dict() if key not in own), None):
         raise ValueError(
-            f"{type(layer).__name__} keeps {keys[0]!r} in state_dict; a dropout layer must keep nothing there"
+            f"{type(layer).__name__} keeps {other!r} in state_dict; a dropout layer must keep nothing there but "
+            "parameters of its own (a buffer: persistent=False)"
+        )
+    if scalar := next((name for name, parameter in own.items() if parameter.ndim == 0), None):
+        raise ValueError(
+            f"{type(layer).__name__}: its parameter {scalar!r} has no dimension; give it one, torch.ones(1), as what "
+            "splits parameters over processes (FSDP) does so along the first"
         )
 
 
