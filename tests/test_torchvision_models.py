@@ -22,9 +22,9 @@ import torch
 from torch import nn
 from torchvision import models
 
+from dropout_lab.dropout import Placement, install
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.dropout.layer import Dropout
-from dropout_lab.dropout.placement.install import Placement, install
 
 NAMES = models.list_models(module=models)
 LARGE = 31_000_000  # for 1000 classes

@@ -23,10 +23,9 @@ import torchvision
 from _record import record
 from torch import Tensor, nn
 
-from dropout_lab.dropout import Dropout
+from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.dropout.ensembles.monte_carlo import MonteCarlo, monte_carlo
 from dropout_lab.dropout.graph.modes import dropout_only
-from dropout_lab.dropout.placement.install import Placement, install
 from dropout_lab.models.small import CNN, MLP
 
 T = 50

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dropout_lab.activations import ActivationStats, records, taps_of
 from dropout_lab.activations.taps import chosen_for_loggers
-from dropout_lab.dropout import Dropout
-from dropout_lab.dropout.placement.install import Placement, install
+from dropout_lab.dropout import Dropout, Placement, install
 
 # Lightning advises on loader workers and, where SLURM is installed, on srun, and uses a pytree check torch has renamed
 pytestmark = pytest.mark.filterwarnings(

@@ -9,8 +9,7 @@ from torch import nn
 
 from dropout_lab.activations import Meter, taps_of
 from dropout_lab.activations.taps import chosen_for_loggers, model_of
-from dropout_lab.dropout import Dropout, none
-from dropout_lab.dropout.placement.install import Placement, install
+from dropout_lab.dropout import Dropout, Placement, install, none
 
 
 def rows(model, layers=None):

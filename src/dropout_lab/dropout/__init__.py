@@ -6,7 +6,8 @@ from dropout_lab.dropout.folding.fold import convert, fold, transfer
 from dropout_lab.dropout.folding.match import match_inverted
 from dropout_lab.dropout.keys import MASKS_VERSION, mask_keys
 from dropout_lab.dropout.layer import Dropout, none
-from dropout_lab.dropout.placement.install import Installed, Placement, install
+from dropout_lab.dropout.placement.install import Installed, Part, install, install_all
+from dropout_lab.dropout.placement.placement import Placement
 from dropout_lab.dropout.schedules import ScheduledRates, rates_of, require_same_rates
 from dropout_lab.dropout.scorecard import Law, Scorecard, check
 
@@ -15,6 +16,7 @@ __all__ = [
     "Dropout",
     "Installed",
     "Law",
+    "Part",
     "Placement",
     "ScheduledRates",
     "Scorecard",
@@ -23,6 +25,7 @@ __all__ = [
     "exact_ensemble",
     "fold",
     "install",
+    "install_all",
     "mask_keys",
     "match_inverted",
     "monte_carlo",

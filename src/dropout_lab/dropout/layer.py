@@ -17,6 +17,7 @@ With p the probability to DROP, q = 1 - p, and raw noise m of mean q:
     gaussian    q * N(1, p/q): same mean and variance (Srivastava et al. 2014, section 10; they write p for our q)
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,6 +52,8 @@ class Dropout(_DropoutNd):
         ValueError: p outside [0, 1), an unknown axis value, an input whose shape the mask does not fit.
         TypeError: p is not a real number, or the input is not floating-point or not dense (in train and in eval).
     """
+
+    schedule: Callable[[float, float], float] | None = None  # of its p over training, if not that of all layers
 
     _p: float
     _off: bool  # p is 0

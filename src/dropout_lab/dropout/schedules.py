@@ -137,7 +137,8 @@ class ScheduledRates:
 
     Args:
         model: with its dropout layers installed.
-        schedule: one of this file, `functools.partial(late, cutoff=0.3)`, or any function (p, t) -> p.
+        schedule: one of this file, `functools.partial(late, cutoff=0.3)`, or any function (p, t) -> p; a layer may have
+            another of its own, as its attribute ``schedule``.
 
     Raises:
         ValueError: a layer whose p would change and is classic or learned, or a schedule with arguments outside their
@@ -145,11 +146,11 @@ class ScheduledRates:
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self.rates = {}
+        self.rates: dict[Dropout, tuple[float, Schedule]] = {}
         for layer in (module for module in model.modules() if isinstance(module, Dropout)):
             p, name = layer.p, layer.name or type(layer).__name__
-            changing = any(schedule(p, percent / 100) != p for percent in range(101))
+            own = layer.schedule or schedule
+            changing = any(own(p, percent / 100) != p for percent in range(101))
             if changing and layer.scaling == "classic":
                 raise ValueError(
                     f"dropout layer {name!r} is classic, and a schedule can't change its p: it multiplies by 1-p in "
@@ -158,7 +159,7 @@ class ScheduledRates:
             if changing and layer.learns:
                 raise ValueError(f"dropout layer {name!r} learns its p, and no schedule can: use the constant one")
             if not layer.learns:
-                self.rates[layer] = p
+                self.rates[layer] = p, own
 
     def set(self, step: int, total_steps: int) -> None:
         """Give each dropout layer its p for the step that comes.
@@ -172,8 +173,8 @@ class ScheduledRates:
         """
         if not 0 <= step <= total_steps or total_steps < 1:
             raise ValueError(f"step must be in [0, total_steps] and total_steps >= 1, got {step} and {total_steps}")
-        for layer, p in self.rates.items():
-            now = self.schedule(p, step / total_steps)
+        for layer, (p, schedule) in self.rates.items():
+            now = schedule(p, step / total_steps)
             if now != layer.p:  # setting a rate costs as much as a small layer
                 layer.p = now
 

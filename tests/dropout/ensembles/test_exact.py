@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dropout_lab.dropout import Dropout
+from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.dropout.ensembles import exact as ensembles
 from dropout_lab.dropout.ensembles.exact import exact_ensemble
-from dropout_lab.dropout.placement.install import Placement, install
 
 Unscaled = partial(Dropout, scaling="unscaled")
 

@@ -14,9 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import SGD, Adam, AdamW
 from torchvision import models
 
-from dropout_lab.dropout import Dropout, mask_keys
+from dropout_lab.dropout import Dropout, Placement, install, mask_keys
 from dropout_lab.dropout.folding.fold import convert, fold, transfer
-from dropout_lab.dropout.placement.install import Placement, install
 
 
 def beside(x: Tensor, y: Tensor) -> Tensor:

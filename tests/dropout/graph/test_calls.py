@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision import models
 
+from dropout_lab.dropout import Placement, install
 from dropout_lab.dropout.graph.calls import calls, depends_on_input, trace
 from dropout_lab.dropout.layer import Dropout
-from dropout_lab.dropout.placement.install import Placement, install
 
 
 class Net(nn.Module):

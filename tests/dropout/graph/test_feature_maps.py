@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropout_lab.dropout import Placement, install
 from dropout_lab.dropout.layer import Dropout
-from dropout_lab.dropout.placement.install import Placement, install
 
 spatial = partial(Dropout, mask="channel")
 

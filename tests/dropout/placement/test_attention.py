@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torchvision.models import MaxVit, SwinTransformer, VisionTransformer
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
+from dropout_lab.dropout import Placement
 from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
 from dropout_lab.dropout.folding.fold import fold
 from dropout_lab.dropout.graph.calls import calls, trace
 from dropout_lab.dropout.keys import mask_keys
 from dropout_lab.dropout.layer import Dropout, none
 from dropout_lab.dropout.placement.attention import put_inside
-from dropout_lab.dropout.placement.install import Placement, install, site_table, uninstall
+from dropout_lab.dropout.placement.install import install, site_table, uninstall
 
 ATTENTION = Placement("attention", p=0.5)
 

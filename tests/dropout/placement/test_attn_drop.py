@@ -9,13 +9,14 @@ import torch
 from placed import layers
 from torch import Tensor, nn
 
+from dropout_lab.dropout import Placement
 from dropout_lab.dropout.ensembles.exact import exact_ensemble
 from dropout_lab.dropout.ensembles.monte_carlo import monte_carlo
 from dropout_lab.dropout.folding.fold import fold
 from dropout_lab.dropout.graph.calls import calls, trace
 from dropout_lab.dropout.keys import mask_keys
 from dropout_lab.dropout.layer import Dropout
-from dropout_lab.dropout.placement.install import Placement, install, uninstall
+from dropout_lab.dropout.placement.install import install, uninstall
 
 
 def vit(**options: Any) -> nn.Module:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from dropout_lab.dropout import Installed, Placement, install
 from dropout_lab.dropout.folding.fold import fold
 from dropout_lab.dropout.layer import Dropout
-from dropout_lab.dropout.placement.install import Installed, Placement, install
 
 BRANCHES = Placement("branches", p=0.5)
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from placed import EVERYWHERE, IMAGE, SITES, Cnn, Residual, layers
 from torch import Tensor, nn
 
+from dropout_lab.dropout import Placement
 from dropout_lab.dropout.layer import Dropout, none
-from dropout_lab.dropout.placement.install import Placement, install, rates, site_table, uninstall
+from dropout_lab.dropout.placement.install import install, site_table, uninstall
+from dropout_lab.dropout.placement.placement import rates
 
 probabilities = st.floats(0, 1, exclude_max=True)
 counts = st.integers(1, 200)

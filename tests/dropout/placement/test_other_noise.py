@@ -10,8 +10,8 @@ from placed import passes
 from torch import Tensor, nn
 from torchvision import models, ops
 
+from dropout_lab.dropout import Placement, install
 from dropout_lab.dropout.layer import Dropout, none
-from dropout_lab.dropout.placement.install import Placement, install
 from dropout_lab.dropout.placement.other_noise import other_noise, shortened, switch_off
 
 

@@ -6,9 +6,9 @@ from placed import EVERYWHERE, IMAGE, SITES, Cnn, Residual, layers
 from torch import Tensor, nn
 from torchvision import models
 
+from dropout_lab.dropout import Placement, install
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.dropout.layer import Dropout
-from dropout_lab.dropout.placement.install import Placement, install
 
 
 @pytest.mark.parametrize("where", SITES)

@@ -5,11 +5,12 @@ A site is a module with the values that pass it; `install.py` decides on rates a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import combinations
+from typing import TypeVar
 
 from torch import nn
 from torch.fx import Node
@@ -28,6 +29,7 @@ PLACES = (
     "default", "existing", "activations", "convolutions", "classifier", "input", "branches", "attention", "pattern",
     "none",
 )  # fmt: skip
+T = TypeVar("T")
 KINDS = ("input", "before", "replaced", "after", "inside")
 
 
@@ -71,11 +73,24 @@ def find_sites(model: nn.Module, places: Sequence[str], patterns: Sequence[str])
             raise ValueError(_no_site(place, model, found))
         for site in here:
             sites.setdefault((site.module, site.kind), site)
-    result = sorted(sites.values(), key=lambda site: (site.index, KINDS.index(site.kind)))
-    for first, second in combinations(result, 2):
+    return [site for site, _ in in_order([(site, None) for site in sites.values()], ",".join(places))]
+
+
+def in_order(filled: Iterable[tuple[Site, T]], where: str) -> list[tuple[Site, T]]:
+    """Sites, each with what it gets, in call order.
+
+    Args:
+        filled: the sites of all places.
+        where: these places, to be told.
+
+    Raises:
+        ValueError: two of them are the same for the layers that they get.
+    """
+    result = sorted(filled, key=lambda pair: (pair[0].index, KINDS.index(pair[0].kind)))
+    for (first, _), (second, _) in combinations(result, 2):
         same_host = first.module is second.module and {first.kind, second.kind} == {"input", "before"}
         if first.name == second.name or same_host:
-            raise ValueError(f"placement.where={','.join(places)} puts two dropout layers at {second.name}; choose one")
+            raise ValueError(f"placement.where={where} puts two dropout layers at {second.name}; choose one")
     return result
 
 
