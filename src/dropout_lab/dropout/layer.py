@@ -75,7 +75,8 @@ class Dropout(_DropoutNd):
         require_one_of("noise", noise, NOISES)
         require_one_of("scaling", scaling, SCALINGS)
         require_one_of("elsewhere", elsewhere, ("element", "sample"), null=True)
-        self.mask, self.noise, self.scaling, self.elsewhere = mask, noise, scaling, elsewhere
+        self.mask = self.given_mask = mask  # where it does not fit, install lets the layer have another
+        self.noise, self.scaling, self.elsewhere = noise, scaling, elsewhere
         self.monte_carlo = False
         self.p = p
 

@@ -10,10 +10,11 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from dropout_lab.dropout import ScheduledRates, install
+from dropout_lab.dropout import Part, ScheduledRates, install_all, none
 from dropout_lab.dropout.graph.calls import calls
 from dropout_lab.dropout.learned import own_parameters
 from dropout_lab.dropout.placement.other_noise import switch_off
+from dropout_lab.dropout.schedules import Schedule
 from dropout_lab.jobs.build_errors import unlocatable
 from dropout_lab.jobs.overrides import WHOLE
 
@@ -74,11 +75,25 @@ def build_network(cfg: DictConfig, data: Data) -> Network:
     """
     outputs = module_class(cfg).outputs(data)
     net: nn.Module = instantiate(cfg.model, input_shape=data.shape, num_classes=outputs)
-    sites = install(net, instantiate(cfg.dropout), instantiate(cfg.placement))
+    sites = install_all(net, parts(cfg))
     off = switch_off(net) if cfg.get("other_noise") == "remove" else []  # runs of before there was the key have kept it
     if cfg.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(net, {call.name: call.path for call in calls(net)} | {site.name: site.site for site in sites}, off)
+
+
+def parts(cfg: DictConfig) -> list[Part]:
+    """The strategies of a configuration, each with its sites: that of ``dropout``, and those of ``more_dropout``.
+
+    Where the first is none, so are the others: a baseline without dropout, at the sites of all.
+    """
+    make = instantiate(cfg.dropout)
+    found = [Part(make, instantiate(cfg.placement))]
+    for part in (cfg.get("more_dropout") or {}).values():
+        own = instantiate(part.dropout)
+        other = partial(none, **own.keywords) if getattr(make, "func", make) is none else own
+        found.append(Part(other, instantiate(part.placement), build_schedule(part.dropout_schedule)))
+    return found
 
 
 def module_class(cfg: DictConfig) -> Any:
@@ -93,10 +108,15 @@ def build_module(cfg: DictConfig, net: nn.Module, **options: Any) -> Any:
 
 def build_rates(cfg: DictConfig, net: nn.Module) -> ScheduledRates:
     """The rates of the dropout layers as a function of training time."""
-    schedule = instantiate(cfg.dropout_schedule)
+    return ScheduledRates(net, build_schedule(cfg.dropout_schedule))
+
+
+def build_schedule(node: DictConfig) -> Schedule:
+    """The schedule that a node describes."""
+    schedule: Schedule = instantiate(node)
     if isinstance(schedule, partial):  # Hydra's checks its target at each call, which is one a step: 0.3 ms
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
-    return ScheduledRates(net, schedule)
+    return schedule
 
 
 def build_optimizer(cfg: DictConfig, module: Any, data: Data) -> torch.optim.Optimizer:

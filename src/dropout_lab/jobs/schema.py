@@ -17,11 +17,7 @@ from dropout_lab.cli import UserError, nearest
 from dropout_lab.jobs.overrides import FROM_CODE, PARTS, flat, no_such_part
 
 Count = Annotated[int, Field(ge=1, description="an integer >= 1")]
-
-
 Switch = Annotated[bool, Field(description="true or false")]
-
-
 Node = Annotated[dict[str, Any], Field(description="chosen by an option of that group")]
 
 
@@ -197,6 +193,11 @@ def validate(config: dict[str, Any]) -> None:
         for name in names:
             if name in config[section]:
                 raise UserError(f"{section}.{name}: is not for the configuration to give; leave it out")
+    for name, part in (config.get("more_dropout") or {}).items():
+        for key in ("dropout", "placement", "dropout_schedule"):
+            if not isinstance(part, dict) or not isinstance(part.get(key), dict):
+                chosen = f"'+{key}@more_dropout.{name}.{key}=OPTION'"
+                raise UserError(f"more_dropout.{name}: has no {key}; see conf/more_dropout, or add one with {chosen}")
     for group in PARTS:
         for name, node in config[group].items():
             if node is None:

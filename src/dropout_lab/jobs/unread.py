@@ -37,7 +37,7 @@ def require_read(config: DictConfig, words: Sequence[Override], main: ConfigResu
     groups = [each for each in main.defaults_list or [] if isinstance(each, GroupDefault) and not each.package]
     sections = {str(each.group).partition("/")[0] for each in groups if each.value is not None}
     added = [word.package or word.key_or_group for word in words if word.is_add() or word.is_force_add()]
-    known = {*main.config, *sections, "verdict"} | {re.split("[./]", key)[0] for key in added}
+    known = {*main.config, *sections, "more_dropout", "verdict"} | {re.split("[./]", key)[0] for key in added}
     values: Any = OmegaConf.to_container(config)
     for key in [key for key in values if key not in known]:
         others = {name: value for name, value in values.items() if name != key}

@@ -58,11 +58,14 @@ def _require_independent(job: Job, before: DictConfig, now: DictConfig) -> None:
     from dropout_lab.jobs.build import instantiate
     from dropout_lab.jobs.build_errors import telling
 
-    with telling(now, "dropout_schedule"):
-        schedule = instantiate(now.dropout_schedule)
-        course = {schedule(0.5, percent / 100) for percent in range(101)}
-    if len(course) > 1:
-        _refuse(now, f"dropout_schedule={job.choices['dropout_schedule']}")
+    more = (now.get("more_dropout") or {}).items()
+    others = {f"dropout_schedule@more_dropout.{name}.dropout_schedule": part.dropout_schedule for name, part in more}
+    for key, node in {"dropout_schedule": now.dropout_schedule, **others}.items():
+        with telling(now, key.rpartition("@")[2]):
+            schedule = instantiate(node)
+            course = {schedule(0.5, percent / 100) for percent in range(101)}
+        if len(course) > 1:
+            _refuse(now, f"{key}={job.choices.get(key, node['_target_'])}")
     old, new = flat(resolved(before)), flat(resolved(now))
     for key, value in new.items():
         follows = value == WHOLE and key.startswith("lr_scheduler.")

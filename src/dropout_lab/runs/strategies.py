@@ -21,7 +21,7 @@ class Strategy:
     Attributes:
         name: the label of its runs, and the options or settings that tell it from others of that label.
         base: the name without what it says of ``dropout.p``: strategies of one base are a line over p.
-        kind: inverted, classic, spatial, unscaled, gaussian, none, or the class of a strategy of one's own.
+        kind: inverted, classic, spatial, unscaled, gaussian, none, or another strategy's class.
         scaling: the law it follows, one of theory.SCALINGS of the report; None where that is not known.
         p: the drop probability; None where the config does not say.
         runs: the runs that count.
@@ -240,8 +240,9 @@ def _newest_of_each(runs: list[Run]) -> tuple[list[Run], list[Run]]:
 
 def _changes_over_time(config: Mapping[str, Any]) -> bool:
     """Whether a schedule changes p, as it may within a flush, of which one p is recorded."""
-    schedule = config.get("dropout_schedule") or {}
-    return bool(schedule) and not str(schedule.get("_target_")).endswith(".constant")
+    parts = [config, *(config.get("more_dropout") or {}).values()]
+    found = [part["dropout_schedule"] for part in parts if part.get("dropout_schedule")]
+    return any(not str(schedule.get("_target_")).endswith(".constant") for schedule in found)
 
 
 def _why(failures: list[Run]) -> str:
@@ -253,7 +254,8 @@ def _why(failures: list[Run]) -> str:
 
 def _strategy(part: _Part, runs: list[Run], reason: str | None) -> Strategy:
     """A strategy, its kind, law and p read from the configuration of one of its runs."""
-    dropout = part.runs[0].config.get("dropout") or {}
-    kind, scaling = kind_of(dropout)
+    config = part.runs[0].config
+    kind, scaling = kind_of(dropout := config.get("dropout") or {})
+    law = None if config.get("more_dropout") else scaling  # laws are of one strategy in all places
     p = 0.0 if kind == "none" else dropout.get("p")
-    return Strategy(part.name, part.base, kind, scaling, float(p) if isinstance(p, int | float) else None, runs, reason)
+    return Strategy(part.name, part.base, kind, law, float(p) if isinstance(p, int | float) else None, runs, reason)

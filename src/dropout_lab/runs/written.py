@@ -51,6 +51,10 @@ class _Column(_Part):
     shown: bool = True
 
 
+class _More(_Part):
+    dropout_schedule: Section = None
+
+
 class _Written(_Part):
     seed: int | None = None
     replicates: list[str] | None = None
@@ -68,6 +72,7 @@ class _Written(_Part):
     loss: Section = None
     lr_scheduler: Section = None
     model: Section = None
+    more_dropout: dict[str, _More] | None = None
     module: Section = None
     optimizer: Section = None
     placement: Section = None

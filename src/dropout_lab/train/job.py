@@ -224,10 +224,9 @@ def noise_of(network: Network, cfg: DictConfig) -> dict[str, list[str]]:
         ``elsewhere``: at how many sites, which it does not fit, a layer has which other mask; ``off``, ``on``: noise
         of the network's own that was switched off, and that is left on. Lists of words, empty where there is none.
     """
-    mask = cfg.dropout.get("mask")
-    masks = [layer.mask for layer in network.net.modules() if isinstance(layer, Dropout)]
-    others = Counter(each for each in masks if mask not in (None, each))
-    elsewhere = [f"{other} {count}/{len(masks)}" for other, count in others.items()]
+    layers = [layer for layer in network.net.modules() if isinstance(layer, Dropout)]
+    others = Counter(layer.mask for layer in layers if layer.mask != layer.given_mask)
+    elsewhere = [f"{other} {count}/{len(layers)}" for other, count in others.items()]
     on = (
         other_noise(network.net) if cfg.get("other_noise") != "remove" else []
     )  # to look takes two traces of the network

@@ -5,9 +5,7 @@ Each part is built as the job will, but what is for its own processes is left al
 
 import copy
 import json
-import operator
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 from torch import nn
@@ -30,8 +28,9 @@ from dropout_lab.train.length import batches, planned_length, require_validation
 from dropout_lab.train.trainer import try_trainer
 from dropout_lab.train.trial import ROWS, require_step
 
-NETWORK = "data model module channels_last dropout placement other_noise"  # what a network with its dropout depends on
-TRAINING = "optimizer lr_scheduler trainer"  # what its training depends on besides
+# What a network with its dropout depends on, and what its training does besides.
+NETWORK = "data model module channels_last dropout placement more_dropout other_noise"
+TRAINING = "optimizer lr_scheduler trainer"
 
 _batches: dict[str, int] = {}  # of an epoch, by data and model; known once the data was built
 
@@ -56,7 +55,7 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
         once(try_trainer, job, "trainer callbacks logger module")
         once(try_loss, job, "loss module")
         once(require_validated, job, "data model trainer", data)
-        if reason := once(why_no_layer, job, "dropout placement", p=job.varied.get("dropout.p")):
+        if reason := once(why_no_layer, job, "dropout placement more_dropout", p=job.varied.get("dropout.p")):
             found[number] = reason
         else:
             networks.setdefault(_key(job, NETWORK), []).append(number)
@@ -97,8 +96,7 @@ class _Once:
 
 def _key(job: Job, parts: str) -> str:
     """Parts of a job's configuration, but for what changes from job to job more than anything else."""
-    keys = [part.split(".") for part in parts.split()]
-    return json.dumps([reduce(operator.getitem, key, job.alike) for key in keys], default=str)
+    return json.dumps([job.alike.get(part) for part in parts.split()], default=str)
 
 
 def data_of(planned: Job) -> DataModule:
@@ -162,11 +160,13 @@ def why_no_step(planned: Job, data: DataModule, net: nn.Module) -> str | None:
 def why_no_layer(planned: Job) -> str | None:
     """Why no dropout layer can be made with a job's p; None where it can."""
     job = planned.blank
+    more = (job.get("more_dropout") or {}).items()
     try:
-        with telling(job, "dropout"):
-            instantiate(job.dropout)(p=job.dropout.p)
-        with telling(job, "placement"):
-            instantiate(job.placement)
+        for key, part in {"": job, **{f"more_dropout.{name}.": part for name, part in more}}.items():
+            with telling(job, f"{key}dropout"):
+                instantiate(part.dropout)(p=part.dropout.p)
+            with telling(job, f"{key}placement"):
+                instantiate(part.placement)
     except UserError as error:
         return str(error)
     return None

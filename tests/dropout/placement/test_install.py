@@ -4,23 +4,18 @@ import copy
 import pickle
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from placed import EVERYWHERE, IMAGE, SITES, Cnn, Residual, layers
 from torch import Tensor, nn
 
-from dropout_lab.dropout import Placement
+from dropout_lab.dropout import Part, Placement, ScheduledRates, install_all
 from dropout_lab.dropout.layer import Dropout, none
 from dropout_lab.dropout.placement.install import install, site_table, uninstall
-from dropout_lab.dropout.placement.placement import rates
-
-probabilities = st.floats(0, 1, exclude_max=True)
-counts = st.integers(1, 200)
+from dropout_lab.dropout.schedules import constant, early
+from dropout_lab.models.wide_resnet import WideResNet
 
 
 class Remembering(Dropout):
@@ -156,33 +151,6 @@ def test_the_eval_kernel_of_the_transformer_layer_does_not_skip_the_lab() -> Non
         torch.testing.assert_close(model(x), expected)
 
 
-@given(probabilities, counts)
-def test_every_rule_ends_at_p_and_never_falls(p: float, count: int) -> None:
-    for rule in ("constant", "linear", "geometric"):
-        found = rates(p, rule, count)
-        assert len(found) == count
-        assert found[-1] == p
-        assert all(0 <= rate < 1 for rate in found)
-        assert all(a <= b * (1 + 1e-12) for a, b in pairwise(found))
-
-
-@given(probabilities, counts)
-def test_linear_rises_in_equal_steps(p: float, count: int) -> None:
-    found = rates(p, "linear", count)
-    assert found == pytest.approx([p * site / count for site in range(1, count + 1)])
-
-
-@given(st.floats(0, 0.999), counts)
-def test_geometric_keeps_an_equal_fraction_at_every_step(p: float, count: int) -> None:
-    kept = [1.0] + [1 - rate for rate in rates(p, "geometric", count)]
-    assert [b / a for a, b in pairwise(kept)] == pytest.approx([(1 - p) ** (1 / count)] * count)
-
-
-@given(st.lists(probabilities, min_size=1))
-def test_a_list_is_taken_as_it_is(listed: list[float]) -> None:
-    assert rates(0.5, listed, len(listed)) == listed
-
-
 def test_a_list_of_another_length_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match="lists 3 rates, and the placement has 2 sites"):
         install(Cnn(), Dropout, Placement("existing", rate=[0.1, 0.2, 0.3]))
@@ -196,31 +164,6 @@ def test_each_rate_of_a_list_is_checked_and_nothing_is_installed(bad: Any, error
     with pytest.raises(error, match="0 <= p < 1"):
         install(model, Dropout, Placement("existing", rate=[0.1, bad]))
     assert repr(model) == repr(Cnn())
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"where": "head"}, ValueError, r"^placement\.where=head: must be one or several of default, existing"),
-        ({"where": []}, ValueError, r"^placement\.where=: must be one or several of default, "),
-        ({"where": ["none", "input"]}, ValueError, "none,input: none can't be together"),
-        (
-            {"rate": "cubic"},
-            ValueError,
-            r"^placement\.rate=cubic: must be constant, linear, geometric, or a list of p$",
-        ),
-        ({"p": 1.0}, ValueError, r"^placement\.p=1\.0: must be the probability to DROP a unit, "),
-        ({"p": float("nan")}, ValueError, r"^placement\.p=nan: must be the probability to DROP a unit, "),
-        ({"p": "0.5"}, TypeError, r"^placement\.p='0\.5': must be the probability to DROP a unit, "),
-        ({"p": True}, TypeError, r"^placement\.p=True: must be the probability to DROP a unit, "),
-        ({"rate": [0.1, 1.5]}, ValueError, r"^placement\.rate: p=1\.5: must be the probability to DROP a unit, "),
-        ({"where": "pattern"}, ValueError, "needs a pattern"),
-        ({"pattern": "layer*"}, ValueError, "only that place uses one"),
-    ],
-)
-def test_a_placement_that_makes_no_sense_is_refused(options: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        Placement(**options)
 
 
 @pytest.mark.parametrize(
@@ -287,3 +230,26 @@ def test_the_table_has_a_row_for_each_layer() -> None:
         "07_head_2      head.2 (ReLU)      after     element  0.4",
         "08_head_3      head.3 (Dropout)   replaced  element  0.5",
     ]
+
+
+def test_several_strategies_have_sites_rates_and_schedules_of_their_own() -> None:
+    model = WideResNet((3, 8, 8), 3, depth=10, width=1)
+    parts = [
+        Part(partial(Dropout, mask="sample"), Placement("branches", p=0.2, rate="linear"), early),
+        Part(Dropout, Placement("classifier", p=0.5)),
+    ]
+    found = install_all(model, parts)
+    assert found == sorted(found)
+    alone = [install(WideResNet((3, 8, 8), 3, depth=10, width=1), make, placement) for make, placement, _ in parts]
+    assert found == sorted([*alone[0], *alone[1]])
+    masks = {layer.mask: layer.p for layer in layers(model).values()}
+    assert masks == {"sample": 0.2, "element": 0.5}
+    ScheduledRates(model, constant).set(1, 2)
+    assert {layer.mask: layer.p for layer in layers(model).values()} == {"sample": 0.0, "element": 0.5}
+
+
+def test_two_strategies_do_not_meet_at_a_site_and_then_none_is_installed() -> None:
+    model = Cnn()
+    with pytest.raises(ValueError, match=r"^placement.where=existing and existing puts two dropout layers at "):
+        install_all(model, [Part(Dropout, Placement("existing"))] * 2)
+    assert layers(model) == {}
