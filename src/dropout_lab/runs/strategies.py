@@ -247,9 +247,8 @@ def _changes_over_time(config: Mapping[str, Any]) -> bool:
 
 def _why(failures: list[Run]) -> str:
     """The reason why nothing of a strategy counts: that of its first failure, and how many others there are."""
-    reasons = list(dict.fromkeys(run.reason for run in failures if run.reason))
-    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
-    return f"{reasons[0]}{more}" if reasons else "no run of it"
+    first, *others = dict.fromkeys(run.reason for run in failures if run.reason) or ["no run of it"]
+    return f"{first} (and {len(others)} other reasons)" if others else str(first)
 
 
 def _strategy(part: _Part, runs: list[Run], reason: str | None) -> Strategy:

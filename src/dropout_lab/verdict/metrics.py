@@ -2,6 +2,7 @@
 
 test/acc, gap/loss, ...             the last value in metrics.csv
 dropout_gain_train|eval/LAYER       mean out / mean in of a dropout layer, last value
+dropout_p/LAYER                     its drop probability, last value
 activation_mean_eval/LAYER          mean of a layer's output over the validation part, last value
 activation_zeros_eval/LAYER         fraction of exact zeros in it
 activation_ratio/LAYER              mean in train / in eval, end to end, last value of the probe
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 Networks = Callable[..., float]  # of a metric and one or two runs
 
 LAYER_METRICS = {
+    "dropout_p": ("train", "p"),
     "dropout_gain_train": ("train", "gain"),
     "dropout_gain_eval": ("eval", "gain"),
     "activation_mean_eval": ("eval", "mean"),
