@@ -22,12 +22,9 @@ from dropout_lab.jobs.plan import plan
 from dropout_lab.train.trainer import try_trainer
 
 # Groups whose options are tried alone; those that need a value of their own get one.
+BUILT = ("dropout", "placement", "dropout_schedule", "more_dropout", "model", "data")
 GROUPS = (
-    "dropout",
-    "placement",
-    "dropout_schedule",
-    "model",
-    "data",
+    *BUILT,
     "loss",
     "module",
     "optimizer",
@@ -41,6 +38,8 @@ NEEDS = {
     "placement/pattern": ["placement.pattern=*relu*"],
     "placement/branches": ["model=transformer"],
     "placement/attention": ["model=transformer"],
+    "more_dropout/stochastic_depth": ["model=wide_resnet", "model.depth=10", "model.width=1"],
+    "more_dropout/classifier": ["placement=convolutions"],
     "model/torchvision": ["model.stem=cifar"],
     "model/wide_resnet": ["model.depth=10", "model.width=1"],
     "data/tabular": ["module=regression", "model=mlp"],
@@ -76,14 +75,14 @@ def test_every_option_composes_and_can_be_built(option, tmp_path):
         raise
     cfg = job.config
     cfg.run = {key: str(tmp_path) for key in cfg.run}
-    if group in ("dropout", "placement", "dropout_schedule", "model", "data", "optimizer", "lr_scheduler"):
+    if group in (*BUILT, "optimizer", "lr_scheduler"):
         data = build_data(cfg)
         net, layers, _ = build_network(cfg, data)
         optimizer = build_optimizer(cfg, build_module(cfg, net), data)
         assert optimizer.param_groups
         assert build_lr_scheduler(cfg, optimizer, epochs=3, steps=12)["scheduler"].get_last_lr()
         assert layers
-        assert bool(build_rates(cfg, net).rates) == (option != "placement/none")
+        assert bool(build_rates(cfg, net).rates) == (option not in ("placement/none", "dropout/concrete"))
     elif group == "loss":
         assert instantiate(cfg.loss)(torch.zeros(1, 2), torch.tensor([0])) > 0
     else:

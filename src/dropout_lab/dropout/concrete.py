@@ -28,7 +28,7 @@ class ConcreteDropout(Dropout):
 
     def __init__(
         self,
-        p: float = 0.1,
+        p: float = 0.5,
         *,
         temperature: float = 0.1,
         length_scale: float = 0.0001,
