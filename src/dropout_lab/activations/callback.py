@@ -123,9 +123,9 @@ class ActivationStats(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count one training batch in N."""
+        """Count one training batch in N; of several passes in a step (``passes``) the first."""
         if batch_idx % self.every_n_steps == 0:
-            self.meter.start("train")
+            self.meter.start("train", until=model_of(pl_module) if getattr(pl_module, "passes", 1) > 1 else None)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Add up what the batch gave."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropout_lab.activations.module_hooks import ModuleHooks
 from dropout_lab.activations.readings import COLUMNS, Readings
@@ -51,6 +51,7 @@ class Meter:
         self._last: tuple[weakref.ref[Tensor], tuple[Any, ...], Partial] | None = None
         self._hooks = [ModuleHooks(self, module) for module in dict.fromkeys(tap.module for tap in taps)]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._end: torch.utils.hooks.RemovableHandle | None = None
 
     def attach(self) -> None:
         """Register the hooks; idle, they cost about a microsecond a call."""
@@ -59,20 +60,22 @@ class Meter:
 
     def detach(self) -> None:
         """Remove the hooks; what was counted stays."""
-        self.active = False
+        self._deactivate()
         while self._handles:
             self._handles.pop().remove()
 
-    def start(self, mode: str) -> None:
-        """Count what passes from here on, as "train" or "eval"."""
+    def start(self, mode: str, until: nn.Module | None = None) -> None:
+        """Count what passes from here on, as "train" or "eval"; with ``until``, to the end of that module's call."""
         self._mode = MODES.index(mode)
         self._reset_calls()
         self.active = True
+        if until is not None:
+            self._end = until.register_forward_hook(lambda *_: self.stop())
 
     def stop(self) -> None:
         """Stop counting, and add up what was seen since ``start``."""
         if self.active:
-            self.active = False
+            self._deactivate()
             self.batches[MODES[self._mode]] += 1
             self._add_up()
 
@@ -164,6 +167,11 @@ class Meter:
             if rows not in self._index:  # the same groups come back at every step: no transfer for them
                 self._index[rows] = torch.tensor(rows, device=self._sums.device)
             self._sums[self._mode].index_add_(0, self._index[rows], columns_of(group).to(self._sums.device))
+
+    def _deactivate(self) -> None:
+        self.active = False
+        if self._end is not None:
+            self._end.remove()
 
     def _reset_calls(self) -> None:
         """Begin anew with the first call of each module."""

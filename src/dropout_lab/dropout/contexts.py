@@ -92,7 +92,8 @@ class Context:
             if calls > 1:
                 raise RuntimeError(
                     f"dropout layer {_called(layer)} was called more than once and is recomputed in backward: which "
-                    "mask belongs to which call cannot be told. Use one layer for each call"
+                    "mask belongs to which call cannot be told. Use one layer for each call, and for several passes in "
+                    "a step (as of module=r_drop) a model without activation checkpointing"
                 )
             return 0
         self.calls[id(layer)] = calls + 1

@@ -15,6 +15,7 @@ from dropout_lab.dropout.graph.modes import dropout_only
 from dropout_lab.modules.columns import Column
 from dropout_lab.modules.divergence import DivergenceError, why_diverged
 from dropout_lab.modules.length import length_of
+from dropout_lab.modules.passes import first_counts
 from dropout_lab.modules.penalties import Penalties
 from dropout_lab.modules.sums import Mean, RowMeans, of_each_process, own_of
 
@@ -40,8 +41,7 @@ class Module(lightning.LightningModule):
 
     Args:
         net: network with dropout installed.
-        seed: of the masks.
-        keyed: draw masks as a function of (seed, layer, step, row); otherwise from torch's generator.
+        seed, keyed: draw masks as a function of (seed, layer, step, row); not keyed: from torch's generator.
         monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
             0: dropout off.
 
@@ -49,11 +49,11 @@ class Module(lightning.LightningModule):
         optimizer: of all parameters that are trained; it is set before training.
         lr_scheduler: makes a scheduler of the optimizer, or Lightning's ``{"scheduler": ..., "interval": "step"}``.
         rates: sets the drop probabilities before each training step; None: they stay.
-        diverged: which loss was NaN or infinite first, and when; None: all that were logged are finite.
-        ends_diverged: raise then.
+        diverged: which loss was NaN or infinite first, and when (``ends_diverged``: raise); None: all are finite.
     """
 
     columns: ClassVar[tuple[Column, ...]]  # what is measured; one of them has the key "loss"
+    passes = 1  # how often `loss` calls `net`; the first call alone is watched, and counts in BatchNorm's averages
 
     def __init__(self, net: nn.Module, seed: int = 0, keyed: bool = True, monte_carlo_samples: int = 0) -> None:
         super().__init__()
@@ -146,7 +146,8 @@ class Module(lightning.LightningModule):
         if self.rates is not None:
             total = length_of(self.trainer).batches
             self.rates.set(min(step, total), total)  # steps of one's own may come less often than batches
-        with mask_keys(self._seed, step, range(first, first + rows)) if self.keyed else nullcontext():
+        counted = first_counts(self.net) if self.passes > 1 else nullcontext()
+        with mask_keys(self._seed, step, range(first, first + rows)) if self.keyed else nullcontext(), counted:
             yield
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._write(self._take_train_means())
@@ -191,8 +192,7 @@ class Module(lightning.LightningModule):
         with self.masks(batch_idx, len(self.inputs(batch))):
             result = self.loss(batch)
             loss, numbers = result if isinstance(result, tuple) else (result, {})
-            loss = self.penalized(loss)
-            self.note(loss=loss, **numbers)
+            self.note(loss=(loss := self.penalized(loss)), **numbers)
         return loss
 
     def penalized(self, loss: Tensor) -> Tensor:

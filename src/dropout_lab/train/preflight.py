@@ -70,7 +70,7 @@ def refusals(jobs: Sequence[Job]) -> dict[int, str]:
 
 def _why_not(job: Job, once: "_Once", data: DataModule, net: nn.Module) -> str | None:
     """Why a job's network can't be trained as asked; None where it can."""
-    reason: str | None = once(why_no_step, job, f"{NETWORK} keyed", data, net)
+    reason: str | None = once(why_no_step, job, f"{NETWORK} keyed compile", data, net)
     reason = reason or (job.written["start_from"] and _why_no_start(job, once, data))
     reason = reason or once(why_no_schedule, job, f"{NETWORK} dropout_schedule", net)
     return reason or once(why_untrainable, job, f"{NETWORK} {TRAINING}", data, net)
@@ -148,6 +148,8 @@ def why_no_step(planned: Job, data: DataModule, net: nn.Module) -> str | None:
     try:
         with telling(job):
             module = build_module(job, net)
+            if job.compile and module.passes > 1:
+                raise UserError("module: several passes in a step are not compiled; leave compile=true out")
             module.adapt_to(data)
             quiet = job.keyed and job.other_noise == "remove"
             require_step(module, data.example(ROWS, training=True), data.example(ROWS), job.keyed, quiet)

@@ -96,9 +96,14 @@ def _measure(module: Module, batch: Any) -> None:
 
 def _train(module: Module, batch: Any, keyed: bool) -> None:
     """Minimise the loss of a batch."""
-    with mask_keys(0, 0, range(len(module.inputs(batch)))) if keyed else nullcontext():
+    passes: list[Any] = []
+    counted = intercepting([module.net], after=lambda *_: passes.append(None))
+    with mask_keys(0, 0, range(len(module.inputs(batch)))) if keyed else nullcontext(), counted:
         result = module.loss(batch)
         loss = module.penalized(result[0] if isinstance(result, tuple) else result)
+    if len(passes) > module.passes:
+        name, times = type(module).__name__, len(passes)
+        raise ValueError(f"the loss of {name} calls its network {times} times: set passes = {times} in that class")
     if loss.ndim or not loss.requires_grad:
         raise ValueError("loss: must be one number for a batch, which depends on the weights")
     torch.autograd.backward(loss)
