@@ -158,32 +158,6 @@ def test_folds_of_data_of_one_s_own_are_one_row_whose_parts_differ(copy):
     assert table["test_acc_ci95"]["inverted"] > 0
 
 
-def test_a_frozen_teacher_changes_nothing_but_what_is_learned(copy):
-    teacher = copy.folder / "teacher"
-    copy("model=cnn", "data.train_size=128", *SMALL, f"hydra.run.dir={teacher}")
-    words = ["model=mlp", "model.widths=[16]", "dropout=classic", "data.train_size=128"]
-    taught = [*words, "module=distillation"]
-    taught += [f"module.teacher={teacher}"]
-    copy("-m", *taught, "module.weight=0.0,1.0", *SMALL, f"hydra.sweep.dir={copy.folder / 'runs'}")
-    copy(*words, *SMALL, f"hydra.run.dir={copy.folder / 'runs' / 'alone'}")
-    assert copy.numbers(1) == copy.tested(1).to_dict()
-    assert copy.read(1, "metrics.csv")["train/distillation"].notna().any()
-    metrics, alone = copy.read(0, "metrics.csv").drop(columns="train/distillation"), copy.read("alone", "metrics.csv")
-    pd.testing.assert_frame_equal(metrics, alone)  # weight 0, and the teacher draws no masks
-    kept, fresh = (
-        torch.load(path / "checkpoints" / "best.ckpt", weights_only=False)["state_dict"]
-        for path in (copy.folder / "runs" / "1", teacher)
-    )
-    weights = {key: value for key, value in kept.items() if key.startswith("teacher.")}
-    assert len(weights) == len(fresh)
-    assert all(torch.equal(value, fresh[key.replace("teacher.", "net.")]) for key, value in weights.items())
-    shutil.move(teacher, copy.folder / "elsewhere")
-    assert copy.folding_error(1) < 1e-5  # needs no teacher
-    missing = f"{teacher}: does not exist; give the folder of one run"
-    assert copy.refusal(*taught, f"hydra.run.dir={copy.folder / 'none'}").startswith(f"error: module: {missing}")
-    assert missing in copy.refusal(f"run={copy.folder / 'runs' / '1'}", module="dropout_lab.evaluate")
-
-
 def test_linters_and_types_have_nothing_against_them(root):
     files = [str(path.relative_to(fork)) for fork in FORKS.iterdir() for path in fork.rglob("*.py")]
     types = ["mypy", f"--cache-dir={REPOSITORY / '.mypy_cache'}"]

@@ -26,8 +26,7 @@ Batch = Any  # what the data gives: most often (inputs, targets), a row a sample
 class Module(lightning.LightningModule):
     """A network in training and evaluation; a subclass says what is minimised, predicted and measured.
 
-    It overrides ``loss``, ``predict`` and ``scores``, and declares ``columns``; what is below them, every experiment
-    shares. Logs, for each of the columns:
+    It overrides ``loss``, ``predict``, ``scores`` and ``columns``; what is below, all share. Logs, for each column:
 
         train/loss             ``loss`` and penalties of layers, dropout on, over the steps since it was last logged
         train/<name>           what else ``loss`` returns; ``penalty``: what of the loss is penalties
@@ -37,13 +36,12 @@ class Module(lightning.LightningModule):
         test/<key>             test part, eval mode
 
     ``net`` alone has dropout installed, is watched, folded, and evaluated from a checkpoint. A subclass may have other
-    children, a teacher or a noise scale: their parameters that require a gradient are optimised, too.
+    children, as a noise scale, which are trained and saved, too; a teacher is ``Frozen``, and is not.
 
     Args:
         net: network with dropout installed.
         seed, keyed: draw masks as a function of (seed, layer, step, row); not keyed: from torch's generator.
-        monte_carlo_samples: average the predictions of so many dropout masks in evaluation (Gal and Ghahramani 2016);
-            0: dropout off.
+        monte_carlo_samples: evaluate the mean over so many masks (Gal and Ghahramani 2016); 0: dropout off.
 
     Attributes:
         optimizer: of all parameters that are trained; it is set before training.
@@ -79,8 +77,7 @@ class Module(lightning.LightningModule):
     def loss(self, batch: Batch) -> Loss:
         """What a training step minimises: one number for a micro-batch, dropout on, without penalties of layers.
 
-        With it may come a dictionary of other numbers, logged as ``train/<name>``. Every call of the network within has
-        masks of its own.
+        A dictionary of other numbers may come with it, as ``train/<name>``. Each call of the network has its own masks.
         """
 
     @abstractmethod
@@ -115,9 +112,14 @@ class Module(lightning.LightningModule):
     def adapt_to(self, data: Any) -> None:
         """Take from a data set that is set up what the module needs to know, as the units of its targets."""
 
+    def begin(self, data: Any) -> None:
+        """Get what training alone needs, as a teacher: after ``adapt_to``, also where an interrupted run goes on."""
+
     def setup(self, stage: str) -> None:
         """Lightning's hook, before training or a test."""
         self.adapt_to(data := self.trainer.datamodule)  # type: ignore[attr-defined]
+        if stage == "fit":
+            self.begin(data)
         if self._penalties.terms:
             self._penalties.samples = self.samples(data)
 
@@ -170,10 +172,8 @@ class Module(lightning.LightningModule):
         """Save what the weights were trained with, and within an epoch what of its steps is not logged yet."""
         checkpoint["dropout_rates"] = rates_of(self.net)
         checkpoint["masks_version"], checkpoint["diverged"] = MASKS_VERSION, self.diverged
-        kept = {
-            name: {"sum": of_each_process(mean.sum), "count": mean.count} for name, mean in self._train_means.items()
-        }
-        checkpoint["train_means"] = kept
+        kept = self._train_means.items()
+        checkpoint["train_means"] = {k: {"sum": of_each_process(v.sum), "count": v.count} for k, v in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on adding up where the checkpoint was made.

@@ -19,7 +19,7 @@ from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.replicates import keys, replicate_words
 from dropout_lab.runs.resume import resumed_by_name
 from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRATEGY
-from dropout_lab.runs.start_from import content
+from dropout_lab.runs.start_from import READ, content
 
 LENGTHS = ("max_epochs", "max_steps")  # of trainer: how long a run is meant to be, which may change later
 LONGEST = 110  # characters of a label: W&B takes 128 in the name of a run or group, which also has the seed or a hash
@@ -51,8 +51,9 @@ def describe(cfg: DictConfig, hydra_cfg: Any, name: str | None = None) -> None:
     directory = Path(hydra_cfg.runtime.output_dir)
     prints = fingerprints(cfg)
     cfg.run.config_hash = prints.run
-    if cfg.start_from:  # also read where this process works elsewhere
-        cfg.start_from = str(Path(cfg.start_from).resolve())
+    for key in READ:
+        if value := OmegaConf.select(cfg, key):  # also read where this process works elsewhere
+            OmegaConf.update(cfg, key, str(Path(value).resolve()))
     cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     called = name or label(cfg, hydra_cfg)
@@ -75,15 +76,15 @@ def fingerprints(cfg: DictConfig | Job) -> Fingerprints:
 
     They are of its values as they are written, since resolving all takes 10 times as long. So a value that another one
     is taken from counts once: the seed, and where runs and data lie. What a resolver says, such as ``${oc.env:NAME}``,
-    is written nowhere and counts as well. Of ``start_from`` the weights count, and not where they lie.
+    is written nowhere and counts as well. Of a run that is read (``READ``) the weights count, and not where they lie.
     """
     plain = cfg.written if isinstance(cfg, Job) else written(cfg)
     own = {key: value for key, value in plain.items() if key not in NOT_OF_THE_CONFIGURATION}
     called = [key for key, value in flat(own).items() if re.search(r"\$\{(?!hydra:)[\w.]+:", str(value))]
     own[""] = {key: str(OmegaConf.select(cfg.config if isinstance(cfg, Job) else cfg, key)) for key in called}
     group = _digest(_without(own, keys(own)))
-    if own["start_from"] is not None:  # each seed's may be another run
-        own["start_from"] = content((cfg.own if isinstance(cfg, Job) else cfg).start_from)
+    for key in [key for key in READ if flat(own).get(key) is not None]:  # each seed's may be another run
+        own = _with(own, key, content(OmegaConf.select(cfg.own if isinstance(cfg, Job) else cfg, key), key))
     return Fingerprints(_digest(own), group)
 
 
@@ -148,11 +149,15 @@ def _without(values: Mapping[str, Any], left_out: Iterable[str]) -> dict[str, An
     rest = dict(values)
     for key in left_out:
         section, _, name = key.rpartition(".")
-        if not section:
-            rest[name] = None
-        elif name in (rest.get(section) or {}):
-            rest[section] = {**rest[section], name: None}
+        if not section or name in (rest.get(section) or {}):
+            rest = _with(rest, key, None)
     return rest
+
+
+def _with(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Values with another one for a key, ``seed`` or ``data.fold``."""
+    section, _, name = key.rpartition(".")
+    return {**values, **({section: {**values[section], name: value}} if section else {name: value})}
 
 
 def _digest(values: dict[str, Any]) -> str:

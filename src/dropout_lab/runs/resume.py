@@ -22,6 +22,7 @@ from dropout_lab.runs.folder import (
     status_of,
 )
 from dropout_lab.runs.provenance import provenance
+from dropout_lab.runs.start_from import READ
 
 
 def is_done(folder: Path, config_hash: str) -> bool:
@@ -44,9 +45,10 @@ def with_those_of_resumed(arguments: Sequence[str]) -> list[str]:
     config = read_config(Path(folder))
     words = OmegaConf.select(config, "run.overrides") or []
     require_values(words, Path(folder) / CONFIG)
-    saved = [word for word in words if not word.startswith("start_from=")]
-    if config.get("start_from"):  # as a path that does not depend on where the command is given
-        saved.append(f"start_from={quoted(config.start_from)}")
+    saved = list(words)
+    for key in READ:
+        if value := OmegaConf.select(config, key):  # as a path that does not depend on where the command is given
+            saved = [*(word for word in saved if not word.startswith(f"{key}=")), f"{key}={quoted(value)}"]
     given = {word.partition("=")[0].lstrip("+") for word in arguments}
     again = [word for word in saved if word.partition("=")[0].lstrip("+") not in given]
     return [*again, *arguments, f"hydra.run.dir={quoted(str(Path(folder).absolute()))}"]

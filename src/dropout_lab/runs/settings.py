@@ -5,6 +5,7 @@ from typing import Any
 
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.replicates import keys, values
+from dropout_lab.runs.start_from import READ
 
 # Each list goes on from the one before: what does not count there does not count here either.
 NOT_OF_THE_CONFIGURATION = ("hydra", "run", "paths", "resume")  # where a run lies, and how it was started
@@ -44,10 +45,14 @@ def differing_keys(configs: Iterable[Mapping[str, Any]], irrelevant: Iterable[st
     """The keys whose values are not the same in all configs, apart from those that never tell strategies apart.
 
     Of keys that always change together (``placement.p: ${dropout.p}``) only the first is named, and none that changes
-    with the seed (``data.seed: ${seed}``), or with another key of its replicates.
+    with the seed (``data.seed: ${seed}``, ``start_from=runs/${seed}``), or with another key of its replicates.
     """
     configs = list(configs)
     flats = [of_the_strategy(config) for config in configs]
+    written: dict[Any, Any] = {}  # the first value of a run that is read, by the key and all that is written alike
+    for config, leaves in zip(configs, flats, strict=True):
+        group = (config.get("run") or {}).get("group")
+        leaves |= {key: written.setdefault((key, group), leaves[key]) for key in READ if group and key in leaves}
     repeated = [values(config) for config in configs]
     seen = {tuple(repr(one.get(key)) for one in repeated) for key in {key for one in repeated for key in one}}
     differing = []

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def source(value: str) -> Path:
-    """The checkpoint file that a value of ``start_from`` means: a run's folder stands for its best one.
+# Settings that name a run whose weights the training depends on: the weights count, and not where they lie.
+READ = ("start_from", "module.teacher")
+
+
+def source(value: str, key: str = "start_from") -> Path:
+    """The checkpoint file that a value of ``start_from`` or of another key means: a run's folder stands for its best.
 
     Raises:
         UserError: there is no such run, or it has no such checkpoint.
@@ -31,20 +35,20 @@ def source(value: str) -> Path:
         around = folder if folder.is_dir() else folder.parent
         runs = sorted(path.parent.name for path in around.glob(f"*/{CONFIG}"))
         there = f"in {around} there is {', '.join(runs[:20])}" if runs else "give the folder of a run"
-        raise UserError(f"start_from={value}: {folder} {kind}; {nearest(folder.name, runs)}{there}")
+        raise UserError(f"{key}={value}: {folder} {kind}; {nearest(folder.name, runs)}{there}")
     if not file.is_file():
-        there = ", ".join(f"start_from={path}" for path in checkpoints(folder)) or "no checkpoint at all"
-        raise UserError(f"start_from={value}: {file} does not exist; the run has {there}")
+        there = ", ".join(f"{key}={path}" for path in checkpoints(folder)) or "no checkpoint at all"
+        raise UserError(f"{key}={value}: {file} does not exist; the run has {there}")
     return file
 
 
-def content(value: str) -> str:
-    """A fingerprint of the checkpoint that a value of ``start_from`` means.
+def content(value: str, key: str) -> str:
+    """A fingerprint of the checkpoint that a value of a key of ``READ`` means.
 
     Raises:
         UserError: as :func:`source`.
     """
-    return digest(source(value))[:16]
+    return digest(source(value, key))[:16]
 
 
 def start(module: Any, cfg: DictConfig, data: Any) -> None:

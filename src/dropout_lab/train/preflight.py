@@ -151,6 +151,7 @@ def why_no_step(planned: Job, data: DataModule, net: nn.Module) -> str | None:
             if job.compile and module.passes > 1:
                 raise UserError("module: several passes in a step are not compiled; leave compile=true out")
             module.adapt_to(data)
+            module.begin(data)
             quiet = job.keyed and job.other_noise == "remove"
             require_step(module, data.example(ROWS, training=True), data.example(ROWS), job.keyed, quiet)
     except UserError as error:
