@@ -86,6 +86,11 @@ def test_the_gradient_reaches_p_in_eval_where_the_scale_does() -> None:
     torch.testing.assert_close(layer.logit.grad, torch.tensor([-6 * 0.25 * 0.75]))
 
 
+def test_a_rate_that_began_at_0_drops_once_it_is_learned() -> None:
+    layer = given(Learned(0.0), 0.5)
+    assert (layer(torch.ones(64)) == 0).any()
+
+
 def test_a_scalar_comes_out_as_one() -> None:
     layer = Learned(0.5, scaling="classic")
     assert layer.eval()(torch.tensor(3.0)).shape == layer.train()(torch.tensor(3.0)).shape == ()

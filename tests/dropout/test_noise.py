@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dropout_lab.dropout import Dropout, keys, mask_keys, noise
-from dropout_lab.dropout.noise import _SHORT_ROW, Rate, bernoulli, multiply, normal
+from dropout_lab.dropout.noise import _SHORT_ROW, Rate, bernoulli, multiply, normal, uniform
 
 RATES = [0.0, 2**-40, 1e-9, 1e-5, 0.1, 1 / 3, 0.5 - 2**-30, 0.5, 0.5 + 2**-30, 0.75, 0.9999, 1 - 1e-9, 1 - 2**-40]
 ANY_RATE = st.floats(0, 1, exclude_max=True, allow_subnormal=False)
@@ -230,3 +230,35 @@ def test_a_small_mask_is_scaled_instead_of_the_input(shape: tuple[int, ...]) -> 
         out = multiply(x.requires_grad_(), mask, Rate.of(0.5))
     torch.testing.assert_close(out, x * mask * 2, rtol=0, atol=0)
     assert sum(tensor.numel() for tensor in kept if tensor is not x) <= mask.numel()
+
+
+def test_uniform_noise_follows_the_distribution_function() -> None:
+    """The largest distance to it (Kolmogorov) is above 2.5 / sqrt(n) once in 130,000 times."""
+    x = torch.ones(256, 64)
+    with mask_keys(seed=3, step=0, rows=range(256)):
+        u = uniform(Dropout(0.5), x, x.shape).double().flatten().sort().values
+    assert (u - torch.arange(1, len(u) + 1) / len(u)).abs().max() < 2.5 / len(u) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("word", [0, -1, 2**31 - 1, -(2**31), 0x7FFFFF])
+def test_uniform_noise_reaches_neither_end(word: int, dtype: torch.dtype, feed: Callable[[Tensor], None]) -> None:
+    feed(torch.full((2, 3), word, dtype=torch.int32))
+    u = uniform(Dropout(0.5), torch.ones(2, 3, dtype=dtype), (2, 3))
+    assert u.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert ((u > 0) & (u < 1)).all()
+    assert (1 - u).min() >= 2**-24
+    assert u.min() >= 2**-24
+
+
+def test_uniform_noise_is_that_of_its_key_in_every_dtype_and_shape() -> None:
+    found = []
+    for x, shape in (
+        (torch.ones(4, 6), (4, 6)),
+        (torch.ones(4, 2, 3).double(), (4, 2, 3)),
+        (torch.ones(4, 6, 9), (4, 6, 1)),
+    ):
+        with mask_keys(seed=3, step=0, rows=range(4)):
+            found.append(uniform(Dropout(0.5), x, shape).double().flatten())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

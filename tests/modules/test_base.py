@@ -153,6 +153,20 @@ def test_penalties_of_layers_that_install_has_put_in_count():
     assert logger.series("train/loss")[0][1] == pytest.approx(expected, rel=1e-6)
 
 
+class Counting(Dropout):
+    """Costs as much as there are samples."""
+
+    def penalty(self, fed, rows):
+        return torch.tensor(float(rows))
+
+
+def test_a_penalty_is_given_the_number_of_training_samples_and_logged():
+    samples = data()
+    _, logger = trained(made(network(Counting(0.5))), samples, log_every_n_steps=1, epochs=1)
+    assert {value for _, value in logger.series("train/penalty")} == {float(len(samples.train.targets))}
+    assert all(loss > len(samples.train.targets) for _, loss in logger.series("train/loss"))
+
+
 def test_two_trainings_of_one_seed_are_equal_to_the_last_bit():
     ends = []
     for other in (1, 2):

@@ -43,6 +43,14 @@ def test_the_loss_is_the_mean_over_tokens():
     torch.testing.assert_close(module.loss((x, y)), torch.stack(each).mean())
 
 
+def test_what_the_loss_is_a_mean_of_are_tokens():
+    data = Text(context=16, train_size=160, batch_size=4, seed=0)
+    data.setup("fit")
+    windows = len(data.train.targets)
+    assert model().samples(data) == 16 * windows
+    assert windows > 1
+
+
 def test_scores_are_a_row_a_token():
     module, (x, y) = model().eval(), batch()
     scores = module.scores(module.predict(x), (x, y))
