@@ -259,6 +259,14 @@ def added(kind):
     return {first.removeprefix("# "): rest for first, _, rest in files}, sweep.strip()
 
 
+def test_code_that_is_there_already_is_shown_as_it_is():
+    files = (block.partition("\n") for language, block in BLOCKS if language == "python" and block.startswith("# src/"))
+    shown = {REPOSITORY / first.removeprefix("# "): text for first, _, text in files}
+    there = {path for path in shown if path.exists()}
+    assert [path.name for path in there] == ["r_drop.py"]
+    assert all(path.read_text() == shown[path] for path in there)
+
+
 KINDS = ["dropout", "model", "data", "module", "callbacks"]
 
 
