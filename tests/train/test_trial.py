@@ -2,6 +2,7 @@
 
 import copy
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from classifying import data, network
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from dropout_lab.dropout import Dropout, Placement, install
 from dropout_lab.dropout.placement.other_noise import switch_off
 from dropout_lab.modules.classification import Classifier
 from dropout_lab.modules.columns import Column
+from dropout_lab.modules.r_drop import RDrop
 from dropout_lab.train import trial
 from dropout_lab.train.trial import ROWS, require_step
 
@@ -113,6 +116,30 @@ def test_a_loss_is_one_number_that_depends_on_the_weights(batch):
     for module in (Constant(network()), Classifier(network(), loss=nn.CrossEntropyLoss(reduction="none"))):
         with pytest.raises(ValueError, match=r"^loss: must be one number for a batch"):
             require_step(module, batch, batch, keyed=True)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_a_module_says_how_many_passes_its_loss_makes_or_more(passes, batch):
+    class Twice(Classifier):
+        def loss(self, batch):
+            return super().loss(batch) + super().loss(batch)
+
+    Twice.passes, module = passes, Twice(network())
+    with (
+        nullcontext() if passes > 1 else pytest.raises(ValueError, match="^the loss of Twice calls its network 2 times")
+    ):
+        require_step(module, batch, batch, keyed=True)
+
+
+def test_several_passes_are_not_recomputed_with_a_wrong_mask(batch):
+    class Recomputed(nn.Sequential):
+        def forward(self, x):
+            return checkpoint(super().forward, x, use_reentrant=False)
+
+    net = Recomputed(nn.Flatten(), nn.Linear(9, 3), Dropout(0.5))
+    require_step(Classifier(net), batch, batch, keyed=True)
+    with pytest.raises(RuntimeError, match=r"for several passes in a step .* a model without activation checkpointing"):
+        require_step(RDrop(net), batch, batch, keyed=True)
 
 
 def test_what_the_network_raises_comes_through(batch):
