@@ -97,6 +97,8 @@ def test_the_table_has_a_row_for_each_and_the_schedule_is_that_of_one(trained):
     report([str(trained)])
     table = pd.read_csv(trained / "table.csv").set_index("strategy")
     assert table["seeds"].to_dict() == {"inverted": 2, "none": 2}
+    note = "With it, at sites of its own: stochastic_depth (p=0.3, placement.where=branches)."
+    assert note in (trained / "report.html").read_text()
     rates = pd.read_csv(trained / "0" / "metrics.csv").filter(like="dropout_p/").dropna()
     assert len(rates.columns) == 4
     head, *branches = sorted(rates.columns, reverse=True)

@@ -1,12 +1,14 @@
 """Laws of the series: the numbers of the runs, thinned, the same for every picture."""
 
+import numpy as np
 import pytest
 from pages import data_of
 
 from dropout_lab.modules.columns import Column
-from dropout_lab.report.series import series
+from dropout_lab.report.series import _drawn, series
 from dropout_lab.runs.read import read_runs
 from dropout_lab.runs.strategies import group
+from dropout_lab.runs.tracks import Tracks
 
 MEASURED = (
     Column("rmse", "RMSE", decimals=1),
@@ -76,6 +78,13 @@ def test_pictures_hold_the_numbers_of_the_runs(page):
     assert inverted["curves"]["val/acc"]["step"] == [9, 18, 27, 36]
 
 
-def test_rates_of_layers_are_no_statistic_to_be_drawn(page):
+def test_rates_of_layers_that_stay_are_no_statistic_to_be_drawn(page):
     stats = {stat for s in data_of(page)["strategies"] for mode in s["activations"].values() for stat in mode["values"]}
     assert stats == {"mean", "std", "zeros", "gain", "ratio", "shift"}
+
+
+def test_rates_that_change_are_drawn():
+    logged = {"p": [[0.1, 0.1, 0.1], [0.1, np.nan, 0.3]], "mean": [[1.0, 1.0, 1.0], [1.0, 2.0, 3.0]]}
+    columns = {(stat, layer): 2 * number + n for number, stat in enumerate(logged) for n, layer in enumerate("ab")}
+    values = np.array([column for stat in logged.values() for column in stat]).T
+    assert _drawn(Tracks(np.arange(3), columns, values)).keys() == {("p", "b"), ("mean", "a"), ("mean", "b")}

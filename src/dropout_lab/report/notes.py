@@ -34,12 +34,16 @@ def notes(table: Sequence[Row]) -> list[str]:
 
 
 def _of_the_networks(ran: Sequence[Row]) -> list[str]:
-    """Notes on noise of the networks' own, which is in no strategy."""
+    """Notes on noise of the networks' own, which is in no strategy, and on strategies at other sites."""
     elsewhere = dict.fromkeys(words for row in ran for words in row.strategy.remarks("elsewhere"))
     told = [
         f'"{words}": so many sites have that mask, as the strategy\'s own does not fit there.' for words in elsewhere
     ]
-    for key, what in (("on", "Left on in the network"), ("off", "Switched off in the network")):
+    for key, what in (
+        ("more", "With it, at sites of its own"),
+        ("on", "Left on in the network"),
+        ("off", "Switched off in the network"),
+    ):
         of_rows = {row.strategy.name: row.strategy.remarks(key) for row in ran}
         for line in dict.fromkeys(line for lines in of_rows.values() for line in lines):
             where = [name for name, lines in of_rows.items() if line in lines]

@@ -106,7 +106,8 @@ function fillControls() {
     column: DATA.columns.map(({ key, title }) => [key, title]),
     metric: Object.entries(DATA.curveTitles).filter(([key]) => DATA.strategies.some((s) => s.curves[key])),
     layer: DATA.layers.map((name, n) => [n, name.replace(/_in$/, inputs.has(name) ? "" : "$&") + role(name)]),
-    stat: [["mean", "mean"], ["std", "standard deviation"], ["zeros", "fraction of zeros"]].filter(([stat]) => has("train", stat)),
+    stat: [["mean", "mean"], ["std", "standard deviation"], ["zeros", "fraction of zeros"], ["p", "probability to drop"]]
+      .filter(([stat]) => has("train", stat)),
     when: [["last", "at the end of training"], ["first", "at the first probe"]],
     strategy: DATA.strategies.map((s, n) => [n, s.name]),
     quantity: [

@@ -4,7 +4,7 @@
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x"];
-const STATS = { mean: "mean activation", std: "standard deviation", zeros: "fraction of zeros" };
+const STATS = { mean: "mean activation", std: "standard deviation", zeros: "fraction of zeros", p: "probability to drop" };
 const NARROW = 640; // px: below, panels stand one above the other
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

@@ -150,5 +150,9 @@ def _activations(strategy: Strategy, layers: list[str], steps: int) -> dict[str,
 
 
 def _drawn(tracks: Tracks) -> dict[tuple[str, str], int]:
-    """The columns of tracks that pictures draw: all but the rates, which are known without a picture."""
-    return {(stat, layer): column for (stat, layer), column in tracks.columns.items() if stat != "p"}
+    """The columns of tracks that pictures draw: all but rates that stay, which are known without a picture."""
+    return {
+        (stat, layer): column
+        for (stat, layer), column in tracks.columns.items()
+        if stat != "p" or len(np.unique(tracks.logged(stat, layer))) > 1
+    }

@@ -44,7 +44,7 @@ class Strategy:
         return self.runs[0].config if self.runs else {}
 
     def remarks(self, key: str) -> list[str]:
-        """What its runs recorded of noise in their network under ``off``, ``on`` or ``elsewhere``."""
+        """What its runs recorded of noise in their network under ``more``, ``off``, ``on`` or ``elsewhere``."""
         noise = self.config.get("noise")
         found = noise.get(key) if isinstance(noise, Mapping) else None
         return [str(each) for each in found] if isinstance(found, list) else []

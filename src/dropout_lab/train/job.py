@@ -221,8 +221,9 @@ def noise_of(network: Network, cfg: DictConfig) -> dict[str, list[str]]:
         cfg: its configuration.
 
     Returns:
-        ``elsewhere``: at how many sites, which it does not fit, a layer has which other mask; ``off``, ``on``: noise
-        of the network's own that was switched off, and that is left on. Lists of words, empty where there is none.
+        ``elsewhere``: at how many sites, which it does not fit, a layer has which other mask; ``more``: strategies at
+        other sites; ``off``, ``on``: noise of the network's own that was switched off, and that is left on. Lists of
+        words, empty where there is none.
     """
     layers = [layer for layer in network.net.modules() if isinstance(layer, Dropout)]
     others = Counter(layer.mask for layer in layers if layer.mask != layer.given_mask)
@@ -230,7 +231,9 @@ def noise_of(network: Network, cfg: DictConfig) -> dict[str, list[str]]:
     on = (
         other_noise(network.net) if cfg.get("other_noise") != "remove" else []
     )  # to look takes two traces of the network
-    return {"elsewhere": elsewhere, "off": shortened(network.switched_off), "on": shortened(on)}
+    parts = (cfg.get("more_dropout") or {}).items()
+    more = [f"{name} (p={part.dropout.p}, placement.where={part.placement.where})" for name, part in parts]
+    return {"elsewhere": elsewhere, "more": more, "off": shortened(network.switched_off), "on": shortened(on)}
 
 
 def _tell(config: dict[str, Any], net: nn.Module, noise: dict[str, list[str]], in_full: bool) -> None:
