@@ -16,7 +16,7 @@ def test_it_answers_as_in_evaluation_whatever_is_done_to_the_module_that_has_it(
             super().__init__()
             self.own, self.asked = nn.Linear(3, 3), Frozen(trained)
 
-    trained, x = net(), torch.randn(5, 3)
+    trained, x = net(), torch.randn(5, 3, requires_grad=True)
     before = {key: value.clone() for key, value in trained.state_dict().items()}
     owner, drawn = Owner().train(), torch.get_rng_state()
     out = owner.asked(x)

@@ -20,6 +20,7 @@ from dropout_lab.jobs.plan import plan
 from dropout_lab.modules.frozen import Frozen
 from dropout_lab.report.__main__ import main as report
 from dropout_lab.runs.identity import fingerprints
+from dropout_lab.runs.network import restore
 from dropout_lab.train.distillation import Distillation
 
 SMALL = [
@@ -197,6 +198,14 @@ def test_what_can_not_teach_is_one_line_before_anything_starts(words, message, t
     assert exit_code(*SMALL, "module=distillation", *words, f"hydra.run.dir={tmp_path / 'run'}") == 2
     assert not (tmp_path / "run").exists()
     assert re.search(message, told(capsys))
+
+
+@pytest.mark.slow
+def test_to_load_a_teacher_draws_nothing(teachers):
+    module, data = Distillation(nn.Linear(3, 4), teacher=str(teachers / "0")), restore(teachers / "0").data
+    drawn = torch.get_rng_state()
+    module.begin(data)
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 @pytest.mark.slow
