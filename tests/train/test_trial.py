@@ -125,7 +125,7 @@ def test_a_module_says_how_many_passes_its_loss_makes_or_more(passes, batch):
             return super().loss(batch) + super().loss(batch)
 
     Twice.passes, module = passes, Twice(network())
-    refused = pytest.raises(ValueError, match="the loss of Twice calls its network 2 times: set passes = 2 in that class")
+    refused = pytest.raises(ValueError, match="the loss of Twice calls its network 2 times: set passes = 2 in that")
     with nullcontext() if passes > 1 else refused:
         require_step(module, batch, batch, keyed=True)
 
