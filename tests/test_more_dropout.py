@@ -107,6 +107,17 @@ def test_the_table_has_a_row_for_each_and_the_schedule_is_that_of_one(trained):
 
 
 @pytest.mark.slow
+def test_none_is_one_row_whatever_p_the_others_have(tmp_path):
+    small = ["trainer.max_epochs=1", "data.train_size=64", "logger=csv", f"hydra.sweep.dir={tmp_path}"]
+    swept = "more_dropout.stochastic_depth.dropout.p=0.1,0.2"
+    assert exit_code("-m", *MODEL, *small, "dropout=inverted,none", swept) == 0
+    report([str(tmp_path)])
+    rows = pd.read_csv(tmp_path / "table.csv")["strategy"].tolist()
+    assert len(rows) == 3
+    assert rows.count("none") == 1
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_the_whole_one(trained, tmp_path):
     with stopped(Classifier, lambda module, _: module.global_step == 7):
         assert exit_code(*SMALL, f"hydra.run.dir={tmp_path}") == 1

@@ -18,7 +18,7 @@ With p the probability to DROP, q = 1 - p, and raw noise m of mean q:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +55,8 @@ class Dropout(_DropoutNd):
 
     schedule: Callable[[float, float], float] | None = None  # of its p over training, if not that of all layers
 
+    learns: ClassVar[bool] = False  # whether the strategy learns its rate
+
     _p: float
     _off: bool  # p is 0
     _rate: noises.Rate
@@ -79,6 +81,10 @@ class Dropout(_DropoutNd):
         self.noise, self.scaling, self.elsewhere = noise, scaling, elsewhere
         self.monte_carlo = False
         self.p = p
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.learns = cls.learned_p is not Dropout.learned_p
 
     def forward(self, x: Tensor) -> Tensor:
         """Dropout applied to x; see the table at the top of this file."""
@@ -149,11 +155,6 @@ class Dropout(_DropoutNd):
         parameters, ``p`` tells what it is now, and can't be assigned.
         """
         return None
-
-    @property
-    def learns(self) -> bool:
-        """Whether the strategy learns its rate."""
-        return type(self).learned_p is not Dropout.learned_p
 
     @property
     def q(self) -> Tensor:

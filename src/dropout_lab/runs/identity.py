@@ -18,7 +18,7 @@ from dropout_lab.runs.folder import read_config
 from dropout_lab.runs.provenance import provenance
 from dropout_lab.runs.replicates import keys, replicate_words
 from dropout_lab.runs.resume import resumed_by_name
-from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRATEGY
+from dropout_lab.runs.settings import NOT_OF_THE_CONFIGURATION, NOT_OF_THE_STRATEGY, ignored_by_none
 from dropout_lab.runs.start_from import READ, content
 
 LENGTHS = ("max_epochs", "max_steps")  # of trainer: how long a run is meant to be, which may change later
@@ -104,7 +104,7 @@ def label(
     own = shlex.split((hydra["sweeper"].get("arms") or {}).get(cfg["arm"], "")) if cfg["arm"] else ["dropout"]
     told = {_key(word) for word in own}
     if str(cfg["dropout"]["_target_"]).endswith(".none"):
-        told.update(IGNORED_BY_NONE)
+        told.update(ignored_by_none(cfg))
     words = [str(cfg["arm"] or hydra["runtime"]["choices"]["dropout"])]
     for word in hydra["overrides"]["task"]:
         key = _key(word)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from omegaconf import DictConfig
+
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.replicates import keys, values
 from dropout_lab.runs.start_from import READ
@@ -19,7 +21,12 @@ NOT_OF_THE_STRATEGY = (
     "sweep",
     "replicates",
 )  # nor repetitions, and names
-IGNORED_BY_NONE = ("dropout.p", "placement.p")  # dropout=none takes a p so that sweeps match, and drops nothing
+
+
+def ignored_by_none(config: Mapping[str, Any] | DictConfig) -> list[str]:
+    """The keys that ``dropout=none`` takes so that sweeps match, and ignores, as it drops nothing: every p."""
+    places = ("", *(f"more_dropout.{name}." for name in config.get("more_dropout") or ()))
+    return [f"{place}{key}.p" for place in places for key in ("dropout", "placement")]
 
 
 def summary(config: Mapping[str, Any]) -> str:

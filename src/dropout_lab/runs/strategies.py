@@ -1,7 +1,7 @@
 """Strategies: runs that differ in nothing but the replicate, as rows of the table and lines of the pictures."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dropout_lab.jobs.overrides import flat
 from dropout_lab.runs.read import Run
 from dropout_lab.runs.replicates import Units, units
-from dropout_lab.runs.settings import IGNORED_BY_NONE, NOT_OF_THE_STRATEGY, differing_keys, of_the_strategy
+from dropout_lab.runs.settings import NOT_OF_THE_STRATEGY, differing_keys, ignored_by_none, of_the_strategy
 
 LONGEST = 300  # characters of a name: beyond any label with what else tells runs apart
 
@@ -216,10 +216,10 @@ def _named(parts: list[_Part]) -> list[_Part]:
     ]
 
 
-def _irrelevant(configs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def _irrelevant(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that don't tell runs of these configurations apart."""
     kinds = {kind_of(config.get("dropout") or {})[0] for config in configs}
-    return IGNORED_BY_NONE if kinds == {"none"} else ()
+    return ignored_by_none(configs[0]) if kinds == {"none"} else []
 
 
 def _newest_of_each(runs: list[Run]) -> tuple[list[Run], list[Run]]:
