@@ -222,8 +222,8 @@ def test_rates_are_those_of_our_layers_by_name_or_path() -> None:
     model = chain(nn.ReLU(), nn.Dropout(0.1), Dropout(0.2, scaling="classic"))
     (installed,) = install(model, Dropout, Placement("activations", p=0.3))
     assert rates_of(model) == {
-        installed.name: {"p": 0.3, "scaling": "inverted"},
-        "5": {"p": 0.2, "scaling": "classic"},
+        installed.name: {"p": 0.3, "scaling": "inverted", "learned": False},
+        "5": {"p": 0.2, "scaling": "classic", "learned": False},
     }
     assert rates_of(nn.Linear(2, 2)) == {}
 

@@ -78,7 +78,9 @@ def test_what_earlier_versions_described_and_torch_and_lightning_offer_may_be_re
 def test_what_the_guide_adds_may_be_rebuilt(tmp_path, monkeypatch):
     files = re.findall(r"^# src/dropout_lab/(\w+)/(\w+)\.py\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     added = re.findall(r"_target_: (dropout_lab\.\S+)", GUIDE)
-    assert len(files) == len(added) == 5
+    here = REPOSITORY / "src" / "dropout_lab"
+    files = [(room, name, code) for room, name, code in files if not (here / room / f"{name}.py").exists()]
+    assert len(files) == len(added) == 5  # others are shown as they are
     for room, name, code in files:
         (tmp_path / room).mkdir()
         (tmp_path / room / f"{name}.py").write_text(code)

@@ -31,7 +31,7 @@ def test_an_experiment_is_told_with_claim_table_and_verdict(tmp_path):
     top, _, section = text.partition("\n## depth\n")
     about = results.header("depth")
     assert f"| [depth](#depth) | {about['Claim']} | 2 holds, 1 does not hold here |" in top
-    assert "Not run: data_size, early_late" in top
+    assert "Not run: concrete, data_size, early_late" in top
     assert about["Source"] in section
     assert "Figures: `claims.png` beside `report.html`, where they are shown, in `runs/reproduce/depth`." in section
     assert (tmp_path / "depth" / "claims.png").is_file()

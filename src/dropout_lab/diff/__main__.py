@@ -37,7 +37,7 @@ REASONS = {  # of an event that is the first to differ, and the beginnings of th
     "classes": ("the same samples with other classes", ("data",)),
     "mask": ("the same input, another mask", ("keyed", "seed", "dropout", "placement")),
     "output": ("the same input and mask, another output", ("dropout", "placement", "model", *NUMERICS)),
-    "loss": ("the same outputs, another loss", ("loss", "dropout", "trainer.accumulate_grad_batches")),
+    "loss": ("the same outputs, another loss", ("loss", "module", "dropout", "trainer.accumulate_grad_batches")),
     "gradient": ("the same loss, another gradient", NUMERICS),
 }
 
