@@ -244,7 +244,7 @@ def test_a_killed_rank_ends_its_job_and_leaves_no_process(tmp_path, broken, caps
 @pytest.mark.parametrize(
     ("codes", "told"),
     [
-        ((1, -signal.SIGKILL), "process 1 terminated with signal SIGKILL"),
+        ((1, -signal.SIGKILL), (1, "process 1 terminated with signal SIGKILL")),
         ((1, -signal.SIGTERM), None),  # ended because the other has failed
         ((None, 0), None),
     ],

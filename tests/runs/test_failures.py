@@ -64,3 +64,22 @@ def test_what_has_diverged_in_all_processes_is_told_as_that(tmp_path):
 
     with pytest.raises(DivergenceError, match=r"^val/loss is nan at step 7$"), first_failure_told(tmp_path):
         diverged()
+
+
+@pytest.mark.parametrize(
+    ("noted", "told"), [([0], "was killed"), ([0, 1], "rank 1: its own"), ([1], "rank 1: its own")]
+)
+def test_a_killed_process_is_told_as_that_unless_it_has_said_why_itself(noted, told, tmp_path):
+    """The others only saw that it was gone; one that was aborted at its end has noted its failure before."""
+
+    def failing():
+        with first_failure_told(tmp_path):
+            for moment, number in enumerate(sorted(noted, reverse=True)):
+                path = tmp_path / f"failure-{number}.json"
+                text = "its own" if number == 1 else "Connection reset by peer"
+                path.write_text(json.dumps({"error": f"rank {number}: {text}", "traceback": ""}))
+                os.utime(path, (moment, moment))
+            raise processes.KilledError("process 1 was killed", 1)
+
+    with pytest.raises(processes.ProcessError, match=told):
+        failing()

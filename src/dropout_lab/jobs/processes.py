@@ -38,6 +38,14 @@ class ProcessError(ChildProcessError):
         self.trace = trace
 
 
+class KilledError(ProcessError):
+    """A process of a job was killed, or aborted: it has the ``number``, and may have had no time to say anything."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text, None)
+        self.number = number
+
+
 def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path | None = None) -> None:
     """Call a function in each of ``count`` new processes, which can form a group as those of torchrun do, and wait.
 
@@ -48,7 +56,7 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
         log: a file for what they print.
 
     Raises:
-        ProcessError: a process has failed, or was killed; all have ended then.
+        ProcessError: a process has failed, or was killed (KilledError); all have ended then.
         KeyboardInterrupt: interrupted; all have ended then, too.
     """
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
@@ -71,21 +79,23 @@ def launch(count: int, function: Callable[..., None], *arguments: Any, log: Path
         while not group.join():
             pass
     except (ProcessExitedException, ProcessRaisedException) as error:
-        killed = str(error) if isinstance(error, ProcessExitedException) else _killed(group.processes if group else [])
-        if killed:
-            where = f"; its output is in {log}" if log else ""
-            raise ProcessError(f"a process of the job was killed ({killed}){where}", None) from error
+        where = f"; its output is in {log}" if log else ""
+        if killed := _killed(group.processes if group else []):
+            number, how = killed
+            raise KilledError(f"a process of the job was killed ({how}){where}", number) from error
+        if isinstance(error, ProcessExitedException):
+            raise ProcessError(f"a process of the job was killed ({error}){where}", None) from error
         raise ProcessError(str(error).split("\n")[-2], str(error)) from error
     finally:  # interrupted while it starts them, there is no group yet
         end(group.processes if group else set(multiprocessing.active_children()) - before)
 
 
-def _killed(processes: "Sequence[BaseProcess]") -> str | None:
-    """Tell which process was killed: others often fail for want of it, and may be seen first."""
+def _killed(processes: "Sequence[BaseProcess]") -> tuple[int, str] | None:
+    """Tell which process was killed, and how: others often fail for want of it, and may be seen first."""
     for number, process in enumerate(processes):
         code = process.exitcode or 0
         if code < 0 and -code != signal.SIGTERM:  # that is how the others are ended
-            return f"process {number} terminated with signal {signal.Signals(-code).name}"
+            return number, f"process {number} terminated with signal {signal.Signals(-code).name}"
     return None
 
 

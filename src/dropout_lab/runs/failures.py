@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dropout_lab.cli import root_cause
 from dropout_lab.jobs.devices import rank, together
-from dropout_lab.jobs.processes import ProcessError, leave
+from dropout_lab.jobs.processes import KilledError, ProcessError, leave
 from dropout_lab.modules.divergence import DivergenceError
 from dropout_lab.runs.atomic import write_whole
 
@@ -20,6 +20,8 @@ _NOTES = "failure-*.json"  # one for each process that failed
 def first_failure_told(folder: Path) -> Iterator[None]:
     """While this process waits for those of a job: their failure is told as the one that failed first has noted it.
 
+    One that was killed has noted nothing, and what the others have is that it was gone.
+
     Raises:
         ProcessError, DivergenceError: a process has failed.
     """
@@ -27,6 +29,8 @@ def first_failure_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except ProcessError as error:
+        if isinstance(error, KilledError) and not _note(folder, error.number).exists():
+            raise
         raise _first(folder) or error from error
 
 
@@ -66,7 +70,12 @@ def note_failure(folder: Path, error: Exception) -> None:
     if isinstance(error, DivergenceError):  # in all processes at the same time
         failure = {"diverged": str(error)}
     with suppress(OSError):  # which is told all the same
-        write_whole(folder / _NOTES.replace("*", str(rank())), json.dumps(failure).encode())
+        write_whole(_note(folder, rank()), json.dumps(failure).encode())
+
+
+def _note(folder: Path, number: int) -> Path:
+    """Where a process writes down why it failed."""
+    return folder / _NOTES.replace("*", str(number))
 
 
 def _first(folder: Path) -> ProcessError | DivergenceError | None:
