@@ -151,6 +151,17 @@ def test_only_training_needs_the_teacher(teachers, taught, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_it_goes_on_by_its_folder_from_wherever_the_command_is_given(teachers, taught, tmp_path, monkeypatch):
+    words, whole = taught
+    monkeypatch.chdir(teachers)
+    with stopped(Distillation, lambda module, _: module.global_step == 5):
+        assert exit_code(*words[:-1], "module.teacher=0", f"hydra.run.dir={tmp_path / 'cut'}") == 1
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("resume=cut") == 0
+    assert same(tmp_path / "cut", whole)
+
+
+@pytest.mark.slow
 def test_a_teacher_for_each_seed_is_one_row_with_the_columns_of_classification(teachers, tmp_path):
     words = [*SMALL, "module=distillation", f"module.teacher='{teachers}/${{seed}}'", "dropout=inverted,none"]
     assert exit_code("-m", *words, "seed=0,1", f"hydra.sweep.dir={tmp_path}") == 0

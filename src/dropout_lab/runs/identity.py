@@ -52,8 +52,8 @@ def describe(cfg: DictConfig, hydra_cfg: Any, name: str | None = None) -> None:
     prints = fingerprints(cfg)
     cfg.run.config_hash = prints.run
     for key in READ:
-        if value := OmegaConf.select(cfg, key):  # also read where this process works elsewhere
-            OmegaConf.update(cfg, key, str(Path(value).resolve()))
+        if (value := OmegaConf.select(cfg, key)) is not None:  # also read where this process works elsewhere
+            OmegaConf.update(cfg, key, str(Path(str(value)).resolve()))
     cfg.run.overrides = [str(override) for override in hydra_cfg.overrides.task]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     called = name or label(cfg, hydra_cfg)

@@ -27,7 +27,7 @@ def source(value: str, key: str = "start_from") -> Path:
     Raises:
         UserError: there is no such run, or it has no such checkpoint.
     """
-    named = Path(value)
+    named = Path(str(value))  # a folder that is called 0 is a number to Hydra
     folder = named.parent.parent if named.suffix == ".ckpt" else named
     file = checkpoint(folder, "best") if folder is named else named
     if not (folder / CONFIG).is_file():
